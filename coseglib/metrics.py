@@ -54,13 +54,13 @@ def jaccard(pred: Tensor, truth: Tensor, empty: str = "one") -> float:
 
 
 def ssnm_threshold(probability: Tensor) -> float:
-    """min(mean + standard deviation, 0.8) of an image's foreground probabilities in [0, 1] (Zhang et al. 2020, code)."""
+    """min(mean + sd, 0.8) of one image's foreground probabilities in [0, 1] (Zhang et al. 2020, code)."""
     p = probability.double()
     return min(float(p.mean() + p.std(correction=0)), 0.8)
 
 
 def binarise(probability: Tensor, threshold: str = "argmax") -> Tensor:
-    """Foreground probabilities (H, W) in [0, 1] -> mask uint8 (H, W): p > 0.5, or by "mean+std" p > `ssnm_threshold`."""
+    """Foreground probabilities (H, W) in [0, 1] -> uint8 mask (H, W): p > 0.5, by "mean+std" p > `ssnm_threshold`."""
     if threshold not in THRESHOLDS:
         raise ValueError(f"{threshold}: no such threshold; one of {', '.join(THRESHOLDS)}")
     return (probability > (0.5 if threshold == "argmax" else ssnm_threshold(probability))).to(torch.uint8)
@@ -138,8 +138,8 @@ PROTOCOLS = {
             "chen2018-instant",
             average="class",
             size="network",
-            about="Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, attended by its "
-            "whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` inside "
+            about="Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, attended by "
+            "its whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` inside "
             "a class.",
         ),
         Protocol(
@@ -148,8 +148,8 @@ PROTOCOLS = {
             size="network",
             threshold="mean+std",
             empty="zero",
-            about="Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) per "
-            "image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the "
+            about="Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) "
+            "per image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the "
             "start), mean over all images of a data set. Table 3 confirms the mean: its iCoseg averages, 88.0 and "
             "89.2, are those of the 154 images, not of the 8 groups (87.8 and 88.6). The text speaks of maps at "
             "the original size; the code scores at 224². Table 4's 71 for HRNet is neither mean of its columns "
