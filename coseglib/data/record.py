@@ -1,0 +1,75 @@
+"""One record type for all data sets: `Photo`, and `Group`, photographs that share something.
+
+A label map is uint8 (H, W): 0 background, k the class `classes[k - 1]`, 255 void (ignored in losses and metrics).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torchvision import tv_tensors
+
+from coseglib.errors import CosegError
+
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph and, where there is one, its label map; both are read only when asked for.
+
+    dataset      "voc", "msrc", …
+    name         unique within the data set ("2007_000032", "Bird/img_1001")
+    classes      the vocabulary of its label map: label k is `classes[k - 1]`
+    read_image   () -> uint8 RGB (3, H, W)
+    read_labels  () -> uint8 (H, W) as above, or None where the photograph has no mask
+    path         the image file, None for procedural scenes
+    """
+
+    dataset: str
+    name: str
+    classes: tuple[str, ...]
+    read_image: Callable[[], torch.Tensor] = field(repr=False, compare=False)
+    read_labels: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
+    path: Path | None = None
+
+    def image(self) -> tv_tensors.Image:
+        """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""
+        return tv_tensors.Image(self.read_image())
+
+    def labels(self) -> tv_tensors.Mask:
+        """uint8 (H, W), values 0 … len(classes), 255 void. Raises CosegError where there is no mask."""
+        if self.read_labels is None:
+            raise CosegError(f"{self.path or self.name}: has no mask; give a ground_truth folder to score it")
+        return tv_tensors.Mask(self.read_labels())
+
+    def mask(self, targets: tuple[str, ...]) -> tv_tensors.Mask:
+        """The label map of `targets` alone: k where the k-th target is, 0 elsewhere, 255 void. uint8 (H, W)."""
+        labels = self.labels()
+        lookup = torch.zeros(256, dtype=torch.uint8)
+        lookup[VOID] = VOID
+        for k, target in enumerate(targets, start=1):
+            if target in self.classes:  # a class outside the vocabulary is nowhere in this photograph
+                lookup[self.classes.index(target) + 1] = k
+        return tv_tensors.Mask(lookup[labels.long()])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photographs and what is asked of them: one target for co-segmentation, several for multi-class.
+
+    A group without masks (a folder of the user's own) has no targets.
+    """
+
+    dataset: str
+    name: str
+    photos: tuple[Photo, ...]
+    targets: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def mask(self, index: int) -> tv_tensors.Mask:
+        """Photo `index`'s label map, 0 … len(targets), 255 void. uint8 (H, W)."""
+        return self.photos[index].mask(self.targets)

@@ -1,0 +1,63 @@
+"""Joint augmentation of an image and its label map, torchvision v2: masks are resized by nearest neighbour."""
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+
+from coseglib.data.record import VOID
+
+
+def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:
+    """Random crop to `side`², flip, brightness, contrast, saturation. scale: the crop's share of the area."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour),
+        ]
+    )
+
+
+def paste(
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    donor: torch.Tensor,
+    donor_labels: torch.Tensor,
+    label: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.3, 0.9),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut the class `label` out of a donor and put it, resized and flipped at random, somewhere onto an image.
+
+    image, donor (3, S, S) uint8, labels (S, S); both results are new tensors. scale: of the cut-out's side to its own.
+    """
+    side = image.shape[-1]
+    cut = donor_labels == label
+    rows, columns = cut.any(1).nonzero()[:, 0], cut.any(0).nonzero()[:, 0]
+    if len(rows) == 0:
+        raise ValueError(f"the donor holds no pixel of class {label}")
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    h, w = box[0].stop - box[0].start, box[1].stop - box[1].start
+    factor = rng.uniform(*scale)
+    h, w = max(8, round(h * factor)), max(8, round(w * factor))
+    piece = tvf.resize(tv_tensors.Image(donor[:, box[0], box[1]]), [h, w], antialias=True)
+    stencil = tvf.resize(tv_tensors.Mask(cut[box].to(torch.uint8)), [h, w]).bool()
+    if rng.random() < 0.5:
+        piece, stencil = piece.flip(-1), stencil.flip(-1)
+    top, left = (int(rng.integers(0, max(side - n, 0) + 1)) for n in (h, w))
+    h, w = min(h, side - top), min(w, side - left)
+    piece, stencil = piece[:, :h, :w], stencil[:h, :w]
+    image, labels = image.clone(), labels.clone()
+    window = image[:, top : top + h, left : left + w]
+    window[:] = torch.where(stencil, piece, window)
+    labels[top : top + h, left : left + w][stencil] = label
+    return image, labels
+
+
+def target_of(labels: torch.Tensor, label: int) -> tv_tensors.Mask:
+    """The binary mask of one class: 1 there, 0 elsewhere, 255 void. label = 0: nothing is asked for."""
+    mask = torch.zeros_like(labels) if label == 0 else (labels == label).to(torch.uint8)
+    mask[labels == VOID] = VOID
+    return tv_tensors.Mask(mask)

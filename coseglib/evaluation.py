@@ -1,0 +1,251 @@
+"""Protocols applied to models: tidy tables, one row a photograph, and what an average of J does not show.
+
+`evaluate`      P and J of every photograph of every group, attended by its group, by itself, or by a wrong group
+`partner_swap`  does the mask follow the partner where a photograph holds two classes?
+`refusal`       does the model know when nothing is common?
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from coseglib import metrics
+from coseglib.data.record import Group, Photo
+from coseglib.errors import CosegError
+from coseglib.inference import masks_from_logits, resize_to_input
+
+PARTNERS = ("group", "self", "other")
+BATCH = 16
+
+
+def _inputs(model, photos: Sequence[Photo]) -> tuple[Tensor, list[tuple[int, int]]]:
+    images = [p.image() for p in photos]
+    device = next(model.parameters()).device
+    stacked = torch.stack([resize_to_input(i, model.input_size) for i in images])
+    return stacked.to(device), [tuple(i.shape[-2:]) for i in images]
+
+
+@torch.no_grad()
+def answers(
+    model, photos: Sequence[Photo], questions: Sequence[tuple[int, Sequence[int]]], how: str = "mean"
+) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """For each question (photograph, its partners; indices into `photos`): logits (2, h, w) and the own size (H, W).
+
+    A context model reads every photograph once for its attention and once for its mask; the attention of the partners
+    is pooled once for every distinct set of them.
+    """
+    if model.kind != "context":
+        raise CosegError(f"{type(model).__name__}: questions for {model.kind} models are not known to this evaluation")
+    wanted = sorted({j for _, partners in questions for j in partners})
+    alpha = {}
+    for start in range(0, len(wanted), BATCH):
+        some = wanted[start : start + BATCH]
+        images, _ = _inputs(model, [photos[i] for i in some])
+        alpha |= dict(zip(some, model.attention(model.encode(images)), strict=True))
+    pooled: dict[tuple[int, ...], Tensor] = {}
+    for start in range(0, len(questions), BATCH):
+        part = questions[start : start + BATCH]
+        contexts = []
+        for _, partners in part:
+            key = tuple(partners)
+            if key not in pooled:
+                pooled[key] = model.pool(torch.stack([alpha[j] for j in key]), how)
+            contexts.append(pooled[key])
+        images, sizes = _inputs(model, [photos[i] for i, _ in part])
+        logits = model.decode(model.encode(images), torch.stack(contexts))
+        yield from zip(logits.cpu(), sizes, strict=True)
+
+
+def _wrong_group(groups: Sequence[Group], g: int) -> Group:
+    """The group half the table away: a fixed choice, another class."""
+    return groups[(g + max(1, len(groups) // 2)) % len(groups)]
+
+
+def evaluate(
+    model,
+    groups: Sequence[Group],
+    protocol: str = "common",
+    partner: str = "group",
+    how: str = "mean",
+    limit: int | None = None,
+    progress=None,
+) -> pd.DataFrame:
+    """One row a photograph: dataset, group, name, P, J, right, counted, intersection, union, seconds.
+
+    partner   whose attention a photograph receives: "group", its own group's (itself included, algorithm 1); "self",
+              its own; "other", that of the group half the table away
+    limit     the first so many photographs of each group; None: all
+    progress  called with (group's name, done, total)
+    Averages: `metrics.aggregate`. Raises CosegError for an unknown protocol or partner, or photographs without masks.
+    """
+    if partner not in PARTNERS:
+        raise CosegError(f"{partner}: no such partner; one of {', '.join(PARTNERS)}")
+    if protocol not in metrics.PROTOCOLS:
+        raise CosegError(f"{protocol}: no such protocol; one of {', '.join(metrics.PROTOCOLS)}")
+    rule = metrics.PROTOCOLS[protocol]
+    rows = []
+    for g, group in enumerate(groups):
+        photos = list(group.photos[:limit])
+        n = len(photos)
+        wrong = _wrong_group(groups, g).photos[:limit] if partner == "other" else ()
+        everyone = {"group": range(n), "other": range(n, n + len(wrong))}.get(partner)
+        questions = [(i, (i,) if everyone is None else everyone) for i in range(n)]
+        started = time.perf_counter()
+        for i, (logits, size) in enumerate(answers(model, [*photos, *wrong], questions, how)):
+            truth = photos[i].mask(group.targets)
+            if rule.size == "network":
+                size = logits.shape[-2:]
+                truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
+            mask = masks_from_logits(logits, size)
+            right, counted, intersection, union = metrics.counts(mask, truth)
+            rows.append(
+                {
+                    "dataset": group.dataset,
+                    "group": group.name,
+                    "name": photos[i].name,
+                    "P": metrics.precision(mask, truth),
+                    "J": metrics.jaccard(mask, truth, rule.empty),
+                    "right": right,
+                    "counted": counted,
+                    "intersection": intersection,
+                    "union": union,
+                }
+            )
+        seconds = (time.perf_counter() - started) / n
+        for row in rows[-n:]:
+            row["seconds"] = seconds
+        if progress:
+            progress(group.name, g + 1, len(groups))
+    return pd.DataFrame(rows)
+
+
+def _content(photo: Photo) -> str:
+    """What makes two photographs the same one: the file's bytes (two folders may hold one file), else the name."""
+    return hashlib.sha256(photo.path.read_bytes()).hexdigest() if photo.path else photo.name
+
+
+def swap_questions(groups: Sequence[Group], partners: int = 20, seed: int = 0) -> list[dict]:
+    """Where one photograph stands in two groups, two questions: which class do the partners ask for?
+
+    partners  up to so many other photographs of the class, drawn by the seed; the photograph itself, under whatever
+              name, is never among them.
+    Each: photo, asked and other (the groups' numbers), asked_mask and other_mask (callables), partners (photographs).
+    """
+    places: dict[str, list[tuple[int, int]]] = {}
+    key: dict[tuple[int, int], str] = {}
+    for g, group in enumerate(groups):
+        for i, photo in enumerate(group.photos):
+            key[g, i] = _content(photo)
+            places.setdefault(key[g, i], []).append((g, i))
+    rng, questions = np.random.default_rng(seed), []
+    for g, group in enumerate(groups):
+        for i, photo in enumerate(group.photos):
+            for h, j in places[key[g, i]]:
+                if h == g:
+                    continue
+                others = [k for k in range(len(group)) if key[g, k] != key[g, i]]
+                drawn = rng.permutation(len(others))[:partners]
+                questions.append(
+                    {
+                        "photo": photo,
+                        "asked": group.name,
+                        "other": groups[h].name,
+                        "asked_mask": (group, i),
+                        "other_mask": (groups[h], j),
+                        "partners": [group.photos[others[k]] for k in drawn],
+                    }
+                )
+    return questions
+
+
+def partner_swap(model, groups: Sequence[Group], partners: int = 20, how: str = "mean", seed: int = 0) -> pd.DataFrame:
+    """One row a question: photo, asked, other, J_asked, J_other, score = J_asked − J_other. A saliency model scores 0.
+
+    J of the one mask that the partners of the class asked for select, against that class and against the photograph's
+    other class, at the photograph's own size.
+    """
+    questions = swap_questions(groups, partners, seed)
+    if not questions:
+        raise CosegError("partner-swap: no photograph stands in two groups of this data set; use pascal or voc-val")
+    rows = []
+    photos, index = [], {}
+
+    def place(photo: Photo) -> int:
+        if (photo.dataset, photo.name) not in index:
+            index[photo.dataset, photo.name] = len(photos)
+            photos.append(photo)
+        return index[photo.dataset, photo.name]
+
+    asked = [(place(q["photo"]), tuple(sorted(place(p) for p in q["partners"]))) for q in questions]
+    for q, (logits, size) in zip(questions, answers(model, photos, asked, how), strict=True):
+        mask = masks_from_logits(logits, size)
+        j = {}
+        for which in ("asked", "other"):
+            group, i = q[f"{which}_mask"]
+            j[which] = metrics.jaccard(mask, group.mask(i))
+        rows.append(
+            {
+                "photo": q["photo"].name,
+                "asked": q["asked"],
+                "other": q["other"],
+                "J_asked": j["asked"],
+                "J_other": j["other"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.assign(score=table.J_asked - table.J_other)
+
+
+def foreground_score(logits: Tensor) -> float:
+    """How sure the model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
+    p = logits.softmax(0)[1]
+    p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
+    return float(p.flatten().topk(200).values.mean())
+
+
+def refusal(model, groups: Sequence[Group], seed: int = 0) -> pd.DataFrame:
+    """Two rows a photograph: with a partner of its own group (common = 1) and of a group whose class it lacks (0).
+
+    Columns group, name, partner, common, score (`foreground_score`). AUROC: `metrics.auroc(table.score, table.common)`.
+    """
+    rng = np.random.default_rng(seed)
+    key = [[_content(p) for p in group.photos] for group in groups]
+    holds: dict[str, set[int]] = {}
+    for g, names in enumerate(key):
+        for name in names:
+            holds.setdefault(name, set()).add(g)
+    photos = [p for group in groups for p in group.photos]
+    first = np.cumsum([0, *(len(g) for g in groups)])
+    questions, rows = [], []
+    for g, group in enumerate(groups):
+        for i, name in enumerate(key[g]):
+            own = [k for k in range(len(group)) if key[g][k] != name]
+            foreign = [h for h in range(len(groups)) if h not in holds[name]]
+            if not own or not foreign:
+                continue
+            h = int(rng.choice(foreign))
+            # A partner of the foreign group that holds this photograph's class as well would be a partner after all.
+            strangers = [k for k in range(len(groups[h])) if not (holds[key[h][k]] & holds[name])]
+            if not strangers:
+                continue
+            for common, (f, k) in ((1, (g, int(rng.choice(own)))), (0, (h, int(rng.choice(strangers))))):
+                questions.append((int(first[g]) + i, (int(first[f]) + k,)))
+                rows.append(
+                    {
+                        "group": group.name,
+                        "name": group.photos[i].name,
+                        "partner": groups[f].photos[k].name,
+                        "common": common,
+                    }
+                )
+    if not rows:
+        raise CosegError("refusal: needs two groups of two photographs or more, of different classes")
+    for row, (logits, _) in zip(rows, answers(model, photos, questions), strict=True):
+        row["score"] = foreground_score(logits)
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Layers that several papers share, or that have to be fast."""

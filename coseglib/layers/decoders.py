@@ -1,0 +1,65 @@
+"""Decoders: from feature maps back to logits at the image's size."""
+
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+
+
+class PlainDecoder(nn.Module):
+    """Chen et al. 2018, section 3.5: five times ×2, no skip connections (skips bring back every object-like region).
+
+    (B, C, h, w) -> logits (B, classes, 32h, 32w).
+    """
+
+    widths = (256, 128, 64, 32)
+
+    def __init__(self, channels: int, classes: int = 2, dropout: float = 0.1):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in self.widths:
+            layers += [
+                nn.Upsample(scale_factor=2, mode="bilinear"),
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.BatchNorm2d(width),
+                nn.Dropout2d(dropout),
+            ]
+            channels = width
+        layers += [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(channels, classes, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, f: Tensor) -> Tensor:
+        return self.layers(f)
+
+
+def conv_bn_relu(channels: int, width: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+class LateralDecoder(nn.Module):
+    """The workbook's decoder: top-down with laterals to stride 4, then 1×1 to logits and ×4 up.
+
+    maps, coarsest first: (B, C_s, h_s, w_s) at strides 32, 16, 8, 4 -> logits (B, classes, 4 h_4, 4 w_4).
+    """
+
+    widths = (128, 96, 64, 48)
+
+    def __init__(self, channels: tuple[int, ...], classes: int = 2, dropout: float = 0.1):
+        super().__init__()
+        self.laterals = nn.ModuleList(conv_bn_relu(c, w, 1) for c, w in zip(channels, self.widths, strict=True))
+        above = (0, *self.widths[:-1])
+        self.blocks = nn.ModuleList(conv_bn_relu(a + w, w, 3) for a, w in zip(above, self.widths, strict=True))
+        self.dropout = nn.Dropout2d(dropout)
+        self.logits = nn.Conv2d(self.widths[-1], classes, 1)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = None
+        for f, lateral, block in zip(maps, self.laterals, self.blocks, strict=True):
+            f = lateral(f)
+            if x is not None:
+                f = cat([F.interpolate(x, size=f.shape[-2:], mode="bilinear"), f], dim=1)
+            x = block(f)
+        return F.interpolate(self.logits(self.dropout(x)), scale_factor=4, mode="bilinear")

@@ -1,0 +1,25 @@
+"""What every model returns: logits, and extras asked for by name."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from coseglib.errors import CosegError
+
+
+@dataclass
+class Output:
+    """logits (B, N, K, H, W), K = 2 or classes + 1, at the images' size; extras by name (attention, …)."""
+
+    logits: Tensor
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def extra(self, name: str) -> Tensor:
+        """The extra of that name. Raises CosegError, naming the extras there are and the methods that offer it."""
+        if name not in self.extras:
+            from coseglib.models import METHODS
+
+            offered = [method for method, entry in METHODS.items() if name in entry.model.EXTRAS]
+            by = f"offered by {', '.join(offered)}" if offered else "no method offers it"
+            raise CosegError(f"{name}: not among this output's extras ({', '.join(self.extras) or 'none'}); {by}")
+        return self.extras[name]

@@ -1,0 +1,35 @@
+"""Where data, weights, checkpoints and reports are: what the caller names, else the environment, else the repository."""
+
+import os
+from pathlib import Path
+
+from coseglib.errors import CosegError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LISTS = REPOSITORY / "data" / "lists"
+CHECKPOINTS = REPOSITORY / "data" / "checkpoints"
+CACHE = REPOSITORY / "data" / "cache"
+REPORTS = REPOSITORY / "reports"
+NOTEBOOKS = REPOSITORY / "notebooks"
+
+
+def _folder(given: str | Path | None, variable: str, default: Path) -> Path:
+    named = given or os.environ.get(variable)
+    if named is None:
+        return default
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise CosegError(f"{folder}: no such folder; mend the option or {variable}, or leave it out to use {default}")
+    return folder
+
+
+def data_root(given: str | Path | None = None) -> Path:
+    """The folder that holds the data sets: `given` (--data), else COSEG_DATA, else `data/`."""
+    return _folder(given, "COSEG_DATA", REPOSITORY / "data")
+
+
+def weights_root(given: str | Path | None = None) -> Path | None:
+    """The folder of ImageNet weights: `given` (--weights), else COSEG_WEIGHTS, else None (the libraries' own)."""
+    if given is None and "COSEG_WEIGHTS" not in os.environ:
+        return None
+    return _folder(given, "COSEG_WEIGHTS", REPOSITORY / "data" / "weights")

@@ -1,0 +1,44 @@
+"""What the tests share: small models with random weights, and where the real data are, if anywhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from coseglib.models import build_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors: threads only cost, and they would make sums depend on the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny():
+    """A function (method, variant="paper") -> a small model with random weights, in evaluation mode."""
+
+    def build(method: str = "ca", variant: str = "paper", input_size: int = 64):
+        torch.manual_seed(0)
+        return build_model(method, "mobilenet_v2", variant, input_size, weights=None, origin="tf-slim").eval()
+
+    return build
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the real data sets; the test is skipped where COSEG_DATA does not name one."""
+    folder = os.environ.get("COSEG_DATA")
+    if not folder or not (Path(folder) / "iCoseg").is_dir():
+        pytest.skip("COSEG_DATA names no folder with the real data sets")
+    return Path(folder)
+
+
+@pytest.fixture
+def real_weights() -> Path:
+    """The folder of ImageNet weights; the test is skipped where COSEG_WEIGHTS does not name one."""
+    folder = os.environ.get("COSEG_WEIGHTS")
+    if not folder or not (Path(folder) / "reference.json").is_file():
+        pytest.skip("COSEG_WEIGHTS names no folder with weights and their reference.json")
+    return Path(folder)
