@@ -130,11 +130,14 @@ def _content(photo: Photo) -> str:
     return hashlib.sha256(photo.path.read_bytes()).hexdigest() if photo.path else photo.name
 
 
-def swap_questions(groups: Sequence[Group], partners: int = 20, seed: int = 0) -> list[dict]:
+def swap_questions(
+    groups: Sequence[Group], partners: int = 20, seed: int = 0, sources: Sequence[Group] | None = None
+) -> list[dict]:
     """Where one photograph stands in two groups, two questions: which class do the partners ask for?
 
     partners  up to so many other photographs of the class, drawn by the seed; the photograph itself, under whatever
               name, is never among them.
+    sources   where partners come from, groups of the same names; None: the groups themselves
     Each: photo, asked and other (the groups' numbers), asked_mask and other_mask (callables), partners (photographs).
     """
     places: dict[str, list[tuple[int, int]]] = {}
@@ -143,13 +146,15 @@ def swap_questions(groups: Sequence[Group], partners: int = 20, seed: int = 0) -
         for i, photo in enumerate(group.photos):
             key[g, i] = _content(photo)
             places.setdefault(key[g, i], []).append((g, i))
+    pools = {group.name: group.photos for group in sources or groups}
+    content = {name: [_content(p) for p in pool] for name, pool in pools.items()}
     rng, questions = np.random.default_rng(seed), []
     for g, group in enumerate(groups):
         for i, photo in enumerate(group.photos):
             for h, j in places[key[g, i]]:
-                if h == g:
+                if h == g or group.name not in pools:
                     continue
-                others = [k for k in range(len(group)) if key[g, k] != key[g, i]]
+                others = [p for p, c in zip(pools[group.name], content[group.name], strict=True) if c != key[g, i]]
                 drawn = rng.permutation(len(others))[:partners]
                 questions.append(
                     {
@@ -158,19 +163,26 @@ def swap_questions(groups: Sequence[Group], partners: int = 20, seed: int = 0) -
                         "other": groups[h].name,
                         "asked_mask": (group, i),
                         "other_mask": (groups[h], j),
-                        "partners": [group.photos[others[k]] for k in drawn],
+                        "partners": [others[k] for k in drawn],
                     }
                 )
     return questions
 
 
-def partner_swap(model, groups: Sequence[Group], partners: int = 20, how: str = "mean", seed: int = 0) -> pd.DataFrame:
+def partner_swap(
+    model,
+    groups: Sequence[Group],
+    partners: int = 20,
+    how: str = "mean",
+    seed: int = 0,
+    sources: Sequence[Group] | None = None,
+) -> pd.DataFrame:
     """One row a question: photo, asked, other, J_asked, J_other, score = J_asked − J_other. A saliency model scores 0.
 
     J of the one mask that the partners of the class asked for select, against that class and against the photograph's
     other class, at the photograph's own size.
     """
-    questions = swap_questions(groups, partners, seed)
+    questions = swap_questions(groups, partners, seed, sources)
     if not questions:
         raise CosegError("partner-swap: no photograph stands in two groups of this data set; use pascal or voc-val")
     rows = []

@@ -1,4 +1,4 @@
-"""Where data, weights, checkpoints and reports are: what the caller names, else the environment, else the repository."""
+"""Where data, weights, checkpoints and reports are: what the caller names, else the environment, else our own."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,8 @@
 """One training loop for all methods, on Lightning Fabric (device, precision, several processes and nodes).
 
 A batch is a pure function of the seed and the step (`coseglib.data.groups`), dropout's generator is seeded anew at
-every step, and the state (weights, their moving average, the optimiser, the step) is one file that is replaced atomically.
-So a run that is killed anywhere and resumed ends with the very weights of an undisturbed one.
+every step, and the state (weights, their moving average, the optimiser, the step) is one file, replaced atomically. So
+a run that is killed anywhere and resumed ends with the very weights of an undisturbed one.
 
 A run's folder holds  state.safetensors  the newest training state, for --resume
                       model.safetensors  what is used: the moving average at the best validation so far, or the last
@@ -227,7 +227,7 @@ def _load_state(path: Path, model, optimiser, config: TrainConfig) -> _State:
     if changed:
         k = changed[0]
         raise CosegError(
-            f"{path}: was trained with {k} = {theirs.get(k)}, not {ours[k]}; resume with the same or choose another folder"
+            f"{path}: was trained with {k} = {theirs.get(k)}, not {ours[k]}; resume with the same or use another folder"
         )
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -311,9 +311,9 @@ def validation(config: TrainConfig, data_root=None):
     from coseglib.evaluation import evaluate, partner_swap, refusal
 
     if config.data == "synthetic":
-        from coseglib.data import load
+        from coseglib.data.synthetic import load_synthetic
 
-        groups = load("synthetic-val")
+        groups = load_synthetic("val")
     else:
         from coseglib.data import validation_groups
 
@@ -419,7 +419,8 @@ def train(
     log = Log(output / "log.csv", state.step, quiet) if first else None
     say(
         f"{config.method} on {config.backbone}: {sum(p.numel() for p in bare.parameters()) / 1e6:.2f} M weights, "
-        f"{len(photos)} photographs, {fabric.world_size} × {fabric.device.type}, {precision}, steps {state.step} to {config.steps}"
+        f"{len(photos)} photographs, {fabric.world_size} × {fabric.device.type}, {precision}, "
+        f"steps {state.step} to {config.steps}"
     )
     bare.train()
     started, before = time.perf_counter(), state.seconds

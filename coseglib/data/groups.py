@@ -103,7 +103,7 @@ class GroupSampler(Dataset):
         return (torch.ones(n, n) - torch.eye(n)) / (n - 1)
 
     def plain(self, rng) -> Question:
-        """N photographs of one class; drawn again while a second class is common to all, which would be asked for too."""
+        """N photographs of one class; drawn again while a second class is common to all, which would be asked too."""
         for _ in range(20):
             c = self._class(rng)
             photos = self._draw(rng, self.holding[c], self.size)
