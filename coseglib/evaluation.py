@@ -67,6 +67,22 @@ def _wrong_group(groups: Sequence[Group], g: int) -> Group:
     return groups[(g + max(1, len(groups) // 2)) % len(groups)]
 
 
+def _partners(i: int, pool: Sequence[int], context: str, rng: np.random.Generator) -> tuple[int, ...]:
+    """The partners of photograph i: all of the pool, or one of it that is not itself; an empty pool: itself."""
+    if context == "pair":
+        others = [j for j in pool if j != i]
+        return (int(rng.choice(others)),) if others else (i,)
+    return tuple(pool) or (i,)
+
+
+def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:
+    """uint8 (H, W) by the protocol's threshold."""
+    if threshold == "argmax":
+        return masks_from_logits(logits, size)
+    logits = F.interpolate(logits[None].float(), size=tuple(size), mode="bilinear")[0]
+    return metrics.binarise(logits.softmax(0)[1], threshold)
+
+
 def evaluate(
     model,
     groups: Sequence[Group],
@@ -74,12 +90,15 @@ def evaluate(
     partner: str = "group",
     how: str = "mean",
     limit: int | None = None,
+    seed: int = 0,
     progress=None,
 ) -> pd.DataFrame:
     """One row a photograph: dataset, group, name, P, J, right, counted, intersection, union, seconds.
 
     partner   whose attention a photograph receives: "group", its own group's (itself included, algorithm 1); "self",
               its own; "other", that of the group half the table away
+    protocol  a key of `metrics.PROTOCOLS`; where its context is "pair", one other photograph of the group, drawn by the
+              seed, stands for the group (and one of the wrong group for that)
     limit     the first so many photographs of each group; None: all
     progress  called with (group's name, done, total)
     Averages: `metrics.aggregate`. Raises CosegError for an unknown protocol or partner, or photographs without masks.
@@ -94,15 +113,16 @@ def evaluate(
         photos = list(group.photos[:limit])
         n = len(photos)
         wrong = _wrong_group(groups, g).photos[:limit] if partner == "other" else ()
-        everyone = {"group": range(n), "other": range(n, n + len(wrong))}.get(partner)
-        questions = [(i, (i,) if everyone is None else everyone) for i in range(n)]
+        rng = np.random.default_rng((seed, g))
+        pool = {"group": range(n), "self": (), "other": range(n, n + len(wrong))}[partner]
+        questions = [(i, _partners(i, pool, rule.context, rng)) for i in range(n)]
         started = time.perf_counter()
         for i, (logits, size) in enumerate(answers(model, [*photos, *wrong], questions, how)):
             truth = photos[i].mask(group.targets)
             if rule.size == "network":
                 size = logits.shape[-2:]
                 truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
-            mask = masks_from_logits(logits, size)
+            mask = _mask(logits, size, rule.threshold)
             right, counted, intersection, union = metrics.counts(mask, truth)
             rows.append(
                 {

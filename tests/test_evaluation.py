@@ -52,6 +52,24 @@ def test_a_table_has_every_photograph_once_and_its_own_jaccard(tiny, groups, par
             assert row.counted == want.numel()
 
 
+def test_a_protocol_of_pairs_gives_each_photograph_one_partner_of_its_group(tiny, groups, monkeypatch):
+    asked = []
+
+    def spy(model, photos, questions, how):
+        asked.extend((photos[i].name, [photos[j].name for j in partners]) for i, partners in questions)
+        return answers(model, photos, questions, how)
+
+    monkeypatch.setattr("coseglib.evaluation.answers", spy)
+    table = evaluate(tiny(), groups[:1], "dcnet")
+    assert len(table) == 4
+    for name, partners in asked:
+        assert len(partners) == 1 and partners[0] != name
+
+
+def test_a_protocol_at_the_networks_size_counts_the_networks_pixels(tiny, groups):
+    assert set(evaluate(tiny(), groups, "ssnm").counted) == {64 * 64}
+
+
 def test_the_order_of_the_photographs_changes_nothing(tiny, groups):
     model = tiny("ca")
     turned = [Group("made", g.name, g.photos[::-1], g.targets) for g in groups]

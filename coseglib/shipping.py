@@ -1,0 +1,98 @@
+"""From a training run to a checkpoint that is shipped: half precision, its figures measured anew, a card beside it."""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from coseglib import metrics
+from coseglib.checkpoints import find, load_model, save_model, sha256
+from coseglib.data import load
+from coseglib.errors import CosegError
+from coseglib.evaluation import PARTNERS, evaluate, partner_swap, refusal
+from coseglib.paths import CHECKPOINTS, REPOSITORY
+
+TEST_SETS = ("msrc7", "icoseg8", "pascal")
+LARGEST = 8 * 2**20  # bytes
+
+
+def figures(model, data_root=None, say=print) -> dict:
+    """What a card states, all under protocol `common` at the photographs' own size.
+
+    J and P on the test sets, attended by the group, by the photograph itself, by a wrong group; partner swap in points
+    and refusal's AUROC on pascal and on the validation part of VOC.
+    """
+    found: dict = {}
+    for name in TEST_SETS:
+        groups = load(name, data_root)
+        for partner in PARTNERS:
+            table = metrics.aggregate(evaluate(model, groups, "common", partner), "common")
+            by_group = {row.group: round(float(row.J), 4) for row in table.itertuples() if row.group != "all"}
+            last = table.iloc[-1]
+            entry = {"P": round(float(last.P), 4), "J": round(float(last.J), 4)}
+            if partner == "group":
+                entry["by_group"] = by_group
+            found.setdefault(name, {})[partner] = entry
+            say(f"{name} {partner}: P {entry['P']:.3f} J {entry['J']:.3f}")
+    for name, sources in (("pascal", None), ("voc-val", "voc-train")):
+        groups = load(name, data_root)
+        swap = partner_swap(model, groups, sources=load(sources, data_root) if sources else None)
+        unsure = refusal(model, groups)
+        found.setdefault(name, {})["partner_swap"] = {
+            "questions": len(swap),
+            "J_asked": round(float(swap.J_asked.mean()), 4),
+            "J_other": round(float(swap.J_other.mean()), 4),
+            "points": round(100 * float(swap.score.mean()), 2),
+        }
+        found[name]["refusal_auroc"] = round(metrics.auroc(unsure.score, unsure.common), 4)
+        say(f"{name}: swap {found[name]['partner_swap']['points']}, refusal {found[name]['refusal_auroc']}")
+    return found
+
+
+def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None, say=print) -> Path:
+    """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
+
+    The card's figures are measured on the file as shipped. Raises CosegError where the file would pass 8 MiB.
+    """
+    source = Path(run) / "model.safetensors" if Path(run).is_dir() else find(run)
+    model = load_model(source)
+    about = {
+        key: model.card[key] for key in ("method", "backbone", "training", "step", "seconds", "precision", "device")
+    }
+    part = folder / f".{name}.safetensors"
+    try:
+        save_model(part, model, about, torch.float16)
+        if part.stat().st_size > LARGEST:
+            raise CosegError(f"{name}: {part.stat().st_size / 2**20:.1f} MiB in half precision, the limit is 8")
+        shipped = load_model(part)
+        card = {
+            "name": name,
+            "sha256": sha256(part),
+            "bytes": part.stat().st_size,
+            "method": about["method"],
+            "backbone": about["backbone"],
+            "variant": model.variant,
+            "input_size": model.input_size,
+            "trained_on": "VOC 2012 train list + MSRC v2 training part (data/lists), ImageNet weights to start from"
+            if about["training"]["data"] == "real"
+            else "synthetic scenes",
+            "steps": about["step"],
+            "minutes": round(about["seconds"] / 60, 1),
+            "device": f"{about['device']}, {about['precision']}",
+            "seeds": [about["training"]["seed"]],
+            "training": about["training"],
+            "figures": figures(shipped, data_root, say),
+            "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
+        }
+        final = folder / f"{name}.safetensors"
+        os.replace(part, final)
+        note = folder / f".{name}.json"
+        note.write_text(json.dumps(card, indent=1) + "\n")
+        os.replace(note, folder / f"{name}.json")
+    finally:
+        part.unlink(missing_ok=True)
+    say(f"{final.relative_to(REPOSITORY) if final.is_relative_to(REPOSITORY) else final}: {card['sha256'][:8]}")
+    return final
