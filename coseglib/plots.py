@@ -1,0 +1,403 @@
+"""Figures in one style: masks over images, heat maps, training curves, bars. Every function returns a closed Figure.
+
+Colours are told apart by colour-blind readers too (Okabe and Ito): orange is a prediction, blue the truth; values are
+shown in cividis. Images are uint8 (3, H, W), masks uint8 (H, W): what is not 0 is foreground, in truths but for 255.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import patheffects
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from sklearn.isotonic import IsotonicRegression
+from torchvision import tv_tensors
+
+from coseglib.data.record import VOID
+from coseglib.errors import CosegError
+from coseglib.metrics import jaccard
+
+ORANGE, BLUE = "#E69F00", "#0072B2"
+SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+VALUES = "cividis"
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelsize": 9,
+    "axes.prop_cycle": matplotlib.cycler(color=SERIES),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.titlesize": 10,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "image.cmap": VALUES,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "coseglib",  # the same figure is the same file
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+
+
+def use_style() -> None:
+    """Set the figure style for everything that is drawn from here on, a notebook's own figures for example."""
+    plt.rcParams.update(STYLE)
+
+
+@contextmanager
+def _styled():
+    """The style while a figure is drawn; closed afterwards, so that a notebook shows it once, as a cell's value."""
+    with plt.rc_context(STYLE):
+        before = set(plt.get_fignums())
+        try:
+            yield
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+
+
+def _picture(image) -> np.ndarray:
+    """uint8 (3, H, W) -> (H, W, 3), at most about 1000 pixels a side: a figure shows no more."""
+    picture = np.asarray(image).transpose(1, 2, 0)
+    step = max(1, max(picture.shape[:2]) // 1000)
+    return picture[::step, ::step]
+
+
+def _grid(
+    count: int, columns: int | None, titled: bool, below: float = 0.0, beside: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A grid of panels of 1.7 inches, with room in inches below and beside it; panels left over are hidden."""
+    if count == 0:
+        raise ValueError("no images to show")
+    columns = min(count, columns or 6)
+    rows = -(-count // columns)
+    size = columns * 1.7 + beside, rows * (1.9 if titled else 1.72) + 0.25 + below
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return fig, list(axes.flat[:count])
+
+
+def _contour(ax: Axes, mask: np.ndarray, colour: str, extent, **line) -> None:
+    """The mask's outline, with a halo that keeps it visible on any photograph."""
+    framed = np.pad(mask.astype(float), 1)  # an object that is cut off by the image's border has an outline there too
+    h, w = mask.shape
+    if not mask.any():
+        return
+    x = (np.arange(-1, w + 1) + 0.5) * extent[0] / w - 0.5
+    y = (np.arange(-1, h + 1) + 0.5) * extent[1] / h - 0.5
+    outline = ax.contour(x, y, framed, levels=[0.5], colors=[colour], **line)
+    halo = "black" if colour == ORANGE else "white"
+    outline.set_path_effects([patheffects.withStroke(linewidth=line["linewidths"] + 1.4, foreground=halo, alpha=0.75)])
+
+
+def show_group(
+    images: Sequence,
+    masks: Sequence | None = None,
+    truths: Sequence | None = None,
+    names: Sequence[str] | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A grid of images: predictions tinted and outlined in orange, truths outlined in blue, J beside the name.
+
+    images  N of uint8 (3, H, W), each of its own size; masks, truths: N of uint8 (H, W), 255 void; names: N
+    Raises ValueError where the numbers differ.
+    """
+    for what, given in (("masks", masks), ("truths", truths), ("names", names)):
+        if given is not None and len(given) != len(images):
+            raise ValueError(f"{len(images)} images and {len(given)} {what}")
+    with _styled():
+        fig, axes = _grid(len(images), columns, names is not None or truths is not None, below=0.25)
+        for i, ax in enumerate(axes):
+            picture = _picture(images[i])
+            ax.imshow(picture)
+            h, w = picture.shape[:2]
+            label = [str(names[i])] if names is not None else []
+            if masks is not None:
+                mask = np.asarray(masks[i]) != 0
+                tint = np.zeros((*mask.shape, 4))
+                tint[mask] = (*matplotlib.colors.to_rgb(ORANGE), 0.35)
+                ax.imshow(tint, extent=(-0.5, w - 0.5, h - 0.5, -0.5), interpolation="nearest")
+                _contour(ax, mask, ORANGE, (w, h), linewidths=1.3)
+            if truths is not None:
+                truth = np.asarray(truths[i])
+                _contour(ax, (truth != 0) & (truth != VOID), BLUE, (w, h), linewidths=1.2, linestyles="dashed")
+            if masks is not None and truths is not None:
+                label.append(f"J {jaccard(masks[i], truths[i]):.2f}")
+            ax.set_xlim(-0.5, w - 0.5)
+            ax.set_ylim(h - 0.5, -0.5)
+            ax.set_title("  ".join(label), fontsize=8)
+        handles = []
+        if masks is not None:
+            handles.append(
+                Patch(facecolor=(*matplotlib.colors.to_rgb(ORANGE), 0.5), edgecolor=ORANGE, label="prediction")
+            )
+        if truths is not None:
+            handles.append(Line2D([], [], color=BLUE, linestyle="dashed", label="truth"))
+        if handles:
+            fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        fig.suptitle(title)
+        return fig
+
+
+def show_heat(
+    images: Sequence,
+    maps: Sequence,
+    title: str,
+    unit: str,
+    names: Sequence[str] | None = None,
+    columns: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Heat maps over grey images, all on one colour scale with a bar.
+
+    images  N of uint8 (3, H, W); maps N of (h, w), of any size, enlarged bilinearly
+    title   what the maps show; unit: of their values ("probability, 0 to 1"), written beside the bar
+    limits  of the colour scale; None: the smallest and the largest value of all maps
+    Raises ValueError where the numbers differ.
+    """
+    if len(images) != len(maps) or (names is not None and len(names) != len(images)):
+        raise ValueError(f"{len(images)} images, {len(maps)} maps and {len(images if names is None else names)} names")
+    maps = [np.asarray(m, float) for m in maps]
+    with _styled():
+        fig, axes = _grid(len(images), columns, names is not None, beside=0.7)
+        low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps))
+        for i, ax in enumerate(axes):
+            picture = _picture(images[i])
+            h, w = picture.shape[:2]
+            ax.imshow(picture @ (0.299, 0.587, 0.114), cmap="gray", vmin=0, vmax=255)
+            shown = ax.imshow(
+                maps[i],
+                vmin=low,
+                vmax=high,
+                alpha=0.65,
+                extent=(-0.5, w - 0.5, h - 0.5, -0.5),
+                interpolation="bilinear",
+            )
+            ax.set_title(str(names[i]) if names is not None else "", fontsize=8)
+        bar = fig.colorbar(shown, ax=fig.axes, fraction=0.03, pad=0.01, aspect=18)
+        bar.set_label(unit)
+        bar.outline.set_visible(False)
+        fig.suptitle(title)
+        return fig
+
+
+def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Names beside the lines' last points (x, y, name, colour), moved apart just so that they do not overlap."""
+    if not ends:
+        return
+    ordered = sorted(ends, key=lambda e: e[1])
+    low, high = ax.get_ylim()
+    gaps = 0.08 * (high - low) * np.arange(len(ordered))
+    # y_i + gap <= y_{i+1}: without the gaps, the nearest increasing sequence.
+    places = IsotonicRegression().fit_transform(gaps, [y for _, y, _, _ in ordered] - gaps) + gaps
+    places = places - max(0.0, places[-1] - high) + max(0.0, low - places[0])
+    for (x, _, name, colour), y in zip(ordered, places, strict=True):
+        ax.annotate(name, (x, y), (5, 0), textcoords="offset points", color=colour, va="center", fontsize=8)
+
+
+def curves(
+    logs: pd.DataFrame | Mapping[str, pd.DataFrame],
+    title: str | None = None,
+    loss: str = "cross-entropy (nats a pixel)",
+) -> Figure:
+    """Loss, and J in training and in validation, against the step; every line is named at its end.
+
+    logs  a run's log.csv as a table (columns step, loss, J and, where validated, val_J), or {name: table} of several
+    loss  what was minimised and its unit: the left axis' name
+    Raises ValueError for a table without these columns.
+    """
+    runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
+    for name, log in runs.items():
+        if missing := {"step", "loss", "J"} - set(log.columns):
+            raise ValueError(f"log {name or 'table'}: lacks {', '.join(sorted(missing))}")
+    validated = any("val_J" in log and log.val_J.notna().any() for log in runs.values())
+    with _styled():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.9))
+        ends = {left: [], right: []}
+
+        def line(ax: Axes, log: pd.DataFrame, column: str, colour: str, label: str | None = None, **look) -> None:
+            known = log.dropna(subset=[column]) if column in log else log[:0]
+            if len(known):
+                ax.plot(known.step, known[column], color=colour, **look)
+                if label:
+                    ends[ax].append((known.step.iloc[-1], known[column].iloc[-1], label, colour))
+
+        for i, (name, log) in enumerate(runs.items()):
+            colour = SERIES[i % len(SERIES)]
+            line(left, log, "loss", colour, name or "training")
+            if validated and name:  # several runs: one name each, on the line that counts
+                line(right, log, "J", colour, alpha=0.4, linewidth=0.9)
+                line(right, log, "val_J", colour, name, marker="o", markersize=3)
+            else:
+                line(right, log, "J", colour, name or "training")
+                line(right, log, "val_J", ORANGE, "validation", marker="o", markersize=3)
+        if validated and "" not in runs:
+            right.set_title("dots: validation, thin: training", fontsize=8)
+        left.set_ylabel(loss)
+        left.set_ylim(bottom=0)
+        right.set_ylabel("Jaccard index J (0 to 1)")
+        right.set_ylim(0, 1)
+        for ax in (left, right):
+            ax.set_xlabel("optimisation step")
+            ax.set_xlim(left=0)
+            _label_ends(ax, ends[ax])
+        fig.suptitle(title)
+        return fig
+
+
+def bars(
+    table: pd.DataFrame,
+    paper: pd.DataFrame | None = None,
+    value: str = "J",
+    by: str = "group",
+    series: str = "system",
+    title: str | None = None,
+) -> Figure:
+    """Ours as bars, the papers' printed figures as diamonds, group by group in the table's order.
+
+    table  columns `by` and `value` (in [0, 1]), `series` where there are several of ours, `sd` for error bars
+    paper  columns `by`, `value` (in [0, 1], not percent) and `series`; groups that are not in the table are left out.
+           A system that is one of ours by name has its diamonds on its own bars, others over the middle of the group
+    value  "J" or "P", or another column, which then names the axis
+    Raises ValueError for figures above 1: percent, most likely.
+    """
+    unit = {"J": "Jaccard index J (0 to 1)", "P": "precision P, share of pixels (0 to 1)"}.get(value, value)
+    for what, given in (("table", table), ("paper", paper)):
+        if given is not None and value in ("J", "P") and given[value].max() > 1:
+            raise ValueError(f"{what}: {value} above 1; give shares, not percent")
+    ours = table.assign(**{series: "ours"}) if series not in table else table
+    groups, systems = list(dict.fromkeys(ours[by])), list(dict.fromkeys(ours[series]))
+    with _styled():
+        fig, ax = plt.subplots(figsize=(max(3.6, 1.3 + 0.28 * len(groups) * (1 + len(systems))), 3.1))
+        width = 0.8 / len(systems)
+        offset = {system: (k - (len(systems) - 1) / 2) * width for k, system in enumerate(systems)}
+        for k, system in enumerate(systems):
+            rows = ours[ours[series] == system].set_index(by).reindex(groups)
+            colour, ink = ((BLUE, "white"), ("#56B4E9", "black"), ("#009E73", "white"), ("#CC79A7", "black"))[k % 4]
+            drawn = ax.bar(
+                np.arange(len(groups)) + offset[system],
+                rows[value],
+                width * 0.92,
+                color=colour,
+                label=str(system),
+                yerr=rows.get("sd"),
+                error_kw={"elinewidth": 1, "ecolor": "#333333"},
+            )
+            for group, patch, v in zip(groups, drawn, rows[value], strict=True):
+                if group == "all":
+                    patch.set(edgecolor="black", linewidth=1.2)
+                if v == v and value in ("J", "P"):  # at the foot, where no diamond hides it
+                    at = (patch.get_x() + patch.get_width() / 2, 0.02)
+                    ax.text(*at, f"{v:.2f}", color=ink, fontsize=7, ha="center", rotation=90 if len(systems) > 1 else 0)
+        if paper is not None:
+            printed = paper.assign(**{series: "paper"}) if series not in paper else paper
+            for k, system in enumerate(dict.fromkeys(printed[series])):
+                rows = printed[(printed[series] == system) & printed[by].isin(groups)]
+                ax.plot(
+                    [groups.index(g) + offset.get(system, 0) for g in rows[by]],
+                    rows[value],
+                    "Dos^v"[k % 5],
+                    color=ORANGE,
+                    markeredgecolor="black",
+                    markersize=5.5,
+                    linestyle="none",
+                    label=f"{system}, as printed" if system in offset else str(system),
+                )
+        ax.set_ylabel(unit)
+        ax.set_xlabel(by)
+        if value in ("J", "P"):
+            ax.set_ylim(0, 1.05)
+        long = max(len(str(g)) for g in groups) > 6 * len(systems)
+        ax.set_xticks(range(len(groups)), groups, rotation=35 if long else 0, ha="right" if long else "center")
+        ax.tick_params(axis="x", length=0)
+        if len(systems) > 1 or paper is not None:
+            handles, labels = ax.get_legend_handles_labels()
+            order = sorted(range(len(handles)), key=lambda i: isinstance(handles[i], Line2D))  # bars first
+            fig.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside upper right", ncols=4)
+        if title:
+            ax.set_title(title)
+        return fig
+
+
+def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
+    """The mask and all within `radius` pixels of it, in a square. bool (H, W)."""
+    for axis in (0, 1):
+        lines = np.moveaxis(mask.copy(), axis, 0)
+        done = 0
+        while done < radius:  # 1, 2, 4, … pixels at a time
+            step = min(done + 1, radius - done)
+            before = lines.copy()
+            lines[step:] |= before[:-step]
+            lines[:-step] |= before[step:]
+            done += step
+        mask = np.moveaxis(lines, 0, axis)
+    return mask
+
+
+def overlay(image, mask):
+    """The mask over its photograph: orange tint, orange outline inside the mask, a thin dark one around it.
+
+    image uint8 (3, H, W), mask uint8 (H, W), 0 background -> uint8 (3, H, W), new, of the image's own type (tensor or
+    array). The outline is 1/200 of the longer side. Memory beside the result: a few masks, for huge photographs' sake.
+    Raises ValueError for two sizes.
+    """
+    if tuple(image.shape[-2:]) != tuple(mask.shape):
+        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} are not of one size")
+    foreground = np.asarray(mask) != 0
+    line = max(1, round(max(mask.shape) / 200))
+    result = np.array(image, copy=True)
+    around = _grown(foreground, -(-line // 2)) & ~foreground
+    inner = _grown(~foreground, line) & foreground
+    for channel, colour in zip(result, matplotlib.colors.to_rgb(ORANGE), strict=True):
+        tinted = np.round(np.arange(256) * 0.5 + 255 * colour * 0.5).astype(np.uint8)
+        np.copyto(channel, tinted[channel], where=foreground)
+        channel[inner] = round(255 * colour)
+        channel[around] = 20
+    return result if isinstance(image, np.ndarray) else tv_tensors.wrap(torch.from_numpy(result), like=image)
+
+
+def save(fig: Figure, path: str | Path) -> tuple[Path, Path]:
+    """Write `path`.png (200 dpi) and `path`.svg, each whole or not at all; a suffix .png or .svg of `path` is dropped.
+
+    The folder is made where it is missing. Raises CosegError where it cannot be written.
+    """
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    written = []
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+            target = stem.with_name(f"{stem.name}.{kind}")
+            part = stem.with_name(f".{stem.name}.{os.getpid()}.part")
+            try:
+                with plt.rc_context(STYLE):
+                    fig.savefig(part, format=kind, dpi=200, metadata=metadata)
+                os.replace(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+            written.append(target)
+    except OSError as error:
+        raise CosegError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    return tuple(written)
