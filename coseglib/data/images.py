@@ -1,0 +1,194 @@
+"""Pictures from disk and back: upright 8-bit RGB, masks, label maps; what cannot be read is one line of text.
+
+Alpha is laid over white; 16-bit grey keeps its range (65535 is white); the first frame of several is read.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from coseglib.errors import CosegError
+
+MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lie on their side
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture, its header read and its size judged. Whatever goes wrong inside the block is a CosegError too."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large photographs; the limit here is our own
+            with Image.open(path) as picture:
+                width, height = picture.size
+                if width * height > MOST_PIXELS:
+                    raise CosegError(
+                        f"{path}: {width} × {height} is more than {MOST_PIXELS // 10**6} megapixels; scale it down first"
+                    )
+                yield picture
+    except FileNotFoundError as fault:
+        raise CosegError(f"{path}: no such file; check the name") from fault
+    except IsADirectoryError as fault:
+        raise CosegError(f"{path}: is a folder, not a picture; name the files in it") from fault
+    except PermissionError as fault:
+        raise CosegError(f"{path}: may not be read; change its permissions") from fault
+    except UnidentifiedImageError as fault:
+        what = (
+            "no image format that Pillow knows; save it as JPEG or PNG" if _size(path) else "an empty file; get it anew"
+        )
+        raise CosegError(f"{path}: {what}") from fault
+    except Image.DecompressionBombError as fault:
+        raise CosegError(f"{path}: more than {MOST_PIXELS // 10**6} megapixels; scale it down first") from fault
+    except CosegError:
+        raise
+    except Exception as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, …
+        reason = " ".join(str(fault).split()) or type(fault).__name__
+        raise CosegError(
+            f"{path}: cannot be decoded ({reason}; the file has {_size(path):,} bytes); get it anew"
+        ) from fault
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey, by range; other modes as they are."""
+    if picture.mode == "F":
+        raise CosegError(f"{picture.filename}: floating-point pixels have no agreed white; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        grey = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    return picture
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    picture = _eight_bit(picture)
+    if picture.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
+    """uint8 RGB (3, H, W), turned as its EXIF orientation says.
+
+    at_most  pixels: the longer side is brought to this or less by a whole-number factor (means of blocks; a JPEG is not
+             even decoded in full), so that a huge photograph costs little. None: as it is.
+    Raises CosegError: missing, truncated, no picture, floating-point pixels, or more than `MOST_PIXELS` pixels.
+    """
+    with _opened(path) as picture:
+        if at_most is not None:
+            longer = max(picture.size)
+            # A JPEG is decoded at 1/2, 1/4 or 1/8, as far as that is still at least what is asked for.
+            target = tuple(max(1, -(-side * at_most // longer)) for side in picture.size)
+            if longer > at_most:
+                picture.draft(None, target)
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        if at_most is not None and (factor := -(-max(picture.size) // at_most)) > 1:
+            small = picture if picture.mode in ("L", "RGB", "CMYK") else _rgb(picture)
+            picture = small.reduce(factor)
+        upright = _rgb(picture)
+        upright.getexif()[_ORIENTATION] = orientation
+        upright = ImageOps.exif_transpose(upright)
+        return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+
+
+def read_mask(path: str | Path) -> torch.Tensor:
+    """uint8 (H, W): 1 where the picture is not black, whatever its mode or palette; a JPEG where it is past mid-grey.
+
+    Raises CosegError as `read_image` does.
+    """
+    with _opened(path) as picture:
+        lossy = picture.format in ("JPEG", "MPO")
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I") or picture.mode == "F":
+            grey = np.asarray(picture)
+        elif picture.mode in ("1", "L"):
+            grey = np.asarray(picture.convert("L"))
+        else:
+            grey = np.asarray(picture.convert("RGB")).max(axis=2)
+        return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
+
+
+def read_labels(path: str | Path) -> torch.Tensor:
+    """uint8 (H, W): the raw values of a palette or 8-bit grey picture, 255 void.
+
+    Raises CosegError as `read_image` does, and for a picture in colours.
+    """
+    with _opened(path) as picture:
+        if picture.mode not in ("P", "L", "1"):
+            raise CosegError(
+                f"{path}: a label map has one 8-bit index a pixel, this has mode {picture.mode}; convert it"
+            )
+        return torch.from_numpy(np.array(picture).astype(np.uint8))
+
+
+def read_colours(path: str | Path) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of a mask that is painted in colours. Raises CosegError as `read_image` does."""
+    with _opened(path) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels as displayed; only the header is read. Raises CosegError as `read_image` does."""
+    with _opened(path) as picture:
+        width, height = picture.size
+        return (height, width) if picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+
+
+def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
+    path = Path(path)
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
+        raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
+    picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        picture.save(part, **options)
+        os.replace(part, path)
+    except OSError as fault:
+        raise CosegError(
+            f"{path}: cannot be written ({fault.strerror or fault}); check the folder and its space"
+        ) from fault
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
+    """uint8 (H, W) or RGB (3, H, W) to `path`, which is there whole or not at all. Raises CosegError, ValueError."""
+    _write(path, pixels, format="PNG")
+
+
+def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray, quality: int = 90) -> None:
+    """As `write_png`, as a JPEG of the given quality (1 to 95)."""
+    _write(path, pixels, format="JPEG", quality=quality)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The image files of a folder by name (suffixes of `SUFFIXES`); hidden ones are left out."""
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def dataset_folder(root: Path, *parts: str, get: str) -> Path:
+    """`root`/`parts`…; raises CosegError that says where the set comes from (`get`) where it is missing."""
+    folder = root.joinpath(*parts)
+    if not folder.is_dir():
+        raise CosegError(
+            f"{folder}: no such folder; {get}, see data/README.md, or point --data or COSEG_DATA elsewhere"
+        )
+    return folder
