@@ -1,4 +1,4 @@
-"""From label maps to groups: who covers how much of which photograph, groups by class, groups of several classes, pairs.
+"""From label maps to groups: areas of classes, groups by class, groups of several classes, pairs.
 
 A photograph belongs to the group of a class that covers at least `PRESENT` of it, void pixels counted in the whole.
 """
@@ -90,7 +90,7 @@ def multiclass_groups(
 
 
 def pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Photo, Photo]]:
-    """Every unordered pair of every group: Σ_c n_c (n_c − 1) / 2 of them; a pair that shares two classes comes twice."""
+    """Every unordered pair of every group, Σ_c n_c (n_c − 1) / 2 of them: what shares two classes comes twice."""
     for group in groups:
         for a, b in combinations(group.photos, 2):
             yield group, a, b

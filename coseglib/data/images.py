@@ -37,9 +37,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             with Image.open(path) as picture:
                 width, height = picture.size
                 if width * height > MOST_PIXELS:
-                    raise CosegError(
-                        f"{path}: {width} × {height} is more than {MOST_PIXELS // 10**6} megapixels; scale it down first"
-                    )
+                    limit = f"more than {MOST_PIXELS // 10**6} megapixels"
+                    raise CosegError(f"{path}: {width} × {height} is {limit}; scale it down first")
                 yield picture
     except FileNotFoundError as fault:
         raise CosegError(f"{path}: no such file; check the name") from fault

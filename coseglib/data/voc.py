@@ -53,9 +53,9 @@ def areas(root: Path, members: list[Photo]):
 
 
 def load(root: Path, split: str) -> list[Group]:
-    """Groups by class: every photograph of `split` of which the class covers at least 1 %."""
+    """Groups by class: every photograph of `split` of which the class covers at least 1 %, where there are four."""
     members = photos(root, split)
-    return groups_of(members, CLASSES, areas=areas(root, members))
+    return groups_of(members, CLASSES, areas=areas(root, members), least=4)
 
 
 def download(root: Path) -> Path:
