@@ -4,7 +4,7 @@ Layout  MSRC_ObjCategImageDatabase_v2/Images/<p>_<n>_s.jpg (or .bmp)   …/Groun
 The prefix p is the kind of scene.
 
 Split, ours  MSRC-7 (test): images 1 to 10 of seven prefixes; the papers' own ten are not published. Of the others about
-15 % a prefix, at least four, are set aside to choose models by (the lowest SHA-256 of their names), the rest trains.
+15 % are set aside to choose models by (their name's SHA-256 decides, whatever else is there), the rest trains.
 `1_26_s` does neither: it is the photograph of the test image `9_10_s`.
 """
 
@@ -34,7 +34,7 @@ SEVEN = {  # group -> prefix, class
     "plane": (4, "aeroplane"), "sheep": (9, "sheep"),
 }  # fmt: skip
 NEVER = frozenset({"1_26_s"})
-SET_ASIDE, AT_LEAST = 0.15, 4
+SET_ASIDE, AT_LEAST = 15, 4  # of 100 photographs; photographs a group
 
 _LABEL = np.full(1 << 24, 254, np.uint8)  # colour code -> label; 254: no colour of the table
 _LABEL[0] = VOID
@@ -65,9 +65,8 @@ def _prefix(name: str) -> tuple[int, int]:
 
 def split_of(names: list[str]) -> dict[str, str]:
     """name -> "test", "val", "train" or "never", from the names alone."""
-    split = dict.fromkeys(names, "train")
     tested = {prefix for prefix, _ in SEVEN.values()}
-    rest: dict[int, list[str]] = {}
+    split = {}
     for name in names:
         prefix, number = _prefix(name)
         if name in NEVER:
@@ -75,11 +74,8 @@ def split_of(names: list[str]) -> dict[str, str]:
         elif prefix in tested and number <= 10:
             split[name] = "test"
         else:
-            rest.setdefault(prefix, []).append(name)
-    for members in rest.values():
-        count = max(AT_LEAST, round(SET_ASIDE * len(members)))
-        for name in sorted(members, key=lambda n: hashlib.sha256(n.encode()).hexdigest())[:count]:
-            split[name] = "val"
+            chance = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
+            split[name] = "val" if chance < SET_ASIDE else "train"
     return split
 
 
@@ -92,7 +88,7 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
             raise CosegError(f"{path}: MSRC photographs are named <prefix>_<number>_s; take other files out")
         if name not in masks:
             raise CosegError(f"{path}: has no mask {name}_GT.png in {home / 'GroundTruth'}; unpack MSRC v2 again")
-    return dict(sorted(images.items(), key=lambda item: _prefix(item[0]))), masks
+    return dict(sorted(images.items())), masks
 
 
 def _photo(dataset: str, name: str, image: Path, mask: Path, person: bool = False) -> Photo:
