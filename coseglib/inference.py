@@ -1,0 +1,633 @@
+"""From photographs to masks: groups in memory, streams of any length, folders, several processes.
+
+`segment_group`   a group that can be gone through twice -> masks, one after the other
+`segment_photos`  files and folders -> masks, overlays and a table on disk: sharded, resumable, a bad file costs itself
+
+How a model answers for a group is its `kind`, and KINDS has one function for each. A *context* model meets the rest of
+the group in D numbers only (Chen et al. 2018, algorithm 1): the first pass pools the images' attention, the second
+decodes each image by the pool. Two passes: cost linear in the number of images, memory that does not depend on it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tvf
+
+from coseglib.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
+from coseglib.data.record import Photo
+from coseglib.errors import CosegError
+
+BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
+OVERLAY_SIDE = 1600  # longest side of an overlay, pixels
+STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
+
+
+# Between a photograph and the network -------------------------------------------------------------------------------
+
+
+def resize_to_input(image: Tensor, size: int) -> Tensor:
+    """uint8 (3, H, W) -> float (3, size, size) in [0, 1]: bilinear with antialiasing, the aspect ratio is not kept."""
+    return tvf.resize(image, [size, size], antialias=True).float() / 255
+
+
+def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """logits (2, h, w) -> mask uint8 (H, W), 1 where the foreground's logit is above the background's.
+
+    size  (H, W), the photograph's own
+    Bilinear interpolation (align_corners=False) of both maps and then argmax, computed on their difference and in
+    strips of rows: a mask of 12,000 × 9,000 needs its own 108 MB and a few more.
+    """
+    height, width = size
+    difference = (logits[1] - logits[0]).float()  # (h, w)
+    h = difference.shape[0]
+    wide = F.interpolate(difference[None, None], size=(h, width), mode="bilinear")[0, 0]  # (h, W)
+    source = ((torch.arange(height, device=wide.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    above = source.long()
+    below = (above + 1).clamp(max=h - 1)
+    share = (source - above)[:, None]  # of the row below
+    mask = torch.empty(size, dtype=torch.uint8, device=wide.device)
+    rows = max(1, STRIP // width)
+    for y in range(0, height, rows):
+        strip = slice(y, y + rows)
+        mask[strip] = torch.lerp(wide[above[strip]], wide[below[strip]], share[strip]) > 0
+    return mask
+
+
+# The first pass -----------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """The mean or the element-wise minimum of images' attention over a stream, algorithm 1, in constant memory.
+
+    size  D, the length of one image's attention
+    how   "mean" or "min"
+    The mean is summed in steps of 2^-40 as whole numbers, so it is exact up to that rounding of each term: the order of
+    the images, their division among processes and the number of processes do not change one bit. Room for 2^23 images.
+    """
+
+    STEPS = 2.0**40
+    MOST = 2**23
+
+    def __init__(self, size: int, how: str = "mean"):
+        if how not in ("mean", "min"):
+            raise CosegError(f"{how}: no such pooling of a group; mean or min")
+        self.how, self.count = how, 0
+        self.pooled = torch.zeros(size, dtype=torch.int64) if how == "mean" else torch.ones(size)
+
+    def add(self, alpha: Tensor) -> None:
+        """alpha (B, D) in [0, 1], of B images. Raises CosegError when it is not finite, or for too many images."""
+        alpha = alpha.detach().cpu()
+        if not alpha.isfinite().all():
+            raise CosegError("attention: not finite for some image; the checkpoint is damaged, give another one")
+        if self.how == "mean":
+            self.pooled += (alpha.double() * self.STEPS).round().long().sum(dim=0)
+        else:
+            self.pooled = torch.minimum(self.pooled, alpha.float().amin(dim=0))
+        self._counted(self.count + len(alpha))
+
+    def all_reduce(self, fabric) -> None:
+        """Pool over all processes of a launched `lightning_fabric.Fabric`; each ends with the same numbers."""
+        operation = "sum" if self.how == "mean" else "min"
+        self.pooled = fabric.all_reduce(self.pooled, reduce_op=operation).cpu()
+        self._counted(int(fabric.all_reduce(torch.tensor(self.count), reduce_op="sum")))
+
+    def _counted(self, count: int) -> None:
+        if count > self.MOST:
+            raise CosegError(f"{count:,} images: one group holds at most {self.MOST:,}; split it")
+        self.count = count
+
+    def context(self) -> Tensor:
+        """The group's attention, float (D,). Raises CosegError when nothing was added."""
+        if not self.count:
+            raise CosegError("no photographs: a group needs at least one")
+        if self.how == "min":
+            return self.pooled.clone()
+        return (self.pooled.double() / self.count / self.STEPS).float()
+
+
+# Groups in memory ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Chunk:
+    """Images that go through the network together.
+
+    numbers  (B,) places in the group        inputs    (B, 3, S, S) in [0, 1], on the model's device
+    sizes    (B,) own sizes (H, W)           pictures  (B,) uint8 (3, H', W') to draw on; empty where nothing is drawn
+    started  when its reading began, seconds of `time.perf_counter`
+    """
+
+    numbers: list[int]
+    inputs: Tensor
+    sizes: list[tuple[int, int]]
+    pictures: list[Tensor]
+    started: float
+
+
+class Stream:
+    """A group gone through from its start as often as asked, `batch` images in memory at a time."""
+
+    def __init__(self, model, photos: Iterable[Tensor | Photo], batch: int = BATCH, bfloat16: bool = False):
+        self.model, self.photos, self.batch, self.bfloat16 = model, photos, batch, bfloat16
+
+    def autocast(self):
+        """bfloat16 for the calls of the model within it, where that was asked for."""
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def chunk(self, items: list[tuple[int, Tensor, tuple[int, int], Tensor | None]], started: float) -> Chunk:
+        """items: (number, input (3, S, S), own size, picture or None)."""
+        numbers, inputs, sizes, pictures = zip(*items, strict=True)
+        device = next(self.model.parameters()).device
+        stacked = torch.stack(inputs).contiguous(memory_format=torch.channels_last).to(device)
+        return Chunk(list(numbers), stacked, list(sizes), [p for p in pictures if p is not None], started)
+
+    def chunks(self, last: bool = False) -> Iterator[Chunk]:
+        """The group in order. last: this is the pass that ends in masks."""
+        items, started = [], time.perf_counter()
+        for number, photo in enumerate(self.photos):
+            image = photo.image() if isinstance(photo, Photo) else photo
+            items.append((number, resize_to_input(image, self.model.input_size), tuple(image.shape[-2:]), None))
+            if len(items) == self.batch:
+                yield self.chunk(items, started)
+                items, started = [], time.perf_counter()
+        if items:
+            yield self.chunk(items, started)
+
+    def pooled(self, pool: Pool) -> Tensor | None:
+        """The context, once this stream's images are added; None for an empty group."""
+        return pool.context() if pool.count else None
+
+
+@torch.no_grad()
+def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterator[tuple[Chunk, Tensor]]:
+    """Algorithm 1 for context models: chunk by chunk with its logits (B, 2, S, S).
+
+    A context model offers `context_size`, `encode`, `attention` and `decode`, see `coseglib.models.semantic_attention`.
+    context  (D,), or None: pooled over the stream in a pass of its own
+    """
+    model = stream.model
+    if context is None:
+        pool = Pool(model.context_size, how)
+        for chunk in stream.chunks():
+            with stream.autocast():
+                alpha = model.attention(model.encode(chunk.inputs))
+            pool.add(alpha)
+        context = stream.pooled(pool)
+        if context is None:
+            return
+    context = context.to(next(model.parameters()).device)
+    for chunk in stream.chunks(last=True):
+        with stream.autocast():
+            logits = model.decode(model.encode(chunk.inputs), context)
+        yield chunk, logits.float().cpu()
+
+
+KINDS = {"context": context_answers}  # how a group is answered, by `model.kind`
+
+
+def _answers(stream: Stream, how: str, context: Tensor | None = None) -> Iterator[tuple[Chunk, Tensor]]:
+    if stream.model.kind not in KINDS:
+        raise CosegError(f"{stream.model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+    return KINDS[stream.model.kind](stream, how, context)
+
+
+@torch.no_grad()
+def collect_context(
+    model, images: Iterable[Tensor | Photo], how: str = "mean", batch: int = BATCH, bfloat16: bool = False
+) -> Tensor:
+    """The group's attention: mean ("mean") or element-wise minimum ("min") of its images'. float (D,), on the CPU.
+
+    images  uint8 (3, H, W) each, or `Photo`s; gone through once. Raises CosegError when there are none.
+    """
+    stream, pool = Stream(model, images, batch, bfloat16), Pool(model.context_size, how)
+    for chunk in stream.chunks():
+        with stream.autocast():
+            alpha = model.attention(model.encode(chunk.inputs))
+        pool.add(alpha)
+    return pool.context()
+
+
+def segment_group(
+    model,
+    photos: Iterable[Tensor | Photo],
+    how: str = "mean",
+    context: Tensor | None = None,
+    batch: int = BATCH,
+    bfloat16: bool = False,
+) -> Iterator[Tensor]:
+    """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
+
+    photos    uint8 (3, H, W) each, or `Photo`s: a sequence, or anything that gives them again when iterated again
+    how       how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself
+    context   attention (D,) to segment by instead of the group's own, from `collect_context`; one pass is enough then
+    bfloat16  faster on processors that have it; masks may then differ in single pixels between machines
+    Raises CosegError for an iterator that can be used up only once, or a model whose kind is not known here.
+    """
+    if context is None and iter(photos) is photos:
+        raise CosegError("a group is read twice: give a sequence, not an iterator, or a context to segment by")
+    for chunk, logits in _answers(Stream(model, photos, batch, bfloat16), how, context):
+        for map_, size in zip(logits, chunk.sizes, strict=True):
+            yield masks_from_logits(map_, size)
+
+
+# Files and folders --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `segment_photos` did.
+
+    out      the folder written to                 photos   photographs found, skipped ones included
+    done     masks there are now                   earlier  of these, by a run that was killed before
+    skipped  (file, why) each                      ignored  files in the folders that are no images by their names
+    note     a remark for the reader, or ""        seconds  of this run
+    rank     of this process: let only 0 speak
+    """
+
+    out: Path
+    photos: int
+    done: int
+    earlier: int
+    skipped: tuple[tuple[str, str], ...]
+    ignored: int
+    note: str
+    seconds: float
+    rank: int
+
+    @property
+    def exit_code(self) -> int:
+        """0: all done; 2: some were skipped and the rest is written; 1: nothing could be done. Ranks above 0: 0."""
+        if self.rank:
+            return 0
+        return 1 if not self.done else 2 if self.skipped else 0
+
+
+def find_photos(
+    named: Sequence[str | Path], leave_out: Path | None = None
+) -> tuple[list[Path], list[tuple[str, str]], int]:
+    """Photographs (each once), folders without any (folder, why), and the number of files ignored.
+
+    named      files, taken whatever their names are, and folders: the images in them and below, sorted by path, hidden
+               ones left out; other files in a folder are ignored and counted
+    leave_out  the folder that masks are written to: neither it nor its masks and overlays are looked into
+    """
+    photos: dict[str, Path] = {}
+    empty: list[tuple[str, str]] = []
+    ignored = 0
+    closed = {os.path.realpath(leave_out / f) for f in ("", "masks", "overlays")} if leave_out else set()
+    for path in [Path(named)] if isinstance(named, str | Path) else map(Path, named):
+        if not path.is_dir():
+            photos.setdefault(os.path.abspath(path), path)
+            continue
+        found = []
+        for folder, folders, files in os.walk(path):
+            folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(folder, f)) not in closed]
+            seen = [Path(folder, f) for f in files if f[0] != "."]
+            images = [f for f in seen if f.suffix.lower() in SUFFIXES]
+            found += images
+            ignored += len(seen) - len(images)
+        for photo in sorted(found):
+            photos.setdefault(os.path.abspath(photo), photo)
+        if not found:
+            empty.append((str(path), "no photographs in this folder"))
+    return list(photos.values()), empty, ignored
+
+
+def output_names(photos: Sequence[Path]) -> list[str]:
+    """A file name, without ending, for each photograph's mask: its stem, or more where names would collide.
+
+    Those whose stems are equal keep their extension (cat.jpg, cat.png); those that are still equal put the folders
+    above them in front, one after the other, until they differ (dogs__cat.jpg, cats__cat.jpg); what then remains is
+    numbered (cat.jpg-2). Upper and lower case are equal, as on many file systems. The names depend on the photographs
+    and their order alone.
+    """
+    parts = [Path(os.path.abspath(p)).parts for p in photos]
+    level = [0] * len(photos)  # 0: stem, 1: file name, 2 …: with so many parts of the path
+
+    def name(i: int) -> str:
+        return Path(parts[i][-1]).stem if level[i] == 0 else "__".join(parts[i][1:][-level[i] :])
+
+    while True:
+        places: dict[str, list[int]] = {}
+        for i in range(len(photos)):
+            places.setdefault(name(i).casefold(), []).append(i)
+        raised = False
+        for clash in places.values():
+            lowest = min(level[i] for i in clash)
+            for i in clash:
+                if len(clash) > 1 and level[i] == lowest and level[i] < len(parts[i]) - 1:
+                    level[i], raised = level[i] + 1, True
+        if not raised:
+            break
+    names, taken = [], {key for key, clash in places.items() if len(clash) == 1}
+    for i in range(len(photos)):
+        candidate, k = name(i), 1
+        while len(places[name(i).casefold()]) > 1 and candidate.casefold() in taken:
+            k += 1
+            candidate = f"{name(i)}-{k}"
+        taken.add(candidate.casefold())
+        names.append(candidate)
+    return names
+
+
+def _write_json(path: Path, value) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
+
+
+class _Progress:
+    """Photographs done and time left, on stderr: one line, rewritten, in a terminal, a line every 5 s elsewhere."""
+
+    def __init__(self, text: str, total: int, quiet: bool):
+        self.text, self.total, self.quiet = text, total, quiet
+        self.started = self.shown = time.monotonic()
+        self.done = 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        now, terminal, end = time.monotonic(), sys.stderr.isatty(), self.done == self.total
+        if self.quiet or (not end and now - self.shown < (0.2 if terminal else 5)):
+            return
+        self.shown, spent = now, max(now - self.started, 1e-9)
+        left = _clock(spent / self.done * (self.total - self.done))
+        line = f"{self.text}: {self.done:,} of {self.total:,} photos, {self.done / spent:.1f} photos/s, {left} left"
+        print(f"\r{line}\033[K" if terminal else line, end="\n" if end or not terminal else "", file=sys.stderr)
+        sys.stderr.flush()
+
+
+def _identity(model) -> str:
+    """What tells one trained model from another: its checkpoint's SHA-256, else that of its tensors."""
+    card = getattr(model, "card", {})
+    if "sha256" in card:
+        return card["sha256"]
+    digest = hashlib.sha256(f"{type(model).__qualname__} {model}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return os.path.abspath(path), -1, -1
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+
+
+def _launch(devices: int | str, num_nodes: int, accelerator: str):
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # under torchrun, which has counted the processes already
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    alone = num_nodes == 1 and str(devices) == "1"
+    # The processes meet only after a whole pass: those that are ready first wait for the others, however long.
+    strategy = "auto" if alone else DDPStrategy(timeout=timedelta(days=30))
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
+    fabric.launch()
+    return fabric
+
+
+class _Job(Stream):
+    """The stream of one process of `segment_photos`: photographs on disk, its share of the chunks, what is done.
+
+    Beside the masks a folder `.coseg/<fingerprint>` holds what a killed run leaves to the next: the pooled attention
+    once the first pass is over (attention.safetensors), and a line for each photograph that is written
+    (progress-<rank>.jsonl). It is removed when the run is complete.
+    """
+
+    def __init__(self, model, photos: list[Path], out: Path, fabric, batch: int, bfloat16: bool, quiet: bool):
+        super().__init__(model, photos, batch, bfloat16)
+        self.out, self.fabric, self.quiet = out, fabric, quiet or fabric.global_rank > 0
+        self.names = output_names(photos)
+        self.skipped: dict[int, str] = {}
+        self.first_pass = 0.0  # seconds a photograph
+        self.done: dict[int, dict] = {}
+
+    def open(self, fingerprint: str) -> None:
+        """Take up what an interrupted run of the same fingerprint has left; clear away what others have."""
+        home = self.out / ".coseg"
+        self.state = home / fingerprint[:16]
+        if self.fabric.local_rank == 0 and home.is_dir():
+            for other in home.iterdir():
+                if other != self.state:
+                    shutil.rmtree(other, ignore_errors=True)
+        self.fabric.barrier()
+        for folder in (self.state, self.out / "masks", self.out / "overlays"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(self.state.glob("progress-*.jsonl")):
+            for line in file.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError):  # the last line of a killed process may be half a line
+                    entry = json.loads(line)
+                    number = entry.pop("photo")
+                    if all((self.out / entry[k]).is_file() for k in ("mask", "overlay")):
+                        self.done[number] = entry
+        for done in self.gather(self.done):
+            self.done |= done
+        self.earlier = len(self.done)
+        self.log = open(self.state / f"progress-{self.fabric.global_rank}.jsonl", "a+b")  # noqa: SIM115 (see close)
+        if self.log.tell():
+            self.log.write(b"\n")
+
+    def close(self) -> None:
+        self.log.close()
+
+    def gather(self, value) -> list:
+        """What each process has, on every process."""
+        if self.fabric.world_size == 1:
+            return [value]
+        values = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def kept(self) -> Tensor | None:
+        """The context that an interrupted run has pooled."""
+        state = None
+        if self.fabric.global_rank == 0:
+            with contextlib.suppress(CosegError):
+                tensors, header = read_tensors(self.state / "attention.safetensors")
+                skipped = {int(number): why for number, why in header["skipped"].items()}
+                state = tensors["context"], skipped, header["seconds"]
+        state = self.fabric.broadcast(state)
+        if state is None:
+            return None
+        context, self.skipped, self.first_pass = state
+        return context
+
+    def pooled(self, pool: Pool) -> Tensor | None:
+        pool.all_reduce(self.fabric)
+        for skipped in self.gather(self.skipped):
+            self.skipped |= skipped
+        if not pool.count:
+            return None
+        context = pool.context()
+        if self.fabric.local_rank == 0:
+            header = {"format": FORMAT, "kind": "attention", "skipped": self.skipped, "seconds": self.first_pass}
+            write_tensors(self.state / "attention.safetensors", {"context": context}, header)
+        return context
+
+    def read(self, number: int, last: bool) -> tuple[int, Tensor, tuple[int, int], Tensor | None] | None:
+        """One item of a chunk, or None, and the reason noted, for a photograph that cannot be read."""
+        file = self.photos[number]
+        try:
+            width, height = image_size(file)
+            picture = read_image(file, at_most=2 * OVERLAY_SIDE)  # reduced by whole numbers: no less than OVERLAY_SIDE
+        except CosegError as error:
+            self.skipped[number] = str(error).removeprefix(f"{file}: ")
+            return None
+        image = resize_to_input(picture, self.model.input_size)
+        scale = min(1, OVERLAY_SIDE / max(width, height))
+        shown = [max(1, round(side * scale)) for side in (height, width)]
+        return number, image, (height, width), tvf.resize(picture, shown, antialias=True) if last else None
+
+    def chunks(self, last: bool = False) -> Iterator[Chunk]:
+        """This process's share. Chunks are cut by the photographs' places in the whole list, and the last pass goes
+        through a chunk in full if one photograph of it is missing: batches are the same in every run."""
+        n = len(self.photos)
+        cut = [range(start, min(start + self.batch, n)) for start in range(0, n, self.batch)]
+        if last:
+            over = self.done.keys() | self.skipped.keys()
+            cut = [numbers for numbers in cut if any(i not in over for i in numbers)]
+        mine = cut[self.fabric.global_rank :: self.fabric.world_size]
+        share = "" if self.fabric.world_size == 1 else f", process 1 of {self.fabric.world_size}"
+        text = f"{'masks' if last else 'attention'} (pass {2 if last else 1} of 2{share})"
+        progress = _Progress(text, sum(map(len, mine)), self.quiet)
+        for numbers in mine:
+            started = time.perf_counter()
+            items = [item for i in numbers if i not in self.skipped and (item := self.read(i, last))]
+            if items:
+                yield self.chunk(items, started)
+            progress.add(len(numbers))
+            if not last:
+                self.first_pass = (time.monotonic() - progress.started) / progress.done
+
+    def write(self, chunk: Chunk, logits: Tensor) -> None:
+        """Masks and overlays of a chunk, except those that an interrupted run has written."""
+        from coseglib.plots import overlay
+
+        shared = self.first_pass + (time.perf_counter() - chunk.started) / len(chunk.numbers)
+        for number, map_, size, picture in zip(chunk.numbers, logits, chunk.sizes, chunk.pictures, strict=True):
+            if number in self.done:
+                continue
+            started = time.perf_counter()
+            mask = masks_from_logits(map_, size)
+            name = self.names[number]
+            files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
+            write_png(self.out / files["mask"], 255 * mask)
+            shown = F.interpolate(mask[None, None], size=picture.shape[-2:], mode="nearest")[0, 0]
+            write_jpg(self.out / files["overlay"], overlay(picture, shown))
+            entry = {
+                **files,
+                "width": size[1],
+                "height": size[0],
+                "foreground_share": round(int(mask.count_nonzero()) / mask.numel(), 6),
+                "seconds": round(shared + time.perf_counter() - started, 4),
+            }
+            self.log.write(json.dumps({"photo": number, **entry}).encode() + b"\n")
+            self.log.flush()
+            self.done[number] = entry
+
+
+def segment_photos(
+    named: Sequence[str | Path],
+    out: str | Path,
+    model,
+    how: str = "mean",
+    *,
+    batch: int = BATCH,
+    bfloat16: bool = False,
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    accelerator: str = "auto",
+    quiet: bool = False,
+) -> Summary:
+    """Segment what the photographs have in common; the job behind `coseg segment`.
+
+    named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
+    model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
+    devices, num_nodes, accelerator  Fabric's; torchrun works as well. Several processes give the very masks of one.
+
+    Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed), out/overlays/<name>.jpg (at most
+    1600 pixels on the long side), names as in `output_names`, and out/result.json: {checkpoint, sha256, group, ignored,
+    note, photos}, photos with one entry each in the order found: {file, mask, overlay, width, height, foreground_share,
+    seconds} or {file, skipped}. Every file is written beside its place and moved there.
+
+    A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
+    done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
+    Raises CosegError when nothing can be written to `out`, or for an unknown `how` or kind of model.
+    """
+    started, out = time.perf_counter(), Path(out)
+    Pool(1, how)  # refuse an unknown pooling before anything is written
+    if model.kind not in KINDS:
+        raise CosegError(f"{model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+    fabric = _launch(devices, num_nodes, accelerator)
+    photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
+    model = model.to(fabric.device).eval()
+    stamps = fabric.broadcast([_stamp(p) for p in photos])
+    key = [_identity(model), stamps, how, model.input_size, batch, bfloat16]
+    job = _Job(model, photos, out, fabric, batch, bfloat16, quiet)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        job.open(hashlib.sha256(json.dumps(key).encode()).hexdigest())
+        try:
+            for chunk, logits in _answers(job, how, job.kept()):
+                job.write(chunk, logits)
+        finally:
+            job.close()
+        for done, skipped in job.gather((job.done, job.skipped)):
+            job.done |= done
+            job.skipped |= skipped
+        note = "a group of one photograph: it is attended by itself" if len(job.done) == 1 else ""
+        entries = [
+            {"file": str(p), **(job.done[i] if i in job.done else {"skipped": job.skipped[i]})}
+            for i, p in enumerate(photos)
+        ] + [{"file": folder, "skipped": why} for folder, why in empty]
+        if fabric.global_rank == 0:
+            card = getattr(model, "card", {})
+            result = {
+                "checkpoint": card.get("name"),
+                "sha256": card.get("sha256"),
+                "group": how,
+                "ignored": ignored,
+                "note": note,
+                "photos": entries,
+            }
+            _write_json(out / "result.json", result)
+        fabric.barrier()
+        if fabric.local_rank == 0:
+            shutil.rmtree(out / ".coseg", ignore_errors=True)
+    except OSError as error:
+        raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
+    fabric.barrier()
+    return Summary(
+        out=out,
+        photos=len(photos),
+        done=len(job.done),
+        earlier=job.earlier,
+        skipped=tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e),
+        ignored=ignored,
+        note=note,
+        seconds=time.perf_counter() - started,
+        rank=fabric.global_rank,
+    )
