@@ -25,7 +25,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
-from coseglib.checkpoints import FORMAT, read_tensors, save_model, write_tensors
+from coseglib.checkpoints import FORMAT, load_model, read_tensors, save_model, write_tensors
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
@@ -43,6 +43,7 @@ class TrainConfig:
     backbone: str = "mobilenet_v2"
     variant: str = "paper"  # "paper" or "workbook", see the model's file
     pretrained: bool = True  # ImageNet weights; False: random
+    start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
     data: str = "real"  # "real": VOC train + MSRC training part; "synthetic"
     synthetic_photos: int = 240  # of the synthetic set
     steps: int = 1000
@@ -190,6 +191,21 @@ def _optimiser(model, config: TrainConfig) -> torch.optim.Optimizer:
     ]
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     return kind(sets, weight_decay=config.weight_decay)
+
+
+def _initial_model(config: TrainConfig, weights_root) -> torch.nn.Module:
+    built = (config.method, config.backbone, config.variant, config.input_size)
+    if not config.start:
+        return build_model(*built, "imagenet" if config.pretrained else None, weights_root)
+    trained = load_model(config.start, config.method)
+    for name in ("backbone", "variant"):
+        if trained.card[name] != getattr(config, name):
+            raise CosegError(
+                f"{config.start}: its {name} is {trained.card[name]}, not {getattr(config, name)}; set {name}"
+            )
+    model = build_model(*built, weights=None, origin=trained.card["origin"])
+    model.load_state_dict(trained.state_dict())
+    return model
 
 
 @dataclass
@@ -380,14 +396,7 @@ def train(
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
     fabric.seed_everything(config.seed, verbose=False)
-    model = build_model(
-        config.method,
-        config.backbone,
-        config.variant,
-        config.input_size,
-        "imagenet" if config.pretrained else None,
-        weights_root,
-    ).to(memory_format=torch.channels_last)
+    model = _initial_model(config, weights_root).to(memory_format=torch.channels_last)
     optimiser = _optimiser(model, config)
     state = _State()
     if resume and state_file.exists():

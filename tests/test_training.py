@@ -153,6 +153,16 @@ def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monke
         torch.testing.assert_close(added, gradient / 2, rtol=1e-3, atol=1e-6)
 
 
+def test_training_can_start_from_a_checkpoint(config, tmp_path):
+    first = train(config, tmp_path / "first", quiet=True)
+    still = {**TINY, "start": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
+    again = train(load_profile("smoke", "ca", still), tmp_path / "second", quiet=True)
+    one, two = (load_model(path).state_dict() for path in (first, again))
+    assert all(torch.equal(v, two[k]) for k, v in one.items() if k.endswith(("weight", "bias")))
+    with pytest.raises(CosegError, match="its variant is paper, not workbook"):
+        train(load_profile("smoke", "ca", {**still, "variant": "workbook"}), tmp_path / "third", quiet=True)
+
+
 def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
     (tmp_path / "state.safetensors").write_bytes(b"something")
     with pytest.raises(CosegError, match="add --resume"):
