@@ -8,6 +8,7 @@ from coseglib.errors import CosegError
 REPOSITORY = Path(__file__).resolve().parent.parent
 LISTS = REPOSITORY / "data" / "lists"
 CHECKPOINTS = REPOSITORY / "data" / "checkpoints"
+DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named
 CACHE = REPOSITORY / "data" / "cache"
 REPORTS = REPOSITORY / "reports"
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -33,3 +34,10 @@ def weights_root(given: str | Path | None = None) -> Path | None:
     if given is None and "COSEG_WEIGHTS" not in os.environ:
         return None
     return _folder(given, "COSEG_WEIGHTS", REPOSITORY / "data" / "weights")
+
+
+def report_folder(profile: str, part: str = "") -> Path:
+    """`reports/<profile>/<part>`, made where it is missing: "tables", "plots", … COSEG_REPORTS moves `reports/`."""
+    folder = Path(os.environ.get("COSEG_REPORTS") or REPORTS).expanduser() / profile / part
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

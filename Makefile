@@ -1,0 +1,32 @@
+# `make report` and `make test`, each alone on a fresh machine, do all that is needed. `make help` lists the rest.
+PROFILE ?= smoke
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup report test lists strip lock
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: .venv/installed ## .venv with the locked packages and the project; again only when lock or pyproject changed
+
+.venv/installed: requirements.lock pyproject.toml
+	@PYTHON='$(PYTHON)' .ci/setup
+	@touch $@
+
+report: setup ## run the notebooks: reports/$(PROFILE)/summary.md; PROFILE=smoke (minutes), cpu or paper
+	@$(PY) -m coseglib.cli report --profile $(PROFILE)
+
+test: setup ## lint, tests, and the notebooks cell by cell
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m pytest --nbval-lax --nbval-current-env tests notebooks
+
+lists: setup ## write data/lists/*.csv anew from the data sets that are found
+	@$(PY) -m coseglib.data.lists
+
+strip: setup ## take the outputs out of the notebooks, but for cells tagged nbval-check-output
+	@$(PY) -m coseglib.notebooks notebooks/*.ipynb
+
+# For 3.11 and 3.12 on all platforms, so that one file serves all. Needs uv (pip install uv).
+lock: ## make requirements.lock anew from pyproject.toml: versions and hashes, no addresses
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock pyproject.toml

@@ -1,0 +1,82 @@
+"""What a committed notebook looks like, and `make strip`, which makes it so.
+
+The first code cell imports, the second is tagged `parameters` and holds the smoke profile's values. Outputs and counts
+stand on cells tagged `nbval-check-output` alone: nbval compares those, and nothing where every cell is empty. They are
+text; pictures are drawn on the reader's machine.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbstripout import strip_output
+
+CHECKED = "nbval-check-output"
+PARAMETERS = "parameters"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# What papermill, widgets and editors leave behind.
+LEFTOVERS = [
+    "metadata.papermill",
+    "metadata.coseg",
+    "metadata.widgets",
+    "cell.metadata.papermill",
+    "cell.metadata.execution",
+]
+
+
+def _tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without outputs, counts and leftovers, but for the outputs of cells that nbval compares. Changed in place."""
+    kept = {i: (c.outputs, c.execution_count) for i, c in enumerate(notebook.cells) if CHECKED in _tags(c)}
+    strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=LEFTOVERS)
+    for i, (outputs, count) in kept.items():
+        notebook.cells[i].update(outputs=outputs, execution_count=count)
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    return notebook
+
+
+def _faults_of_outputs(cell) -> list[str]:
+    if CHECKED not in _tags(cell):
+        return ["holds outputs; run make strip"] if cell.outputs or cell.execution_count is not None else []
+    if not cell.outputs or cell.execution_count is None:
+        return [f"is tagged {CHECKED} and holds no output, so nbval compares nothing; run it and save"]
+    for output in cell.outputs:
+        if output.output_type == "error":
+            return ["holds an error; mend it and run it again"]
+        kinds = set(output.get("data", {})) - {"text/plain"}
+        if kinds:
+            return [f"holds {', '.join(sorted(kinds))}; print figures as text"]
+    return []
+
+
+def faults(notebook: nbformat.NotebookNode) -> list[str]:
+    """What is not as it should be, a line each; none: []."""
+    code = [(i, cell) for i, cell in enumerate(notebook.cells, start=1) if cell.cell_type == "code"]
+    found = [f"cell {i} {fault}" for i, cell in code for fault in _faults_of_outputs(cell)]
+    if not code or not code[0][1].source.lstrip().startswith(("import ", "from ", "%")):
+        found.append("the first code cell does not import")
+    places = [n for n, (_, cell) in enumerate(code, start=1) if PARAMETERS in _tags(cell)]
+    if places != [2]:
+        found.append(f"the second code cell alone is to be tagged `{PARAMETERS}`, tagged are {places or 'none'}")
+    if not any(CHECKED in _tags(cell) for _, cell in code):
+        found.append(f"no cell is tagged {CHECKED}, so nbval compares nothing")
+    if notebook.metadata.get("kernelspec", {}).get("name") != KERNEL["name"]:
+        found.append("its kernel is not python3; run make strip")
+    return found
+
+
+def main(paths: list[str]) -> None:
+    """Strip the notebooks named, in place."""
+    for path in map(Path, paths):
+        before = path.read_text(encoding="utf-8")
+        after = nbformat.writes(stripped(nbformat.reads(before, as_version=4))) + "\n"
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path}: stripped")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,290 @@
+"""`coseg report`: the notebooks run in order by papermill, and a page that says how they went.
+
+    reports/<profile>/notebooks/   NN_name.ipynb as it ran, NN_name.html
+    reports/<profile>/tables/      what the notebooks save, see `coseglib.paths.report_folder`
+    reports/<profile>/plots/
+    reports/<profile>/summary.md   written from the notebooks as they ran, those of earlier runs too
+
+What decides a run is written into the notebook that it leaves (`metadata.coseg`): parameters, commit, versions, …
+"""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from coseglib.errors import CosegError
+from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY
+
+VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
+SLOWEST = 3  # cells a notebook, in the summary
+
+
+def chosen(only: Sequence[str] = (), notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks NN_name.ipynb in reading order; `only`: numbers ("02") or names ("02_semantic_attention")."""
+    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise CosegError(f"{notebooks}: no notebooks NN_name.ipynb; run this in a clone of the repository")
+    for asked in only:
+        if not any(asked in (p.stem, p.stem[:2]) for p in found):
+            raise CosegError(f"--only {asked}: no such notebook; one of {', '.join(p.stem[:2] for p in found)}")
+    return [p for p in found if not only or p.stem in only or p.stem[:2] in only]
+
+
+def declared(notebook: Path) -> dict[str, str]:
+    """The names in a notebook's cell tagged `parameters`, and their defaults as source text."""
+    try:
+        return {name: p["default"] for name, p in papermill.inspect_notebook(notebook).items()}
+    except Exception as error:  # nbformat, json and papermill each have their own
+        raise CosegError(f"{notebook}: not a notebook that papermill reads ({error}); mend it") from error
+
+
+def parameters(profile: str, notebooks: Sequence[Path], folder: Path = NOTEBOOKS) -> dict[str, dict]:
+    """What a profile gives each notebook: params/<profile>.yaml, {notebook: {parameter: value}}, and `profile` itself.
+
+    Raises CosegError for an unknown profile, for a notebook that is not there and a parameter that is not declared:
+    papermill only warns of the latter, and the report would show something else than was asked for.
+    """
+    file = folder / "params" / f"{profile}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))) or "none"
+        raise CosegError(f"{profile}: no such profile; one of {known}")
+    try:
+        given = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise CosegError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    if not isinstance(given, dict) or not all(isinstance(v, dict | None) for v in given.values()):
+        raise CosegError(f"{file}: not a mapping of notebooks to their parameters; mend it")
+    there = {p.stem for p in folder.glob("*.ipynb")}
+    for name in given:
+        if name not in there:
+            raise CosegError(f"{file}: {name}: no such notebook; one of {', '.join(sorted(there))}")
+    values = {}
+    for notebook in notebooks:
+        known = declared(notebook)
+        values[notebook.stem] = {"profile": profile, **(given.get(notebook.stem) or {})}
+        for name in values[notebook.stem]:
+            if name not in known:
+                names = ", ".join(known) or "none"
+                raise CosegError(f"{file}: {notebook.stem} has no parameter {name}; it declares {names}")
+    return values
+
+
+def commit() -> str:
+    """What `git describe` says of the code that runs, "-dirty" where it was changed since; "no git" without it."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no git"
+
+
+def versions() -> str:
+    """Python's and the packages' that figures depend on."""
+    found = [f"Python {platform.python_version()}"]
+    for name in VERSIONS:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def machine() -> str:
+    """System, processor, cores and GPU."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
+    except OSError:
+        pass
+    graphics = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{platform.system()}, {name}, {os.cpu_count()} cores, {graphics}"
+
+
+def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
+    """Kernels of this very interpreter, whatever kernels are installed for the user or the system."""
+    # Errors only: recent kernels warn at every start that they talk in the clear, to this very machine.
+    arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    spec = KernelSpec(argv=arguments, display_name="Python 3", language="python", env=environment)
+    return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """Where things are, as absolute paths: a kernel works in the notebook's folder, not in the caller's."""
+    given = {name: os.environ[name] for name in ("COSEG_DATA", "COSEG_WEIGHTS") if os.environ.get(name)}
+    return {name: str(Path(value).expanduser().resolve()) for name, value in (*given.items(), ("COSEG_REPORTS", root))}
+
+
+def _one_line(text: str, most: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
+def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
+    """The slowest cells, the slowest first: how many seconds, the number in brackets beside it, its first line."""
+    cells = []
+    for cell in notebook.cells:
+        seconds = cell.metadata.get("papermill", {}).get("duration")
+        if cell.cell_type == "code" and seconds and cell.get("execution_count"):
+            lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+            first = _one_line(lines[0], 60) if lines else ""
+            cells.append({"cell": cell.execution_count, "seconds": round(seconds, 1), "line": first})
+    return sorted(cells, key=lambda c: -c["seconds"])[:SLOWEST]
+
+
+def _seeds(values: dict, notebook: Path) -> str:
+    """The parameters whose name speaks of a seed: as given, else as the notebook declares them."""
+    used = declared(notebook) | values
+    return ", ".join(f"{name} = {used[name]}" for name in used if "seed" in name)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict[str, str]) -> dict:
+    """Run one; leave `out`/NN_name.ipynb and .html, of a failed one too. Returns its `metadata.coseg`.
+
+    error in it is "" or one line: the failing cell's number, its error.
+    """
+    part = out / f".{notebook.stem}.{os.getpid()}.ipynb"
+    started, error = time.perf_counter(), ""
+    try:
+        try:
+            papermill.execute_notebook(
+                notebook,
+                part,
+                values,
+                kernel_name="python3",
+                language="python",
+                kernel_manager_class=_kernel(environment),
+                progress_bar=False,
+                cwd=notebook.parent,
+            )
+        except PapermillExecutionError as failure:
+            error = _one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
+        except Exception as failure:  # a kernel that dies or does not start; jupyter has a class for each
+            error = _one_line(f"{type(failure).__name__}: {failure}")
+        source = part if part.is_file() else notebook
+        ran = nbformat.read(source, as_version=4)
+        about = {
+            **facts,
+            "parameters": values,
+            "seeds": _seeds(values, notebook),
+            "seconds": round(time.perf_counter() - started, 1),
+            "error": error,
+            "slowest": _timings(ran),
+        }
+        ran.metadata["coseg"] = about
+        page, _ = HTMLExporter().from_notebook_node(ran, {"metadata": {"name": notebook.stem}})
+        _replace(out / f"{notebook.stem}.html", page)
+        _replace(out / notebook.name, nbformat.writes(ran))
+    finally:
+        part.unlink(missing_ok=True)
+    return about
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
+    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine."""
+    runs, waiting = {}, []
+    for path in chosen((), notebooks):
+        ran = folder / "notebooks" / path.name
+        about = nbformat.read(ran, as_version=4).metadata.get("coseg") if ran.is_file() else None
+        if about:
+            runs[path.stem] = about
+        else:
+            waiting.append(path.stem)
+    failed = [name for name, about in runs.items() if about["error"]]
+    state = (
+        f"{len(failed)} of {len(runs)} notebooks failed: {', '.join(failed)}"
+        if failed
+        else f"{len(runs)} notebooks ran"
+    )
+    if waiting:
+        state += f", not run: {', '.join(waiting)}"
+    total = _duration(sum(about["seconds"] for about in runs.values()))
+    lines = [
+        f"# Report, profile `{profile}`",
+        "",
+        f"{state}; {total} in all. Made by `coseg report --profile {profile}`, which leaves each notebook as it "
+        "ran, and a page of it, in `notebooks/`.",
+        "",
+        "| notebook | status | duration | seeds | date | code |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, about in runs.items():
+        row = (name, "FAILED" if about["error"] else "ok", _duration(about["seconds"]))
+        lines.append(f"| {' | '.join((*row, about['seeds'] or '–', about['date'], about['commit']))} |")
+    if failed:
+        lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
+    slow = [(name, cell) for name, about in runs.items() for cell in about["slowest"] if cell["seconds"] >= 1]
+    if slow:
+        lines += ["", "## Slowest cells", ""]
+        lines += [f"- `{name}` [{c['cell']}] {_duration(c['seconds'])}: `{c['line']}`" for name, c in slow]
+    made = [p.relative_to(folder).as_posix() for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
+    if made:
+        lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
+    lines += ["", "## Where it ran", ""]
+    lines += [f"- {line}" for line in dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values())]
+    return "\n".join(lines) + "\n"
+
+
+def run_report(
+    profile: str = "smoke",
+    only: Sequence[str] = (),
+    root: Path = REPORTS,
+    notebooks: Path = NOTEBOOKS,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> list[str]:
+    """Run the notebooks of a profile and write `root`/<profile>/summary.md. Returns the names of those that failed.
+
+    only  numbers or names; the others keep what an earlier run left, and the summary says of when
+    Raises CosegError before anything runs: an unknown profile, notebook or parameter.
+    """
+    root = Path(root).resolve()
+    some = chosen(only, notebooks)
+    values = parameters(profile, some, notebooks)
+    folder = root / profile
+    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    facts = {
+        "profile": profile,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    failed = []
+    for i, notebook in enumerate(some, start=1):
+        say(f"[{i}/{len(some)}] {notebook.stem} …")
+        about = run_notebook(notebook, values[notebook.stem], folder / "notebooks", facts, _environment(root))
+        if about["error"]:
+            failed.append(notebook.stem)
+        say(
+            f"[{i}/{len(some)}] {notebook.stem} {'FAILED, ' + about['error'] if about['error'] else 'ok'}, "
+            f"{_duration(about['seconds'])}"
+        )
+        _replace(folder / "summary.md", summary(profile, folder, notebooks))
+    say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'summary.md'}")
+    return failed

@@ -1,0 +1,92 @@
+"""Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from coseglib import metrics
+from coseglib.checkpoints import load_model
+from coseglib.data import load
+from coseglib.errors import CosegError
+from coseglib.evaluation import evaluate, partner_swap, refusal
+
+SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
+SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
+
+
+def _swap(questions: pd.DataFrame) -> pd.DataFrame:
+    """Means of J_asked, J_other and score by the class asked for; `all`: over the questions. images: questions."""
+    figures = ["J_asked", "J_other", "score"]
+    table = questions.groupby("asked", sort=False)[figures].mean()
+    table.insert(0, "images", questions.groupby("asked", sort=False).size())
+    table.loc["all"] = [len(questions), *questions[figures].mean()]
+    return table.rename_axis("group").reset_index().astype({"images": int})
+
+
+def _refused(answers: pd.DataFrame) -> pd.DataFrame:
+    """AUROC by group; `all`: over all photographs. images: photographs, each asked about twice."""
+    parts = {name: some for name, some in answers.groupby("group", sort=False)} | {"all": answers}
+    rows = [
+        {"group": name, "images": len(some) // 2, "AUROC": metrics.auroc(some.score, some.common)}
+        for name, some in parts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def evaluation_table(
+    checkpoint: str | Path,
+    dataset: str,
+    protocol: str = "common",
+    partner: str = "group",
+    how: str = "mean",
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    data_root: str | Path | None = None,
+) -> pd.DataFrame:
+    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
+
+    checkpoint  a shipped one's name or a file        dataset  a name of `coseglib.data.NAMES` or a folder
+    protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
+                questions; "refusal": AUROC for P and J
+    partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
+    Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
+    """
+    if protocol not in (*metrics.PROTOCOLS, *SPECIAL):
+        known = ", ".join((*metrics.PROTOCOLS, *SPECIAL))
+        raise CosegError(f"{protocol}: no such protocol; one of {known}")
+    if protocol in SPECIAL and (partner != "group" or limit is not None):
+        raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
+    model = load_model(checkpoint)
+    groups = load(dataset, data_root)
+    started = time.perf_counter()
+    if protocol in metrics.PROTOCOLS:
+        rows = evaluate(model, groups, protocol, partner, how, limit, progress=progress)
+        table = metrics.aggregate(rows, protocol)
+    else:
+        if protocol == "partner-swap":
+            sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
+            table = _swap(partner_swap(model, groups, how=how, sources=sources))
+        else:
+            table = _refused(refusal(model, groups))
+        table.insert(0, "dataset", groups[0].dataset)
+        table["protocol"] = protocol
+        table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
+    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", model.card["sha256"])
+    return table
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """CSV, six decimals, written beside its place and moved there. Raises CosegError where that cannot be done."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(part, index=False, float_format="%.6f")
+        os.replace(part, path)
+    except OSError as error:
+        raise CosegError(f"{path}: not written ({error.strerror or error}); give another -o") from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""pyproject.toml, environment.yml and requirements.lock name the same packages."""
+
+import re
+import tomllib
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from coseglib.paths import REPOSITORY
+
+NOT_PYTHON = {"pip", "cxx-compiler", "make"}  # what conda gives besides Python itself
+
+
+def _project() -> dict[str, Requirement]:
+    lines = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def _locked() -> dict[str, list[Requirement]]:
+    """Pins by name; a package may have several, for different Pythons."""
+    text = (REPOSITORY / "requirements.lock").read_text().replace("\\\n", " ")
+    pins: dict[str, list[Requirement]] = {}
+    for line in text.splitlines():
+        pin = Requirement(line.split("--hash")[0])
+        pins.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return pins
+
+
+def test_environment_yml_asks_for_what_pyproject_asks_for():
+    dependencies = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
+    by_pip = next(d["pip"] for d in dependencies if isinstance(d, dict))
+    assert {canonicalize_name(r.name): r.specifier for r in map(Requirement, by_pip)} == {
+        name: r.specifier for name, r in _project().items()
+    }
+    by_conda = [d for d in dependencies if isinstance(d, str)]
+    python, *others = (Requirement(d) for d in by_conda)
+    metadata = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert python.specifier == Requirement(f"python{metadata['requires-python']}").specifier
+    assert {r.name for r in others} == NOT_PYTHON
+
+
+def test_every_dependency_in_environment_yml_has_a_reason_beside_it():
+    lines = (REPOSITORY / "environment.yml").read_text().split("dependencies:", 1)[1].splitlines()
+    entries = [line for line in lines if line.strip().startswith("- ") and line.strip() != "- pip:"]
+    assert len(entries) == len(_project()) + len(NOT_PYTHON) + 1
+    for entry in entries:
+        assert re.fullmatch(r"\s+- \S+  # \S.{5,}", entry), entry
+
+
+def test_the_lock_pins_every_package_of_pyproject_within_its_range():
+    locked = _locked()
+    for name, wanted in _project().items():
+        assert name in locked, name
+        for pin in locked[name]:
+            version = str(pin.specifier).removeprefix("==")
+            assert wanted.specifier.contains(version), f"{pin} is not {wanted}"
+
+
+def test_the_lock_covers_both_pythons_with_one_version_each():
+    for name, pins in _locked().items():
+        for python in ("3.11", "3.12"):
+            environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+            fitting = [p for p in pins if p.marker is None or p.marker.evaluate(environment)]
+            assert len(fitting) <= 1, f"{name}: {fitting}"
+            assert fitting or name not in _project(), f"{name} for Python {python}"
+
+
+def test_the_lock_holds_versions_and_hashes_and_nothing_else():
+    pin = r"[a-z0-9][a-z0-9._-]*==[^\s;]+( ; [^\\]+)?"
+    for line in (REPOSITORY / "requirements.lock").read_text().replace("\\\n", " ").splitlines():
+        assert re.fullmatch(rf"{pin}(\s+--hash=sha256:[0-9a-f]{{64}})+\s*", line), line[:100]
+        assert "://" not in line

@@ -1,0 +1,119 @@
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+from typer.testing import CliRunner
+
+from coseglib import report
+from coseglib.errors import CosegError
+
+RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.paths import report_folder",
+         "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
+WRONG = ["import math", "2 + 2", "one = 1\none / 0", "print('not reached')"]
+
+
+def _write(folder, name, cells, values='profile = "smoke"\nseed = 3'):
+    first, *rest = [new_code_cell(c) for c in cells]
+    tagged = new_code_cell(values, metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "language": "python", "display_name": "a kernel of the author's"}
+    nbformat.write(
+        new_notebook(cells=[first, tagged, *rest], metadata={"kernelspec": kernel}), folder / f"{name}.ipynb"
+    )
+
+
+def _params(folder, values, profile="smoke"):
+    (folder / "params").mkdir(exist_ok=True)
+    (folder / "params" / f"{profile}.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    _write(folder, "00_wrong", WRONG)
+    _write(folder, "01_right", RIGHT)
+    _params(folder, {"01_right": {"seed": 7}})
+    return folder
+
+
+def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_path):
+    said = []
+    failed = report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks, say=said.append)
+    out = tmp_path / "reports" / "smoke"
+    assert failed == ["00_wrong"]
+    error = "cell [5]: ZeroDivisionError: division by zero"
+    assert any(f"00_wrong FAILED, {error}" in line for line in said)
+    page = (out / "summary.md").read_text()
+    assert "1 of 2 notebooks failed: 00_wrong" in page and f"- `00_wrong`: {error}" in page
+    assert "| 01_right | ok |" in page and "| seed = 7 |" in page and "(tables/a.csv)" in page
+    assert f"Python {'.'.join(map(str, report.sys.version_info[:3]))}" in page
+    for name in ("00_wrong", "01_right"):
+        assert "<html" in (out / "notebooks" / f"{name}.html").read_text()
+    ran = nbformat.read(out / "notebooks" / "01_right.ipynb", as_version=4)
+    printed = "".join(
+        o.text for c in ran.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"
+    )
+    # The profile's value came in, and the kernel is the interpreter that runs this test.
+    assert printed.splitlines() == ["smoke 7", report.sys.executable]
+    assert ran.metadata.coseg["error"] == "" and ran.metadata.coseg["slowest"]
+    assert [p.name for p in (out / "notebooks").glob(".*")] == []  # nothing half-written is left
+
+    # A later run of one notebook keeps what the summary says of the others.
+    assert report.run_report("smoke", ["01"], tmp_path / "reports", notebooks, said.append) == []
+    assert "1 of 2 notebooks failed: 00_wrong" in (out / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"01_right": {"sede": 7}}, "01_right has no parameter sede; it declares profile, seed"),
+        ({"09_missing": {"seed": 7}}, "09_missing: no such notebook; one of 00_wrong, 01_right"),
+        (["01_right"], "not a mapping of notebooks to their parameters"),
+    ],
+)
+def test_what_a_profile_may_not_say_is_refused_before_anything_runs(notebooks, tmp_path, values, message):
+    _params(notebooks, values)
+    with pytest.raises(CosegError, match=r"smoke\.yaml") as error:
+        report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks)
+    assert message in str(error.value)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
+    with pytest.raises(CosegError, match="huge: no such profile; one of smoke"):
+        report.run_report("huge", root=tmp_path, notebooks=notebooks)
+    with pytest.raises(CosegError, match="--only 07: no such notebook; one of 00, 01"):
+        report.run_report("smoke", ["07"], tmp_path, notebooks)
+    with pytest.raises(CosegError, match="no notebooks"):
+        report.run_report("smoke", root=tmp_path, notebooks=tmp_path)
+
+
+def test_a_damaged_notebook_is_one_line(notebooks, tmp_path):
+    (notebooks / "01_right.ipynb").write_text("{")
+    with pytest.raises(CosegError, match=r"01_right.ipynb: not a notebook") as error:
+        report.run_report("smoke", root=tmp_path, notebooks=notebooks)
+    assert "\n" not in str(error.value)
+
+
+def test_a_notebook_that_is_not_there_yet_is_listed_as_not_run(notebooks, tmp_path):
+    folder = tmp_path / "reports" / "smoke"
+    assert "not run: 00_wrong, 01_right" in report.summary("smoke", folder, notebooks)
+
+
+def test_the_slowest_cells_come_first():
+    cells = [
+        new_code_cell(f"# why\nstep_{i}()", execution_count=i, metadata={"papermill": {"duration": d}})
+        for i, d in enumerate([0.5, 9.0, None, 2.0, 4.0], start=1)
+    ]
+    timings = report._timings(new_notebook(cells=cells))
+    assert [(t["cell"], t["seconds"]) for t in timings] == [(2, 9.0), (5, 4.0), (4, 2.0)]
+    assert timings[0]["line"] == "step_2()"
+
+
+def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
+    from coseglib.cli import app
+
+    asked = []
+    monkeypatch.setattr(report, "run_report", lambda *given: asked.append(given) or ["00_wrong"])
+    assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00"]).exit_code == 1
+    assert asked == [("cpu", ["00"])]
