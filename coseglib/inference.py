@@ -524,9 +524,9 @@ class _Job(Stream):
 
     def write(self, chunk: Chunk, logits: Tensor) -> None:
         """Masks and overlays of a chunk, except those that an interrupted run has written."""
-        from coseglib.plots import overlay
-
         shared = self.first_pass + (time.perf_counter() - chunk.started) / len(chunk.numbers)
+        from coseglib.plots import overlay  # not at the top: matplotlib takes seconds, and only this job draws
+
         for number, map_, size, picture in zip(chunk.numbers, logits, chunk.sizes, chunk.pictures, strict=True):
             if number in self.done:
                 continue

@@ -1,0 +1,40 @@
+import sys
+
+import pytest
+import torch
+
+from coseglib.paths import REPOSITORY
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+
+
+def test_a_section_is_replaced_in_place_and_others_are_left_alone(benchmarks, tmp_path, monkeypatch):
+    from record import record
+
+    file = tmp_path / "reports" / "benchmarks.md"
+    monkeypatch.setattr(sys, "argv", ["x.py", "--images", "3"])
+    record("First", "benchmarks/first.py", [{"way": "a", "seconds": 1}], file=file)
+    record("Second", "benchmarks/second.py", [{"way": "b", "seconds": 2}], "What it shows.", file=file)
+    before = file.read_text()
+    record("First", "benchmarks/first.py", [{"way": "a", "seconds": 3}], file=file)
+    text = file.read_text()
+    assert text == before.replace("|         1 |", "|         3 |")
+    assert text.startswith("# Benchmarks\n") and text.index("## First") < text.index("## Second")
+    assert "`python benchmarks/first.py --images 3`" in text and f"torch {torch.__version__}" in text
+
+
+def test_the_exponent_of_a_square_is_2(benchmarks):
+    from instant_group import exponent
+
+    assert exponent([10, 20, 80], [3 * n**2 for n in (10, 20, 80)]) == pytest.approx(2)
+
+
+def test_two_images_as_a_stream_and_as_all_pairs_are_both_segmented(benchmarks, tiny):
+    from instant_group import Noise, all_pairs, stream
+
+    model = tiny("ca", "workbook")
+    for way in (stream, all_pairs):
+        assert 0 <= way(model, Noise(2, 40)) <= 2 * 40 * 40
