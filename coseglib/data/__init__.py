@@ -1,6 +1,5 @@
 """Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models."""
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from coseglib.data.record import VOID, Group, Photo
 from coseglib.errors import CosegError
 from coseglib.paths import data_root
 
-__all__ = ["NAMES", "VOID", "Group", "Photo", "load", "training_photos", "validation_groups"]
+__all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
 
 # name -> module, its function, and what the function is given after the root
 _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -20,38 +19,76 @@ _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "pascal": ("pascal_coseg", "load", ()),
     "voc-train": ("voc", "load", ("train",)),
     "voc-val": ("voc", "load", ("val",)),
+    "internet": ("internet", "load", ("internet",)),
+    "internet-full": ("internet", "load", ("internet-full",)),
+    "coco-seg": ("coco_seg", "load", ("train2017",)),
+    "coco-seg-val": ("coco_seg", "load", ("val2017",)),
 }
 NAMES = (*_LOADERS, "synthetic")
 
 
-def _loader(name: str, root: Path) -> Callable[[], list[Group]]:
-    module, function, arguments = _LOADERS[name]
-    return lambda: getattr(import_module(f"coseglib.data.{module}"), function)(root, *arguments)
-
-
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
-    """The groups of a data set (one of `NAMES`).
+    """The groups of a data set (one of `NAMES`), or of a folder of photographs (`coseglib.data.folder`).
 
-    root  the folder of the data sets; None: COSEG_DATA, else data/ (`coseglib.paths.data_root`).
-    Raises CosegError for an unknown name, a missing set, or one that cannot be read.
+    root  the folder of the data sets; None: COSEG_DATA, else data/ (`coseglib.paths.data_root`)
+    Raises CosegError for an unknown name, a missing set, an empty folder, or a set that cannot be read.
     """
+    if str(name) in _LOADERS:
+        module, function, arguments = _LOADERS[str(name)]
+        return getattr(import_module(f"coseglib.data.{module}"), function)(data_root(root), *arguments)
     if str(name) == "synthetic":
         from coseglib.data.synthetic import load_synthetic
 
         return load_synthetic()
-    if str(name) in _LOADERS:
-        return _loader(str(name), data_root(root))()
+    if Path(name).is_dir():
+        from coseglib.data.folder import load_folder
+
+        return load_folder(name)
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")
 
 
-def training_photos(root: str | Path | None = None) -> list[Photo]:
-    """What trains: the training list of VOC and the training part of MSRC, with label maps; no picture is read."""
+def training_photos(root: str | Path | None = None, lists: Path | None = None) -> list[Photo]:
+    """What trains: the training list of VOC and the training part of MSRC, with label maps of all their classes.
+
+    Test photographs and near duplicates of them are left out (`coseglib.data.fingerprints`). No picture is read, but
+    for photographs that our lists (in `lists`; None: data/lists) do not know: these once.
+    Raises CosegError where a set or the fingerprints are missing.
+    """
     from coseglib.data import msrc, voc
+    from coseglib.data.fingerprints import without_test_photos
 
     folder = data_root(root)
-    return voc.photos(folder, "train") + msrc.photos(folder, "train")
+    return without_test_photos(voc.photos(folder, "train") + msrc.photos(folder, "train"), lists)
 
 
-def validation_groups(root: str | Path | None = None) -> list[Group]:
-    """What models are chosen by: the groups of voc-val and of msrc-val."""
-    return load("voc-val", root) + load("msrc-val", root)
+def validation_groups(root: str | Path | None = None, lists: Path | None = None) -> list[Group]:
+    """What models are chosen by: the groups of voc-val and of msrc-val, four photographs each or more.
+
+    Without test photographs, as above. Raises CosegError where a set or the fingerprints are missing.
+    """
+    from coseglib.data.fingerprints import groups_without_test_photos
+
+    return groups_without_test_photos(load("voc-val", root) + load("msrc-val", root), 4, lists)
+
+
+def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
+    """For every data set what is there ("8 groups, 154 photographs"), or the error that says what is missing.
+
+    No picture is read: of VOC and COCO the lists are counted. Raises CosegError where `root` is no folder.
+    """
+    from coseglib.data import coco_seg, voc
+
+    folder = data_root(root)
+    found: dict[str, str | CosegError] = {}
+    for name in NAMES:
+        try:
+            if name.startswith("voc-"):
+                found[name] = f"{len(voc.photos(folder, name.removeprefix('voc-'))):,} photographs"
+            elif name.startswith("coco-seg"):
+                found[name] = f"{coco_seg.count(folder, *_LOADERS[name][2]):,} photographs"
+            else:
+                groups = load(name, folder)
+                found[name] = f"{len(groups)} groups, {sum(map(len, groups)):,} photographs"
+        except CosegError as fault:
+            found[name] = fault
+    return found

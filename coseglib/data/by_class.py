@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from coseglib import paths
 from coseglib.data.record import Group, Photo
-from coseglib.paths import CACHE
 
 PRESENT = 0.01
 
@@ -23,29 +23,30 @@ def areas_of(labels: np.ndarray, classes: int) -> np.ndarray:
     return (np.bincount(labels.ravel(), minlength=256)[1 : classes + 1] / labels.size).astype(np.float32)
 
 
-def class_areas(photos: Sequence[Photo], masks: Sequence[Path] = (), folder: Path = CACHE) -> np.ndarray:
-    """Shares of area (n, K) in [0, 1] of photographs of one vocabulary of K; read once, then remembered in `folder`.
+def class_areas(photos: Sequence[Photo], masks: Sequence[Path] = ()) -> np.ndarray:
+    """Shares of area (n, K) in [0, 1] of photographs of one vocabulary of K classes.
 
-    masks  the files that hold the label maps: when one has another size or date, all are read again.
+    masks  the files of the label maps: with them the areas are read once and remembered in `paths.CACHE`, until one of
+           the files has another size or date; without them they are read every time.
     Raises CosegError where a label map cannot be read.
     """
     if not photos:
         return np.zeros((0, 0), np.float32)
     stamps = [(str(p), s.st_size, s.st_mtime_ns) for p in masks for s in [p.stat()]]
-    key = json.dumps([[(p.dataset, p.name, str(p.path)) for p in photos], photos[0].classes, stamps])
-    home = folder / f"areas-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    key = json.dumps([[(p.dataset, p.name, p.classes) for p in photos], stamps])
+    home = paths.CACHE / f"areas-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if masks and home.is_file():
         return np.load(home)
     areas = np.stack([areas_of(p.read_labels().numpy(), len(p.classes)) for p in photos])
     if masks:
         part = home.with_name(f"{home.name}.{os.getpid()}.part")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            home.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 np.save(file, areas)
             os.replace(part, home)
         except OSError:
-            part.unlink(missing_ok=True)  # nothing is lost but time
+            part.unlink(missing_ok=True)  # a folder that cannot be written costs the reading next time, no more
     return areas
 
 
@@ -65,7 +66,7 @@ def groups_of(
     groups = []
     for name in classes:
         chosen = tuple(p for p, a in zip(photos, areas, strict=True) if a[p.classes.index(name)] >= min_area)
-        if len(chosen) >= least:
+        if len(chosen) >= max(1, least):
             groups.append(Group(chosen[0].dataset, name, chosen, (name,)))
     return groups
 
@@ -78,9 +79,11 @@ def multiclass_groups(
 ) -> list[Group]:
     """A group for every combination of classes: photographs that hold them all, at `min_area` or more each, and none
     other of the vocabulary. Empty ones are left out; the name joins the classes by "+".
+
+    areas  as for `groups_of`.
     """
     areas = class_areas(photos) if areas is None else areas
-    held = [frozenset(np.array(p.classes)[a >= min_area]) for p, a in zip(photos, areas, strict=True)]
+    held = [frozenset(np.array(p.classes)[a >= min_area].tolist()) for p, a in zip(photos, areas, strict=True)]
     groups = []
     for combo in combos:
         chosen = tuple(p for p, names in zip(photos, held, strict=True) if names == frozenset(combo))
@@ -89,8 +92,61 @@ def multiclass_groups(
     return groups
 
 
-def pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Photo, Photo]]:
-    """Every unordered pair of every group, Σ_c n_c (n_c − 1) / 2 of them: what shares two classes comes twice."""
+@dataclass(frozen=True)
+class Pair:
+    """Two photographs and the groups that both stand in."""
+
+    first: Photo
+    second: Photo
+    groups: tuple[str, ...]
+
+
+def _membership(groups: Sequence[Group]) -> tuple[list[Photo], np.ndarray]:
+    """Each photograph once (by data set and name), and which groups (n, G) it stands in."""
+    photos: dict[tuple[str, str], Photo] = {}
     for group in groups:
-        for a, b in combinations(group.photos, 2):
-            yield group, a, b
+        for photo in group.photos:
+            photos.setdefault((photo.dataset, photo.name), photo)
+    place = {key: i for i, key in enumerate(photos)}
+    member = np.zeros((len(photos), len(groups)), bool)
+    for g, group in enumerate(groups):
+        for photo in group.photos:
+            member[place[photo.dataset, photo.name], g] = True
+    return list(photos.values()), member
+
+
+def count_pairs(groups: Sequence[Group]) -> tuple[int, int]:
+    """How many pairs have a group in common, each counted once, and once for every group that it shares.
+
+    With n_g photographs in group g the second is Σ_g n_g (n_g − 1) / 2; the first is smaller by what shares several.
+    """
+    _, member = _membership(groups)
+    shared = member.astype(np.float32) @ member.T.astype(np.float32)
+    upper = np.triu(shared, 1)
+    return int((upper > 0).sum()), int(upper.sum(dtype=np.float64))
+
+
+def pairs(groups: Sequence[Group]) -> Iterator[Pair]:
+    """Every unordered pair of photographs with a group in common, once, in the order of the groups' photographs.
+
+    The mask of such a pair is the union of the classes that it shares, as in the released code of Chen et al. 2018.
+    """
+    photos, member = _membership(groups)
+    names = np.array([g.name for g in groups])
+    for i, first in enumerate(photos):
+        shared = member[i + 1 :] & member[i]
+        for j in np.flatnonzero(shared.any(axis=1)):
+            yield Pair(first, photos[i + 1 + j], tuple(names[shared[j]].tolist()))
+
+
+def sample_pairs(groups: Sequence[Group], count: int, seed: int = 0) -> list[Pair]:
+    """`count` of `pairs(groups)`, in their order: those with the lowest SHA-256 of seed and names. All, if fewer."""
+
+    def score(pair: Pair) -> bytes:
+        return hashlib.sha256(f"{seed} {pair.first.name} {pair.second.name}".encode()).digest()[:12]
+
+    scores = [score(pair) for pair in pairs(groups)]
+    if len(scores) <= count:
+        return list(pairs(groups))
+    limit = sorted(scores)[count]
+    return [pair for pair, s in zip(pairs(groups), scores, strict=True) if s < limit]

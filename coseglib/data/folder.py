@@ -1,74 +1,50 @@
 """A folder of the user's own photographs.
 
     DIR/images/<group>/*  with  DIR/ground_truth/<group>/<stem>.png     groups with masks, to be scored
+    DIR/images/*          with  DIR/ground_truth/<stem>.png             one group with masks
     DIR/<group>/*                                                       groups without masks
     DIR/*                                                               one group without masks
 
-Hidden files and files that are no pictures by their suffix are passed over.
+Without a folder ground_truth, images/ has no masks either. Hidden files, and files that are no pictures by their
+suffix, are passed over; folders in groups are not entered.
 """
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from coseglib.data.images import SUFFIXES, image_size, read_image, read_mask
+from coseglib.data.images import SUFFIXES, pictures_in, read_image, read_mask_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+def _group(name: str, prefix: str, images: Path, masks: Path | None) -> Group | None:
+    photos = []
+    for path in pictures_in(images):
+        mask = masks / f"{path.stem}.png" if masks else None
+        if mask and not mask.is_file():
+            raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
+        read_labels = partial(read_mask_of, path, mask) if mask else None
+        photos.append(Photo("folder", f"{prefix}{path.name}", (name,), partial(read_image, path), read_labels, path))
+    return Group("folder", name, tuple(photos), (name,) if masks else ()) if photos else None
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name."""
-    return [p for p in _visible(folder) if p.is_file() and p.suffix.lower() in SUFFIXES]
+def load_folder(folder: str | Path) -> list[Group]:
+    """The groups of a folder, by name; loose photographs come last, under the folder's own name.
 
-
-def _checked_mask(image: Path, mask: Path) -> torch.Tensor:
-    labels = read_mask(mask)
-    width, height = image_size(image)
-    if tuple(labels.shape) != (height, width):
-        raise CosegError(
-            f"{mask}: {labels.shape[1]} × {labels.shape[0]} pixels, its photograph {image.name} has {width} × {height}; "
-            "give a mask of the photograph's size"
-        )
-    return labels
-
-
-def _photo(path: Path, name: str, target: str, mask: Path | None) -> Photo:
-    read_labels = partial(_checked_mask, path, mask) if mask else None
-    return Photo("folder", name, (target,), partial(read_image, path), read_labels, path)
-
-
-def load_folder(folder: Path) -> list[Group]:
-    """The groups of a folder, see above. Raises CosegError for an empty folder, or a photograph whose mask is missing.
-
-    A mask of another size than its photograph is an error when it is read, naming both sizes.
+    Raises CosegError for a folder without photographs, and for a photograph whose mask is missing; a mask of another
+    size than its photograph is an error when it is read.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise CosegError(f"{folder}: no such folder; check the name")
-    scored = (folder / "images").is_dir()
-    home = folder / "images" if scored else folder
-    masks = folder / "ground_truth"
-    groups = []
-    for sub in [p for p in _visible(home) if p.is_dir() and (scored or p != masks)]:
-        photos = []
-        for path in pictures(sub):
-            mask = masks / sub.name / f"{path.stem}.png" if scored and masks.is_dir() else None
-            if mask and not mask.is_file():
-                raise CosegError(f"{mask}: no mask for {path.name}; add it, or leave out ground_truth to segment only")
-            photos.append(_photo(path, f"{sub.name}/{path.name}", sub.name, mask))
-        if photos:
-            groups.append(Group("folder", sub.name, tuple(photos), (sub.name,)))
-    loose = pictures(home)
-    if loose:
-        photos = tuple(_photo(p, p.name, folder.name, None) for p in loose)
-        groups.append(Group("folder", folder.resolve().name, photos, ()))
+    home, masks = folder, None
+    if (folder / "images").is_dir():
+        home = folder / "images"
+        masks = folder / "ground_truth" if (folder / "ground_truth").is_dir() else None
+    subfolders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
+    groups = [_group(p.name, f"{p.name}/", p, masks / p.name if masks else None) for p in subfolders]
+    groups = [g for g in [*groups, _group(folder.resolve().name, "", home, masks)] if g]
     if not groups:
-        raise CosegError(
-            f"{folder}: no photographs ({', '.join(sorted(SUFFIXES))}) in it or its folders; check the name"
-        )
-    return [g if g.photos[0].read_labels else replace(g, targets=()) for g in groups]
+        kinds = " ".join(sorted(SUFFIXES))
+        raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")
+    return groups

@@ -7,7 +7,7 @@ The eight groups of the papers are named by them only; `EIGHT` is our reading of
 from functools import partial
 from pathlib import Path
 
-from coseglib.data.images import dataset_folder, pictures_in, read_image, read_mask
+from coseglib.data.images import dataset_folder, pictures_in, read_image, read_mask_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 
@@ -31,7 +31,7 @@ def binary_group(dataset: str, name: str, images: Path, masks: Path) -> Group:
             f"{images.name}/{path.stem}",
             (name,),
             partial(read_image, path),
-            partial(read_mask, masks / f"{path.stem}.png"),
+            partial(read_mask_of, path, masks / f"{path.stem}.png"),
             path,
         )
         for path in pictures_in(images)

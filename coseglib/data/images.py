@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from coseglib.errors import CosegError
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lie on their side
 
 
 def _size(path: Path) -> int:
@@ -81,6 +80,31 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+_TURNS = {  # EXIF orientation -> how the picture has to be turned
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8, from the header; 1 where there is none, or none that can be read."""
+    if picture.format == "TIFF":  # Pillow turns these while it decodes them
+        picture.load()
+        return 1
+    if picture.format == "PNG" and "exif" not in picture.info:  # else Pillow would decode it to look behind the pixels
+        return 1
+    try:
+        return picture.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block; the picture may still be sound
+        return 1
+
+
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
 def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
     """uint8 RGB (3, H, W), turned as its EXIF orientation says.
 
@@ -89,20 +113,18 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
     Raises CosegError: missing, truncated, no picture, floating-point pixels, or more than `MOST_PIXELS` pixels.
     """
     with _opened(path) as picture:
-        if at_most is not None:
-            longer = max(picture.size)
-            # A JPEG is decoded at 1/2, 1/4 or 1/8, as far as that is still at least what is asked for.
-            target = tuple(max(1, -(-side * at_most // longer)) for side in picture.size)
-            if longer > at_most:
-                picture.draft(None, target)
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        if at_most is not None and (factor := -(-max(picture.size) // at_most)) > 1:
-            small = picture if picture.mode in ("L", "RGB", "CMYK") else _rgb(picture)
-            picture = small.reduce(factor)
-        upright = _rgb(picture)
-        upright.getexif()[_ORIENTATION] = orientation
-        upright = ImageOps.exif_transpose(upright)
-        return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+        orientation = _orientation(picture)
+        longer = max(picture.size)
+        if at_most is not None and longer > at_most:
+            # A JPEG is decoded at 1/2, 1/4 or 1/8, as long as that is at least what is asked for.
+            picture.draft(None, tuple(max(1, -(-side * at_most // longer)) for side in picture.size))
+            factor = -(-max(picture.size) // at_most)
+            picture = (picture if picture.mode in ("L", "RGB", "CMYK") else _rgb(picture)).reduce(factor)
+        upright = _turned(_rgb(picture), orientation)
+        pixels = np.empty((3, upright.height, upright.width), np.uint8)
+        for c, channel in enumerate(upright.split()):  # one at a time: a huge photograph is in memory once, not twice
+            pixels[c] = np.asarray(channel)
+        return torch.from_numpy(pixels)
 
 
 def read_mask(path: str | Path) -> torch.Tensor:
@@ -112,14 +134,28 @@ def read_mask(path: str | Path) -> torch.Tensor:
     """
     with _opened(path) as picture:
         lossy = picture.format in ("JPEG", "MPO")
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I") or picture.mode == "F":
-            grey = np.asarray(picture)
-        elif picture.mode in ("1", "L"):
-            grey = np.asarray(picture.convert("L"))
+        upright = _turned(picture, _orientation(picture))
+        if upright.mode == "1":
+            grey = np.asarray(upright.convert("L"))
+        elif upright.mode in ("L", "F") or upright.mode.startswith("I"):
+            grey = np.asarray(upright)
         else:
-            grey = np.asarray(picture.convert("RGB")).max(axis=2)
+            grey = np.asarray(upright.convert("RGB")).max(axis=2)
         return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
+
+
+def checked_size(labels: torch.Tensor, mask: Path, image: Path) -> torch.Tensor:
+    """`labels` (H, W), read from `mask`, unchanged. Raises CosegError where its photograph has another size."""
+    width, height = image_size(image)
+    if tuple(labels.shape) != (height, width):
+        has = f"{labels.shape[1]} × {labels.shape[0]} pixels, its photograph {image.name} has {width} × {height}"
+        raise CosegError(f"{mask}: {has}; give a mask of the photograph's size")
+    return labels
+
+
+def read_mask_of(image: Path, mask: Path) -> torch.Tensor:
+    """`read_mask(mask)`; raises CosegError also where the photograph `image` has another size than its mask."""
+    return checked_size(read_mask(mask), mask, image)
 
 
 def read_labels(path: str | Path) -> torch.Tensor:
@@ -132,7 +168,7 @@ def read_labels(path: str | Path) -> torch.Tensor:
             raise CosegError(
                 f"{path}: a label map has one 8-bit index a pixel, this has mode {picture.mode}; convert it"
             )
-        return torch.from_numpy(np.array(picture).astype(np.uint8))
+        return torch.from_numpy(np.array(picture, np.uint8))
 
 
 def read_colours(path: str | Path) -> np.ndarray:
@@ -144,8 +180,9 @@ def read_colours(path: str | Path) -> np.ndarray:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) in pixels as displayed; only the header is read. Raises CosegError as `read_image` does."""
     with _opened(path) as picture:
+        sideways = _orientation(picture) in _SIDEWAYS
         width, height = picture.size
-        return (height, width) if picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+        return (height, width) if sideways else (width, height)
 
 
 def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
@@ -167,7 +204,10 @@ def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> No
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
-    """uint8 (H, W) or RGB (3, H, W) to `path`, which is there whole or not at all. Raises CosegError, ValueError."""
+    """uint8 (H, W) or RGB (3, H, W) to `path`, which is there whole or not at all.
+
+    Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
+    """
     _write(path, pixels, format="PNG")
 
 

@@ -1,49 +1,45 @@
 """Internet / Object Discovery (Rubinstein et al., CVPR 2013): aeroplanes, cars and horses, some without the object.
 
-    Internet100/{Airplane100,Car100,Horse100}/*.jpg    with <group>/GroundTruth/<stem>.png
-    Internet/{Airplane,Car,Horse}/*.jpg                likewise: 561, 1306 and 879 labelled photographs
+Layout  {Airplane100,Car100,Horse100}/*.jpg  with  <group>/GroundTruth/<stem>.png    100 photographs a group
+        {Airplane,Car,Horse}/*.jpg           likewise                                the full set
+in `Internet100/` and `Internet/`, in the published `ObjectDiscovery-data/Data/`, or directly under the data folder.
 
-Both also directly under the data folder, or in the published `ObjectDiscovery-data/Data`. A photograph without the
-object has an empty mask; one without a mask file (the full set has such) is left out.
+A photograph without the object has an empty mask (of the hundreds 18, 11 and 7). Of the full set 561, 1306 and 879
+photographs are labelled; those without a mask file are left out.
 """
 
 from functools import partial
 from pathlib import Path
 
-from coseglib.data.images import SUFFIXES, read_image, read_mask
+from coseglib.data.images import pictures_in, read_image, read_mask_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 
-HOMES = ("Internet100", "Internet", "ObjectDiscovery-data/Data", "")
+HOMES = ("Internet100", "Internet", "ObjectDiscovery-data/Data", ".")
 TARGETS = {"Airplane": "airplane", "Car": "car", "Horse": "horse"}
 
 
 def _group(dataset: str, home: Path, target: str) -> Group:
     photos = []
-    for path in sorted(p for p in home.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
+    for path in pictures_in(home):
         mask = home / "GroundTruth" / f"{path.stem}.png"
         if mask.is_file():
-            read = partial(read_image, path), partial(read_mask, mask)
-            photos.append(Photo("internet", f"{home.name}/{path.stem}", (target,), *read, path))
+            read = partial(read_image, path), partial(read_mask_of, path, mask)
+            photos.append(Photo(dataset, f"{home.name}/{path.stem}", (target,), *read, path))
     if not photos:
-        raise CosegError(f"{home}: no photograph with a mask in GroundTruth; fetch the Internet set again")
+        raise CosegError(f"{home}: no photograph has a mask in GroundTruth; unpack the Internet set again")
     return Group(dataset, target, tuple(photos), (target,))
 
 
-def _load(dataset: str, root: Path, ending: str) -> list[Group]:
+def load(root: Path, dataset: str = "internet") -> list[Group]:
+    """Three groups: "internet", of 100 photographs each, or "internet-full".
+
+    Raises CosegError where the folders are missing or hold no masks.
+    """
+    ending = "100" if dataset == "internet" else ""
     for home in (root / h for h in HOMES):
         folders = {target: home / f"{name}{ending}" for name, target in TARGETS.items()}
-        if all(f.is_dir() for f in folders.values()):
+        if all(folder.is_dir() for folder in folders.values()):
             return [_group(dataset, folder, target) for target, folder in folders.items()]
-    name = f"Airplane{ending}, Car{ending}, Horse{ending}"
-    raise CosegError(f"{root}: the folders {name} are not there; data/README.md says how to get them")
-
-
-def load_internet100(root: Path) -> list[Group]:
-    """Three groups of 100 photographs (82, 89 and 93 of them with the object)."""
-    return _load("internet", root, "100")
-
-
-def load_internet_full(root: Path) -> list[Group]:
-    """The full set's labelled photographs: 561 aeroplanes, 1306 cars, 879 horses."""
-    return _load("internet-full", root, "")
+    wanted = ", ".join(f"{name}{ending}" for name in TARGETS)
+    raise CosegError(f"{root}: the folders {wanted} are not there; get the Internet set, see data/README.md")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from coseglib.data.by_class import class_areas, groups_of
-from coseglib.data.images import dataset_folder, pictures_in, read_colours, read_image
+from coseglib.data.images import checked_size, dataset_folder, pictures_in, read_colours, read_image
 from coseglib.data.record import VOID, Group, Photo
 from coseglib.errors import CosegError
 
@@ -42,10 +42,11 @@ for _k, (_r, _g, _b) in enumerate(COLOURS.values(), start=1):
     _LABEL[_r << 16 | _g << 8 | _b] = _k
 
 
-def read_labels(path: Path, person: bool = False) -> torch.Tensor:
+def read_labels(path: Path, image: Path, person: bool = False) -> torch.Tensor:
     """uint8 (H, W): k the k-th of `CLASSES`, 255 void. person: a body is labelled as its face.
 
-    Raises CosegError where the file cannot be read or holds a colour that is not in the table.
+    Raises CosegError where the file cannot be read, is of another size than its photograph `image`, or holds a colour
+    that is not in the table.
     """
     rgb = read_colours(path).astype(np.uint32)
     labels = _LABEL[rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]]
@@ -55,7 +56,7 @@ def read_labels(path: Path, person: bool = False) -> torch.Tensor:
         raise CosegError(f"{path}: colour {colour} at ({x}, {y}) is no MSRC class; use the masks unchanged, not JPEG")
     if person:
         labels[labels == CLASSES.index("body") + 1] = CLASSES.index("face") + 1
-    return torch.from_numpy(labels)
+    return checked_size(torch.from_numpy(labels), path, image)
 
 
 def _prefix(name: str) -> tuple[int, int]:
@@ -93,7 +94,7 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _photo(dataset: str, name: str, image: Path, mask: Path, person: bool = False) -> Photo:
     classes = tuple({"face": "person"}.get(c, c) for c in CLASSES) if person else CLASSES
-    return Photo(dataset, name, classes, partial(read_image, image), partial(read_labels, mask, person), image)
+    return Photo(dataset, name, classes, partial(read_image, image), partial(read_labels, mask, image, person), image)
 
 
 def photos(root: Path, split: str) -> list[Photo]:
@@ -104,7 +105,10 @@ def photos(root: Path, split: str) -> list[Photo]:
 
 
 def load(root: Path, split: str) -> list[Group]:
-    """Groups by class of object, those of at least four photographs with 1 % of it; faces and bodies are persons."""
+    """Groups by class of object, where four photographs or more hold at least 1 % of it; faces and bodies are persons.
+
+    Raises CosegError where the set is missing or a mask cannot be read.
+    """
     images, masks = _files(root)
     which = split_of(list(images))
     names = [name for name in images if which[name] == split]
@@ -115,7 +119,11 @@ def load(root: Path, split: str) -> list[Group]:
 
 
 def load_seven(root: Path) -> list[Group]:
-    """MSRC-7: ten photographs each of seven prefixes; the target is the kind of thing that the group is named for."""
+    """MSRC-7: ten photographs each of seven prefixes; the target is the kind of thing that the group is named for.
+
+    Void is ignored in the measures: it hides the edges of things, and other things that nobody labelled.
+    Raises CosegError where the set or a group is missing.
+    """
     images, masks = _files(root)
     groups = []
     for group, (prefix, target) in SEVEN.items():

@@ -6,8 +6,11 @@ Layout  VOCdevkit/VOC2012/{JPEGImages/<name>.jpg, SegmentationClass/<name>.png, 
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from coseglib.data.by_class import class_areas, groups_of
-from coseglib.data.images import dataset_folder, read_image, read_labels
+from coseglib.data.images import checked_size, dataset_folder, read_image, read_labels
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 
@@ -25,6 +28,10 @@ def _mask(home: Path, name: str) -> Path:
     return home / "SegmentationClass" / f"{name}.png"
 
 
+def _labels(mask: Path, image: Path) -> torch.Tensor:
+    return checked_size(read_labels(mask), mask, image)
+
+
 def photos(root: Path, split: str) -> list[Photo]:
     """The photographs of ImageSets/Segmentation/`split`.txt, with label maps of all 20 classes; no picture is read.
 
@@ -38,13 +45,13 @@ def photos(root: Path, split: str) -> list[Photo]:
     for name in listed.read_text().split():
         path = home / "JPEGImages" / f"{name}.jpg"
         found.append(
-            Photo("voc", name, CLASSES, partial(read_image, path), partial(read_labels, _mask(home, name)), path)
+            Photo("voc", name, CLASSES, partial(read_image, path), partial(_labels, _mask(home, name), path), path)
         )
     return found
 
 
-def areas(root: Path, members: list[Photo]):
-    """Shares of area (n, 20) of photographs from `photos`."""
+def areas(root: Path, members: list[Photo]) -> np.ndarray:
+    """Shares of area (n, 20) in [0, 1] of photographs from `photos`. Raises CosegError where a mask is missing."""
     masks = [_mask(_home(root), p.name) for p in members]
     for path in masks:
         if not path.is_file():
@@ -53,7 +60,10 @@ def areas(root: Path, members: list[Photo]):
 
 
 def load(root: Path, split: str) -> list[Group]:
-    """Groups by class: every photograph of `split` of which the class covers at least 1 %, where there are four."""
+    """Groups by class: every photograph of `split` of which the class covers at least 1 %, where there are four.
+
+    Raises CosegError where the set is missing or a mask cannot be read.
+    """
     members = photos(root, split)
     return groups_of(members, CLASSES, areas=areas(root, members), least=4)
 

@@ -1,0 +1,155 @@
+"""Who is in which list: groups, what trains, what chooses models, pairs. Written to `data/lists`, the same every time.
+
+    python -m coseglib.data.lists [--data FOLDER] [--out FOLDER]
+
+groups_<set>.csv    dataset, split, group, target, photo
+training.csv        dataset, photo                     what trains
+validation.csv      dataset, group, target, photo      what models are chosen by
+pairs_<set>.csv     dataset, first, second, groups     each pair once; "+" joins the groups that it shares
+fingerprints.csv    photo, split, bits, flipped        see `coseglib.data.fingerprints`
+counts.csv          dataset, what, formula, here, paper
+
+The papers' numbers, as formulae; n_c photographs hold class c.
+  Chen et al. 2018   Pairs of the VOC 2012 training list with a class in common: Σ_c n_c (n_c − 1) / 2, less what shares
+                     several classes, since their released code takes each pair once; any area counts. Over 160,000.
+                     The 1449 of the validation list halved at random into 724 and 725: 46,973 and 37,700 pairs. Their
+                     halves are not published; ours go by the SHA-256 of the names: these two cannot be met exactly.
+  Li et al. (DCNet)  13,200 pairs sampled of those with an object in common, of 1743 from VOC and 430 from MSRC.
+  multi-class        Groups of two or three classes of about 80: photographs that hold exactly these.
+All follow from the label maps; where VOC 2012 is there in part, the numbers are that part's, and none is scaled up.
+"""
+
+import argparse
+import csv
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from coseglib import paths
+from coseglib.data import load, msrc, training_photos, validation_groups, voc
+from coseglib.data.by_class import Pair, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
+from coseglib.data.fingerprints import fingerprints_of
+from coseglib.data.fingerprints import write as write_fingerprints
+from coseglib.data.record import Group, Photo
+from coseglib.errors import CosegError
+
+SPLITS = {
+    "icoseg8": "test", "icoseg": "test", "msrc7": "test", "pascal": "test",
+    "msrc-train": "train", "voc-train": "train", "msrc-val": "val", "voc-val": "val",
+}  # fmt: skip
+SAMPLED = 13_200  # pairs, as Li et al.; a list of more is a sample, and counts.csv has the number of all
+WORTH = 20  # photographs: smaller groups of several classes get no row in counts.csv
+
+
+def _write(file: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    with part.open("w", newline="", encoding="utf-8") as out:
+        lines = csv.writer(out, lineterminator="\n")
+        lines.writerow(header)
+        lines.writerows(rows)
+    os.replace(part, file)
+
+
+def halves(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The first half (the smaller) of the names by SHA-256, and the others; both in alphabetical order."""
+    ranked = sorted(names, key=lambda n: hashlib.sha256(n.encode()).hexdigest())
+    return sorted(ranked[: len(ranked) // 2]), sorted(ranked[len(ranked) // 2 :])
+
+
+def pairs_of_any_area(photos: Sequence[Photo], areas: np.ndarray) -> int:
+    """Pairs with a class in common, however small, each once: as Chen et al. 2018 count. areas: (n, K)."""
+    return count_pairs(groups_of(photos, photos[0].classes if photos else (), min_area=1e-9, areas=areas))[0]
+
+
+def _counts(root: Path, groups: dict[str, list[Group]], training: list[Photo]) -> list[tuple]:
+    rows = []
+    for name, members in groups.items():
+        once, each = count_pairs(members)
+        photos = len({p.name for g in members for p in g.photos})
+        rows += [(name, "groups", "", len(members), ""), (name, "photographs", "", photos, "")]
+        rows += [(name, "pairs", "sum of n(n-1)/2", each, ""), (name, "different pairs", "each once", once, "")]
+    parts = {split: voc.photos(root, split) for split in ("train", "val")}
+    areas = {split: voc.areas(root, photos) for split, photos in parts.items()}
+    rule = "a class in common, any area, each once"
+    rows.append(("voc", "photographs of train.txt", "", len(parts["train"]), "1464"))
+    rows.append(("voc", "pairs of train.txt", rule, pairs_of_any_area(parts["train"], areas["train"]), "over 160000"))
+    papers = {"first": ("724", "46973"), "second": ("725", "37700")}
+    for which, names in zip(papers, halves(p.name for p in parts["val"]), strict=True):
+        at = [i for i, p in enumerate(parts["val"]) if p.name in set(names)]
+        pairs_here = pairs_of_any_area([parts["val"][i] for i in at], areas["val"][at])
+        rows.append(("voc", f"photographs of val.txt, {which} half", "halved by SHA-256", len(at), papers[which][0]))
+        rows.append(("voc", f"pairs of val.txt, {which} half", rule, pairs_here, papers[which][1]))
+    combos = [c for n in (2, 3) for c in combinations(voc.CLASSES, n)]
+    both = np.concatenate([areas["train"], areas["val"]])
+    for group in multiclass_groups(parts["train"] + parts["val"], combos, areas=both):
+        if len(group) >= WORTH:
+            rows.append(("voc", f"photographs of {group.name}", "exactly these, 1 % or more", len(group), "about 80"))
+    rows.append(("voc", "photographs that train", "", sum(p.dataset == "voc" for p in training), "1743"))
+    rows.append(("msrc", "photographs that train", "", sum(p.dataset == "msrc" for p in training), "430"))
+    return rows
+
+
+def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -> list[Path]:
+    """Write all lists of the sets under `root` (None: `paths.data_root`) into `out`; returns the files.
+
+    The same data give the same bytes. Every photograph is read once, for the fingerprints.
+    Raises CosegError where iCoseg, MSRC, PASCAL or VOC is missing: what is not there cannot be kept from training.
+    """
+    root, out = paths.data_root(root), Path(out)
+    groups = {name: load(name, root) for name in SPLITS}
+    candidates = voc.photos(root, "train") + msrc.photos(root, "train")
+    choosing = voc.photos(root, "val") + msrc.photos(root, "val")
+    tested = [p for name in ("icoseg", "pascal") for g in groups[name] for p in g.photos] + msrc.photos(root, "test")
+    splits = ["test"] * len(tested) + ["train"] * len(candidates) + ["val"] * len(choosing)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+
+    def write(name: str, header: str, rows: Iterable[Sequence]) -> None:
+        _write(out / name, header.split(), rows)
+        written.append(out / name)
+
+    known = fingerprints_of([*tested, *candidates, *choosing], splits).without_near_duplicates()
+    write_fingerprints(known, out / "fingerprints.csv")
+    written.append(out / "fingerprints.csv")
+    training, choosing_groups = training_photos(root, out), validation_groups(root, out)
+    for name, members in groups.items():
+        rows = ((p.dataset, SPLITS[name], g.name, "+".join(g.targets), p.name) for g in members for p in g.photos)
+        write(f"groups_{name}.csv", "dataset split group target photo", rows)
+    write("training.csv", "dataset photo", ((p.dataset, p.name) for p in training))
+    rows = ((g.dataset, g.name, "+".join(g.targets), p.name) for g in choosing_groups for p in g.photos)
+    write("validation.csv", "dataset group target photo", rows)
+
+    def write_pairs(name: str, chosen: Iterable[Pair]) -> None:
+        rows = ((p.first.dataset, p.first.name, p.second.name, "+".join(p.groups)) for p in chosen)
+        write(f"pairs_{name}.csv", "dataset first second groups", rows)
+
+    for name in ("icoseg8", "msrc7"):
+        write_pairs(name, pairs(groups[name]))
+    for name, members in {"train": groups["voc-train"] + groups["msrc-train"], "voc-val": groups["voc-val"]}.items():
+        write_pairs(name, sample_pairs(members, SAMPLED))
+    write("counts.csv", "dataset what formula here paper", _counts(root, groups, training))
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line, see above. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m coseglib.data.lists", description="Write the lists of data/lists.")
+    parser.add_argument("--data", help="folder of the data sets (default: COSEG_DATA, else data/)")
+    parser.add_argument("--out", default=paths.LISTS, help="where to write (default: data/lists)")
+    given = parser.parse_args(arguments)
+    try:
+        for file in write_lists(given.data, given.out):
+            print(f"{file}  {file.stat().st_size:,} bytes")
+    except CosegError as fault:
+        print(f"coseg: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
