@@ -52,13 +52,9 @@ def declared(notebook: Path) -> dict[str, str]:
         raise CosegError(f"{notebook}: not a notebook that papermill reads ({error}); mend it") from error
 
 
-def parameters(profile: str, notebooks: Sequence[Path], folder: Path = NOTEBOOKS) -> dict[str, dict]:
-    """What a profile gives each notebook: params/<profile>.yaml, {notebook: {parameter: value}}, and `profile` itself.
-
-    Raises CosegError for an unknown profile, for a notebook that is not there and a parameter that is not declared:
-    papermill only warns of the latter, and the report would show something else than was asked for.
-    """
-    file = folder / "params" / f"{profile}.yaml"
+def read_profile(profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
+    """params/<profile>.yaml: {notebook: {parameter: value}}. Raises CosegError for a missing or malformed file."""
+    file = notebooks / "params" / f"{profile}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))) or "none"
         raise CosegError(f"{profile}: no such profile; one of {known}")
@@ -68,18 +64,28 @@ def parameters(profile: str, notebooks: Sequence[Path], folder: Path = NOTEBOOKS
         raise CosegError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(given, dict) or not all(isinstance(v, dict | None) for v in given.values()):
         raise CosegError(f"{file}: not a mapping of notebooks to their parameters; mend it")
-    there = {p.stem for p in folder.glob("*.ipynb")}
+    return {name: values or {} for name, values in given.items()}
+
+
+def parameters(profile: str, some: Sequence[Path], notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
+    """What some notebooks get: the profile's values, and `profile` itself.
+
+    Raises CosegError where the profile speaks of a notebook that is not there or of a parameter that is not declared:
+    papermill only warns of the latter, and the report would show something else than was asked for.
+    """
+    given = read_profile(profile, notebooks)
+    there = {p.stem for p in notebooks.glob("*.ipynb")}
     for name in given:
         if name not in there:
-            raise CosegError(f"{file}: {name}: no such notebook; one of {', '.join(sorted(there))}")
+            raise CosegError(f"{profile}.yaml: {name}: no such notebook; one of {', '.join(sorted(there))}")
     values = {}
-    for notebook in notebooks:
+    for notebook in some:
         known = declared(notebook)
-        values[notebook.stem] = {"profile": profile, **(given.get(notebook.stem) or {})}
+        values[notebook.stem] = {"profile": profile, **given.get(notebook.stem, {})}
         for name in values[notebook.stem]:
             if name not in known:
                 names = ", ".join(known) or "none"
-                raise CosegError(f"{file}: {notebook.stem} has no parameter {name}; it declares {names}")
+                raise CosegError(f"{profile}.yaml: {notebook.stem} has no parameter {name}; it declares {names}")
     return values
 
 
@@ -264,6 +270,7 @@ def run_report(
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
     root = Path(root).resolve()
+    read_profile(profile, notebooks)
     some = chosen(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile

@@ -84,9 +84,10 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(part, index=False, float_format="%.6f")
-        os.replace(part, path)
+        try:
+            table.to_csv(part, index=False, float_format="%.6f")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise CosegError(f"{path}: not written ({error.strerror or error}); give another -o") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -84,6 +84,7 @@ def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
         report.run_report("huge", root=tmp_path, notebooks=notebooks)
     with pytest.raises(CosegError, match="--only 07: no such notebook; one of 00, 01"):
         report.run_report("smoke", ["07"], tmp_path, notebooks)
+    _params(tmp_path, {})
     with pytest.raises(CosegError, match="no notebooks"):
         report.run_report("smoke", root=tmp_path, notebooks=tmp_path)
 
