@@ -13,6 +13,7 @@ from nbstripout import strip_output
 
 CHECKED = "nbval-check-output"
 PARAMETERS = "parameters"
+INJECTED = "injected-parameters"  # papermill's own cell, in a notebook that `coseg report` left
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What papermill, widgets and editors leave behind.
 LEFTOVERS = [
@@ -30,6 +31,7 @@ def _tags(cell) -> list[str]:
 
 def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Without outputs, counts and leftovers, but for the outputs of cells that nbval compares. Changed in place."""
+    notebook.cells = [c for c in notebook.cells if INJECTED not in _tags(c)]
     kept = {i: (c.outputs, c.execution_count) for i, c in enumerate(notebook.cells) if CHECKED in _tags(c)}
     strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=LEFTOVERS)
     for i, (outputs, count) in kept.items():

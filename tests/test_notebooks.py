@@ -74,6 +74,7 @@ def test_a_notebook_without_a_compared_cell_is_a_fault():
 def test_stripping_keeps_the_compared_cells_and_nothing_else(tmp_path):
     notebook = _notebook(new_code_cell("plot()", outputs=[PICTURE, _text("drawn")], execution_count=4))
     notebook.metadata["papermill"] = {"duration": 1}
+    notebook.cells.insert(2, new_code_cell("seed = 9", metadata={"tags": ["injected-parameters"]}, execution_count=3))
     path = tmp_path / "00_a.ipynb"
     nbformat.write(notebook, path)
     main([str(path)])
