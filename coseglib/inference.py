@@ -173,20 +173,26 @@ class Stream:
 
 
 @torch.no_grad()
+def _attention(stream: Stream, how: str) -> Pool:
+    """AttentionGeneration and pooling of algorithm 1: one pass."""
+    pool = Pool(stream.model.context_size, how)
+    for chunk in stream.chunks():
+        with stream.autocast():
+            alpha = stream.model.attention(stream.model.encode(chunk.inputs))
+        pool.add(alpha)
+    return pool
+
+
+@torch.no_grad()
 def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterator[tuple[Chunk, Tensor]]:
-    """Algorithm 1 for context models: chunk by chunk with its logits (B, 2, S, S).
+    """Algorithm 1 for context models: chunk by chunk, each with its logits (B, 2, S, S).
 
     A context model offers `context_size`, `encode`, `attention` and `decode`, see `coseglib.models.semantic_attention`.
     context  (D,), or None: pooled over the stream in a pass of its own
     """
     model = stream.model
     if context is None:
-        pool = Pool(model.context_size, how)
-        for chunk in stream.chunks():
-            with stream.autocast():
-                alpha = model.attention(model.encode(chunk.inputs))
-            pool.add(alpha)
-        context = stream.pooled(pool)
+        context = stream.pooled(_attention(stream, how))
         if context is None:
             return
     context = context.to(next(model.parameters()).device)
@@ -205,7 +211,6 @@ def _answers(stream: Stream, how: str, context: Tensor | None = None) -> Iterato
     return KINDS[stream.model.kind](stream, how, context)
 
 
-@torch.no_grad()
 def collect_context(
     model, images: Iterable[Tensor | Photo], how: str = "mean", batch: int = BATCH, bfloat16: bool = False
 ) -> Tensor:
@@ -213,12 +218,7 @@ def collect_context(
 
     images  uint8 (3, H, W) each, or `Photo`s; gone through once. Raises CosegError when there are none.
     """
-    stream, pool = Stream(model, images, batch, bfloat16), Pool(model.context_size, how)
-    for chunk in stream.chunks():
-        with stream.autocast():
-            alpha = model.attention(model.encode(chunk.inputs))
-        pool.add(alpha)
-    return pool.context()
+    return _attention(Stream(model, images, batch, bfloat16), how).context()
 
 
 def segment_group(
@@ -312,14 +312,19 @@ def output_names(photos: Sequence[Path]) -> list[str]:
 
     Those whose stems are equal keep their extension (cat.jpg, cat.png); those that are still equal put the folders
     above them in front, one after the other, until they differ (dogs__cat.jpg, cats__cat.jpg); what then remains is
-    numbered (cat.jpg-2). Upper and lower case are equal, as on many file systems. The names depend on the photographs
-    and their order alone.
+    numbered (cat.jpg-2). Upper and lower case are equal, as on many file systems. Names beyond 200 bytes are cut, and
+    eight digits of their SHA-256 appended: file systems end at 255. The names depend on the photographs and their
+    order alone.
     """
     parts = [Path(os.path.abspath(p)).parts for p in photos]
     level = [0] * len(photos)  # 0: stem, 1: file name, 2 …: with so many parts of the path
 
     def name(i: int) -> str:
-        return Path(parts[i][-1]).stem if level[i] == 0 else "__".join(parts[i][1:][-level[i] :])
+        full = Path(parts[i][-1]).stem if level[i] == 0 else "__".join(parts[i][1:][-level[i] :])
+        data = os.fsencode(full)
+        return (
+            full if len(data) <= 200 else f"{data[:180].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
+        )
 
     while True:
         places: dict[str, list[int]] = {}
@@ -491,6 +496,8 @@ class _Job(Stream):
         """One item of a chunk, or None, and the reason noted, for a photograph that cannot be read."""
         file = self.photos[number]
         try:
+            if file.exists() and not file.is_file():  # a pipe would keep us waiting, and is read only once
+                raise CosegError(f"{file}: no regular file; name a file that can be read twice")
             width, height = image_size(file)
             picture = read_image(file, at_most=2 * OVERLAY_SIDE)  # reduced by whole numbers: no less than OVERLAY_SIDE
         except CosegError as error:
@@ -617,6 +624,8 @@ def segment_photos(
         fabric.barrier()
         if fabric.local_rank == 0:
             shutil.rmtree(out / ".coseg", ignore_errors=True)
+            for part in [*out.glob("masks/.*.part"), *out.glob("overlays/.*.part")]:  # a killed process was writing
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     fabric.barrier()

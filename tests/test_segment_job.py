@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,6 +261,24 @@ def test_names_that_differ_in_case_alone_are_numbered():
     assert [n.casefold() for n in names] == ["photos__x__cat.jpg", "photos__x__cat.jpg-2"]
 
 
+def test_long_names_are_cut_and_stay_distinct(folder, tmp_path):
+    photos = folder(0)
+    for i, name in enumerate(("x" * 249 + "a", "x" * 249 + "b", "é" * 120)):
+        scene(i).save(photos / f"{name}.png")
+    assert segment([photos], tmp_path / "out").exit_code == 0
+    assert len(masks(tmp_path / "out")) == 3
+
+
+def test_what_is_no_regular_file_is_not_waited_for(folder, tmp_path):
+    photos = folder(2)
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (photos / "below").symlink_to(photos)  # links to folders are not followed
+    summary = segment([photos], tmp_path / "out")
+    assert summary.done == 2 and [Path(file).name for file, _ in summary.skipped] == ["gone.jpg", "pipe.jpg"]
+    assert "no regular file" in summary.skipped[1][1]
+
+
 def test_no_photo_overwrites_anothers_mask(tmp_path):
     for i, name in enumerate(("x/cat.png", "y/cat.png", "y/cat.bmp", "dog.png")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -319,13 +338,21 @@ def undisturbed(tmp_path_factory):
     return home
 
 
-def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    killed = run(tmp_path, undisturbed / "photos", out, 5, 1)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+@pytest.fixture(scope="module")
+def killed(undisturbed, tmp_path_factory):
+    """What a process leaves that was killed between its fifth mask and the overlay."""
+    home = tmp_path_factory.mktemp("killed")
+    ended = run(home, undisturbed / "photos", home / "out", 5, 1)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    return home / "out"
+
+
+def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, killed, tmp_path, monkeypatch):
+    out = shutil.copytree(killed, tmp_path / "out")
     before = {p.name: p.stat().st_mtime_ns for p in (out / "masks").iterdir()}
     assert len(before) == 5 and not (out / "result.json").exists()
     (progress,) = out.glob(".coseg/*/progress-0.jsonl")
+    (out / "overlays" / ".04.jpg.1234.part").touch()
     with open(progress, "ab") as file:
         file.write(b'{"photo": 9, "mask": "mas')  # as if it had been killed within a line
     pooled = []
@@ -338,7 +365,7 @@ def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, tmp_path
     assert {n: after[n] for n in kept} == {n: before[n] for n in kept}
     assert same(masks(out), masks(undisturbed / "out"))
     assert [set(e) for e in entries(out).values()] == [set(e) for e in entries(undisturbed / "out").values()]
-    assert not (out / ".coseg").exists()
+    assert not list(out.rglob(".*"))  # neither the state nor half a file
 
 
 @pytest.mark.parametrize("change", ["how", "photo", "model", "batch"])
@@ -376,13 +403,15 @@ def test_another_question_starts_anew(undisturbed, tmp_path, change, monkeypatch
     assert same(masks(out), masks(tmp_path / "fresh"))
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
-def test_two_processes_on_gloo_give_the_very_masks_of_one(undisturbed, tmp_path, launcher):
-    by = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if launcher == "torchrun" else []
-    done = run(tmp_path, undisturbed / "photos", tmp_path / "out", 0, 1 if by else 2, launcher=by)
-    says = sorted(line for line in done.stdout.splitlines() if line.startswith("exit"))
+def says(ended) -> list[str]:
+    return sorted(line for line in ended.stdout.splitlines() if line.startswith("exit"))
+
+
+def test_two_processes_on_gloo_give_the_very_masks_of_one(undisturbed, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = run(tmp_path, undisturbed / "photos", tmp_path / "out", 0, 1, launcher=torchrun)
     # Chunks 0, 2 and 1, 3 of [00 01 02] [03 04 05] [06 07 08] [09]; 03 is broken. Only rank 0 carries the exit code.
-    assert says == ["exit 0 rank 1 done 9 wrote 3", "exit 2 rank 0 done 9 wrote 6"], done.stderr
+    assert says(ended) == ["exit 0 rank 1 done 9 wrote 3", "exit 2 rank 0 done 9 wrote 6"], ended.stderr
     assert same(masks(tmp_path / "out"), masks(undisturbed / "out"))
     one, two = (json.loads((home / "out/result.json").read_text()) for home in (undisturbed, tmp_path))
     for result in (one, two):
@@ -391,11 +420,11 @@ def test_two_processes_on_gloo_give_the_very_masks_of_one(undisturbed, tmp_path,
     assert one == two
 
 
-def test_a_run_killed_alone_may_go_on_in_company(undisturbed, tmp_path):
-    out = tmp_path / "out"
-    assert run(tmp_path, undisturbed / "photos", out, 2, 1).returncode == -signal.SIGKILL
-    done = run(tmp_path, undisturbed / "photos", out, 0, 2)
-    assert done.stdout.count("done 9") == 2, done.stderr
+def test_what_one_process_began_two_may_finish(undisturbed, killed, tmp_path):
+    out = shutil.copytree(killed, tmp_path / "out")
+    ended = run(tmp_path, undisturbed / "photos", out, 0, 2)  # started by Fabric
+    # Left: 05 of chunk 1, chunks 2 and 3.
+    assert says(ended) == ["exit 0 rank 1 done 9 wrote 3", "exit 2 rank 0 done 9 wrote 2"], ended.stderr
     assert same(masks(out), masks(undisturbed / "out"))
 
 
