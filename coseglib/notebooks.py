@@ -16,13 +16,8 @@ PARAMETERS = "parameters"
 INJECTED = "injected-parameters"  # papermill's own cell, in a notebook that `coseg report` left
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What papermill, widgets and editors leave behind.
-LEFTOVERS = [
-    "metadata.papermill",
-    "metadata.coseg",
-    "metadata.widgets",
-    "cell.metadata.papermill",
-    "cell.metadata.execution",
-]
+LEFTOVERS = [f"metadata.{key}" for key in ("papermill", "coseg", "widgets", "language_info")]
+LEFTOVERS += [f"cell.metadata.{key}" for key in ("papermill", "execution")]
 
 
 def _tags(cell) -> list[str]:
@@ -36,6 +31,9 @@ def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=LEFTOVERS)
     for i, (outputs, count) in kept.items():
         notebook.cells[i].update(outputs=outputs, execution_count=count)
+    for cell in notebook.cells:
+        if not _tags(cell):
+            cell.metadata.pop("tags", None)
     notebook.metadata["kernelspec"] = dict(KERNEL)
     return notebook
 

@@ -223,13 +223,9 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
         else:
             waiting.append(path.stem)
     failed = [name for name, about in runs.items() if about["error"]]
-    state = (
-        f"{len(failed)} of {len(runs)} notebooks failed: {', '.join(failed)}"
-        if failed
-        else f"{len(runs)} notebooks ran"
-    )
-    if waiting:
-        state += f", not run: {', '.join(waiting)}"
+    state = f"{len(runs) - len(failed)} of {len(runs) + len(waiting)} notebooks ran"
+    for what, names in (("failed", failed), ("not run", waiting)):
+        state += f"; {what}: {', '.join(names)}" if names else ""
     total = _duration(sum(about["seconds"] for about in runs.values()))
     lines = [
         f"# Report, profile `{profile}`",

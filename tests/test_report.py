@@ -44,7 +44,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_pat
     error = "cell [5]: ZeroDivisionError: division by zero"
     assert any(f"00_wrong FAILED, {error}" in line for line in said)
     page = (out / "summary.md").read_text()
-    assert "1 of 2 notebooks failed: 00_wrong" in page and f"- `00_wrong`: {error}" in page
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in page and f"- `00_wrong`: {error}" in page
     assert "| 01_right | ok |" in page and "| seed = 7 |" in page and "(tables/a.csv)" in page
     assert f"Python {'.'.join(map(str, report.sys.version_info[:3]))}" in page
     for name in ("00_wrong", "01_right"):
@@ -60,7 +60,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_pat
 
     # A later run of one notebook keeps what the summary says of the others.
     assert report.run_report("smoke", ["01"], tmp_path / "reports", notebooks, said.append) == []
-    assert "1 of 2 notebooks failed: 00_wrong" in (out / "summary.md").read_text()
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in (out / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_damaged_notebook_is_one_line(notebooks, tmp_path):
 
 def test_a_notebook_that_is_not_there_yet_is_listed_as_not_run(notebooks, tmp_path):
     folder = tmp_path / "reports" / "smoke"
-    assert "not run: 00_wrong, 01_right" in report.summary("smoke", folder, notebooks)
+    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in report.summary("smoke", folder, notebooks)
 
 
 def test_the_slowest_cells_come_first():
