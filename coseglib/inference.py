@@ -75,7 +75,7 @@ class Pool:
     size  D, the length of one image's attention
     how   "mean" or "min"
     The mean is summed in steps of 2^-40 as whole numbers, so it is exact up to that rounding of each term: the order of
-    the images, their division among processes and the number of processes do not change one bit. Room for 2^23 − 1 images.
+    the images, their division among processes and the number of processes do not change one bit. Room for 2^23 − 1.
     """
 
     STEPS = 2.0**40
