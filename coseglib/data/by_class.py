@@ -3,6 +3,7 @@
 A photograph belongs to the group of a class that covers at least `PRESENT` of it, void pixels counted in the whole.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,14 +40,12 @@ def class_areas(photos: Sequence[Photo], masks: Sequence[Path] = ()) -> np.ndarr
         return np.load(home)
     areas = np.stack([areas_of(p.read_labels().numpy(), len(p.classes)) for p in photos])
     if masks:
-        part = home.with_name(f"{home.name}.{os.getpid()}.part")
-        try:
+        with contextlib.suppress(OSError):  # a folder that cannot be written costs the reading next time, no more
             home.parent.mkdir(parents=True, exist_ok=True)
+            part = home.with_name(f"{home.name}.{os.getpid()}.part")
             with part.open("wb") as file:
                 np.save(file, areas)
             os.replace(part, home)
-        except OSError:
-            part.unlink(missing_ok=True)  # a folder that cannot be written costs the reading next time, no more
     return areas
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from coseglib.data.by_class import PRESENT
 from coseglib.data.images import checked_size, dataset_folder, read_image
@@ -59,14 +58,20 @@ def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> np.ndar
 def draw_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     """Polygons (n, 2) of x, y, where pixel (0, 0) is the square from 0 to 1 -> their union, bool (height, width).
 
-    Pillow knows whole coordinates only: drawn five times as large, and read at the pixels' centres.
+    A pixel is in a polygon when a ray from its centre to the right crosses an odd number of edges.
     """
-    canvas = Image.new("1", (5 * width, 5 * height))
-    pen = ImageDraw.Draw(canvas)
-    for polygon in polygons:
-        if len(polygon) > 2:
-            pen.polygon([tuple(point) for point in np.floor(5 * polygon).tolist()], fill=1)
-    return np.array(canvas)[2::5, 2::5]
+    mask = np.zeros((height, width), bool)
+    centre = np.arange(height)[:, None] + 0.5
+    for start in polygons:
+        end = np.roll(start, -1, axis=0)
+        row, edge = np.nonzero((start[:, 1] <= centre) != (end[:, 1] <= centre))  # which edges meet which rows
+        (ax, ay), (bx, by) = start[edge].T, end[edge].T
+        x = ax + (centre[row, 0] - ay) * (bx - ax) / (by - ay)
+        left = np.clip(np.ceil(x - 0.5), 0, width).astype(int)  # how many centres lie to the left of the crossing
+        crossings = np.zeros((height, width + 1), int)
+        np.add.at(crossings, (row, left), 1)
+        mask |= crossings[:, :0:-1].cumsum(axis=1)[:, ::-1] % 2 == 1
+    return mask
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,8 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
 def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
     """uint8 RGB (3, H, W), turned as its EXIF orientation says.
 
-    at_most  pixels: the longer side is brought to this or less by a whole-number factor (means of blocks; a JPEG is not
-             even decoded in full), so that a huge photograph costs little. None: as it is.
+    at_most  pixels: a longer side is brought to this or less, but more than half of it, by a whole-number factor (means
+             of blocks; a JPEG is not even decoded in full): a huge photograph costs little. None: as it is.
     Raises CosegError: missing, truncated, no picture, floating-point pixels, or more than `MOST_PIXELS` pixels.
     """
     with _opened(path) as picture:
