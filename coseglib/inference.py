@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from coseglib.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
+from coseglib.processes import clock, launch
 
 BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
 OVERLAY_SIDE = 1600  # longest side of an overlay, pixels
@@ -355,10 +355,6 @@ def _write_json(path: Path, value) -> None:
     os.replace(part, path)
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
-
-
 class _Progress:
     """Photographs done and time left, on stderr: one line, rewritten, in a terminal, a line every 5 s elsewhere."""
 
@@ -373,7 +369,7 @@ class _Progress:
         if self.quiet or (not end and now - self.shown < (0.2 if terminal else 5)):
             return
         self.shown, spent = now, max(now - self.started, 1e-9)
-        left = _clock(spent / self.done * (self.total - self.done))
+        left = clock(spent / self.done * (self.total - self.done))
         line = f"{self.text}: {self.done:,} of {self.total:,} photos, {self.done / spent:.1f} photos/s, {left} left"
         print(f"\r{line}\033[K" if terminal else line, end="\n" if end or not terminal else "", file=sys.stderr)
         sys.stderr.flush()
@@ -397,21 +393,6 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     except OSError:
         return os.path.abspath(path), -1, -1
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
-
-
-def _launch(devices: int | str, num_nodes: int, accelerator: str):
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
-
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # under torchrun, which has counted the processes already
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-    alone = num_nodes == 1 and str(devices) == "1"
-    # The processes meet only after a whole pass: those that are ready first wait for the others, however long.
-    strategy = "auto" if alone else DDPStrategy(timeout=timedelta(days=30))
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
-    fabric.launch()
-    return fabric
 
 
 class _Job(Stream):
@@ -588,7 +569,7 @@ def segment_photos(
     Pool(1, how)  # refuse an unknown pooling before anything is written
     if model.kind not in KINDS:
         raise CosegError(f"{model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
-    fabric = _launch(devices, num_nodes, accelerator)
+    fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()
     stamps = fabric.broadcast([_stamp(p) for p in photos])

@@ -31,6 +31,7 @@ from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
 from coseglib.losses import batch_jaccard, segmentation_loss
 from coseglib.models import METHODS, build_model
+from coseglib.processes import clock, launch
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -304,10 +305,6 @@ class Log:
         print(f"\r{text}\033[K" if terminal else text, end="\n" if last or not terminal else "", flush=True)
 
 
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
-
-
 def photographs(config: TrainConfig, data_root=None, progress=None) -> TrainingSet:
     """The training photographs of a configuration, decoded and resized once."""
     if config.data == "synthetic":
@@ -369,16 +366,8 @@ def train(
     # A second process started by Fabric finds what the first has just made: only the first may refuse.
     if state_file.exists() and not resume and "LOCAL_RANK" not in os.environ:
         raise CosegError(f"{output}: already holds a run; add --resume to go on with it, or choose another folder")
-    if devices == "auto" and not torch.cuda.is_available():
-        devices = 1
     precision = precision_of(config.precision)
-    strategy = "auto"
-    if config.stem_every > 1 and (devices not in (1, "1") or num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
-        strategy = "ddp_find_unused_parameters_true"
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision, strategy=strategy
-    )
-    fabric.launch()
+    fabric = launch(devices, num_nodes, accelerator, precision, some_unused=config.stem_every > 1)
     if (config.groups // config.accumulate) % fabric.world_size:
         raise CosegError(
             f"groups = {config.groups}: must be a multiple of accumulate × {fabric.world_size} processes; set groups"
@@ -477,7 +466,7 @@ def train(
             speed = (state.seconds - before) / max(1, state.step - sampler_start(loader, parts))
             log.progress(
                 f"step {state.step}/{config.steps}  loss {mean[0]:.4f}  J {mean[1]:.3f}  {rate:.1f} images/s  "
-                f"ETA {_minutes(speed * (config.steps - state.step))}",
+                f"ETA {clock(speed * (config.steps - state.step))}",
                 last,
             )
             sums, count, images, since = torch.zeros(2), 0, 0, time.perf_counter()
