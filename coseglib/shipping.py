@@ -14,8 +14,17 @@ from coseglib.data import load
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS, evaluate, partner_swap, refusal
 from coseglib.paths import CHECKPOINTS, REPOSITORY
+from coseglib.tables import SOURCES
 
-TEST_SETS = ("msrc7", "icoseg8", "pascal")
+# By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
+TEST_SETS = {
+    "real": (("msrc7", "icoseg8", "pascal"), ("pascal", "voc-val")),
+    "synthetic": (("synthetic",), ("synthetic",)),
+}
+TRAINED_ON = {
+    "real": "VOC 2012 train list and MSRC v2 training part (data/lists/training.csv), from ImageNet weights",
+    "synthetic": "procedural scenes of the training split, from ImageNet weights",
+}
 LARGEST = 8 * 2**20  # bytes
 
 
@@ -23,10 +32,11 @@ def figures(model, data_root=None, say=print) -> dict:
     """What a card states, all under protocol `common` at the photographs' own size.
 
     J and P on the test sets, attended by the group, by the photograph itself, by a wrong group; partner swap in points
-    and refusal's AUROC on pascal and on the validation part of VOC.
+    and refusal's AUROC (for models of photographs also on the validation part of VOC).
     """
     found: dict = {}
-    for name in TEST_SETS:
+    averaged, asked = TEST_SETS[model.card["training"]["data"]]
+    for name in averaged:
         groups = load(name, data_root)
         for partner in PARTNERS:
             table = metrics.aggregate(evaluate(model, groups, "common", partner), "common")
@@ -37,9 +47,10 @@ def figures(model, data_root=None, say=print) -> dict:
                 entry["by_group"] = by_group
             found.setdefault(name, {})[partner] = entry
             say(f"{name} {partner}: P {entry['P']:.3f} J {entry['J']:.3f}")
-    for name, sources in (("pascal", None), ("voc-val", "voc-train")):
+    for name in asked:
         groups = load(name, data_root)
-        swap = partner_swap(model, groups, sources=load(sources, data_root) if sources else None)
+        sources = load(SOURCES[name], data_root) if name in SOURCES else None
+        swap = partner_swap(model, groups, sources=sources)
         unsure = refusal(model, groups)
         found.setdefault(name, {})["partner_swap"] = {
             "questions": len(swap),
@@ -76,9 +87,7 @@ def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None,
             "backbone": about["backbone"],
             "variant": model.variant,
             "input_size": model.input_size,
-            "trained_on": "VOC 2012 train list + MSRC v2 training part (data/lists), ImageNet weights to start from"
-            if about["training"]["data"] == "real"
-            else "synthetic scenes",
+            "trained_on": TRAINED_ON[about["training"]["data"]],
             "steps": about["step"],
             "minutes": round(about["seconds"] / 60, 1),
             "device": f"{about['device']}, {about['precision']}",

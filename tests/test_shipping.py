@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from coseglib.checkpoints import load_model, save_model
+from coseglib.data.synthetic import load_synthetic
+from coseglib.errors import CosegError
+from coseglib.evaluation import evaluate, partner_swap
+from coseglib.metrics import aggregate
+from coseglib.shipping import ship
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    """A run's folder with an untrained model, as `train` leaves it."""
+    about = {"method": "ca", "backbone": "mobilenet_v2", "step": 3, "seconds": 90.0, "precision": "32-true"}
+    about |= {"device": "1 × CPU, 1 threads", "training": {"data": "synthetic", "seed": 7}}
+    save_model(tmp_path / "run" / "model.safetensors", tiny("ca", "workbook"), about)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    groups = load_synthetic("test", groups=3, photos=4, size=48)
+    monkeypatch.setattr("coseglib.shipping.load", lambda name, root=None: groups)
+    return groups
+
+
+def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
+    path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
+    card, model = json.loads(path.with_suffix(".json").read_text()), load_model(path)
+    assert (card["sha256"], card["steps"], card["minutes"], card["seeds"]) == (model.card["sha256"], 3, 1.5, [7])
+    scored = aggregate(evaluate(model, few_scenes))
+    assert card["figures"]["synthetic"]["group"]["J"] == pytest.approx(scored.J.iloc[-1], abs=1e-4)
+    swap = 100 * partner_swap(model, few_scenes).score.mean()
+    assert card["figures"]["synthetic"]["partner_swap"]["points"] == pytest.approx(swap, abs=1e-2)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
+def test_a_checkpoint_too_large_is_refused_and_leaves_nothing(run, few_scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("coseglib.shipping.LARGEST", 1000)
+    with pytest.raises(CosegError, match="the limit is 8"):
+        ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
+    assert list((tmp_path / "shipped").iterdir()) == []
