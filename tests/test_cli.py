@@ -14,7 +14,7 @@ from coseglib.checkpoints import save_model
 from coseglib.data.images import read_mask, write_png
 from coseglib.errors import CosegError
 
-COMMANDS = ("doctor", "segment", "train", "evaluate", "report", "download")
+COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "report", "download")
 
 
 def _refused(capsys, *arguments) -> str:
@@ -149,7 +149,9 @@ def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatc
 
 
 def test_an_interrupted_command_says_that_it_stopped(tmp_path):
-    command = [sys.executable, "-c", "import time; from coseglib import cli, doctor\n"
+    # Tests that run in the background ignore interruptions, and so would the processes that they start.
+    command = [sys.executable, "-c", "import signal, time; from coseglib import cli, doctor\n"
+               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
                "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
                "doctor.examine = wait\nraise SystemExit(cli.main(['doctor']))"]  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
