@@ -63,6 +63,12 @@ def figures(model, data_root=None, say=print) -> dict:
     return found
 
 
+def _runs(about: dict) -> list[dict]:
+    """A run and those it started from, the first one first."""
+    earlier = about.get("started_from")
+    return [*(_runs(earlier) if earlier else []), about]
+
+
 def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None, say=print) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
@@ -70,9 +76,9 @@ def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None,
     """
     source = Path(run) / "model.safetensors" if Path(run).is_dir() else find(run)
     model = load_model(source)
-    about = {
-        key: model.card[key] for key in ("method", "backbone", "training", "step", "seconds", "precision", "device")
-    }
+    keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
+    about = {key: model.card[key] for key in keys if key in model.card}
+    runs = _runs(about)
     part = folder / f".{name}.safetensors"
     try:
         save_model(part, model, about, torch.float16)
@@ -88,11 +94,11 @@ def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None,
             "variant": model.variant,
             "input_size": model.input_size,
             "trained_on": TRAINED_ON[about["training"]["data"]],
-            "steps": about["step"],
-            "minutes": round(about["seconds"] / 60, 1),
+            "steps": sum(r["step"] for r in runs),
+            "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
             "device": f"{about['device']}, {about['precision']}",
-            "seeds": [about["training"]["seed"]],
-            "training": about["training"],
+            "seeds": [r["training"]["seed"] for r in runs],
+            "training": [r["training"] for r in runs],
             "figures": figures(shipped, data_root, say),
             "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
         }

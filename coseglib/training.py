@@ -206,6 +206,8 @@ def _initial_model(config: TrainConfig, weights_root) -> torch.nn.Module:
             )
     model = build_model(*built, weights=None, origin=trained.card["origin"])
     model.load_state_dict(trained.state_dict())
+    keys = ("sha256", "training", "step", "seconds", "precision", "device", "started_from")
+    model.started_from = {key: trained.card[key] for key in keys if key in trained.card}
     return model
 
 
@@ -493,6 +495,8 @@ def train(
                         "precision": precision,
                         "device": device_name(fabric),
                     }
+                    if config.start:
+                        about["started_from"] = bare.started_from  # the run before this one, and the one before that
                     save_model(output / "model.safetensors", bare, about)
             bare.train()
             since = time.perf_counter()

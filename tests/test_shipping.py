@@ -37,6 +37,15 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
 
 
+def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_path):
+    first = load_model(run / "model.safetensors").card
+    about = {**first, "step": 5, "seconds": 30.0, "started_from": first, "training": {"data": "synthetic", "seed": 8}}
+    save_model(tmp_path / "second.safetensors", tiny("ca", "workbook"), about)
+    path = ship(tmp_path / "second.safetensors", "ca-small", tmp_path / "shipped", say=lambda _: None)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert (card["steps"], card["minutes"], card["seeds"]) == (8, 2.0, [7, 8])
+
+
 def test_a_checkpoint_too_large_is_refused_and_leaves_nothing(run, few_scenes, tmp_path, monkeypatch):
     monkeypatch.setattr("coseglib.shipping.LARGEST", 1000)
     with pytest.raises(CosegError, match="the limit is 8"):
