@@ -365,8 +365,7 @@ def train(
     """
     output = Path(output)
     state_file = output / "state.safetensors"
-    # A second process started by Fabric finds what the first has just made: only the first may refuse.
-    if state_file.exists() and not resume and "LOCAL_RANK" not in os.environ:
+    if state_file.exists() and not resume:  # every process looks before any can have written one: they meet in between
         raise CosegError(f"{output}: already holds a run; add --resume to go on with it, or choose another folder")
     precision = precision_of(config.precision)
     fabric = launch(devices, num_nodes, accelerator, precision, some_unused=config.stem_every > 1)
