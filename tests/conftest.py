@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from coseglib.checkpoints import save_model
 from coseglib.models import build_model
 
 
@@ -24,6 +25,14 @@ def tiny():
         return build_model(method, "mobilenet_v2", variant, input_size, weights=None, origin="tf-slim").eval()
 
     return build
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    """A file with a small untrained CA."""
+    file = tmp_path / "model.safetensors"
+    save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2"})
+    return file
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from typer.testing import CliRunner
 
 from coseglib import cli
-from coseglib.checkpoints import save_model
 from coseglib.data.images import read_mask, write_png
 from coseglib.errors import CosegError
 
@@ -23,13 +22,6 @@ def _refused(capsys, *arguments) -> str:
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("coseg: ") and said.err.count("\n") == 1, said
     return said.err
-
-
-@pytest.fixture
-def checkpoint(tiny, tmp_path):
-    file = tmp_path / "model.safetensors"
-    save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2"})
-    return file
 
 
 @pytest.fixture

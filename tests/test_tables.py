@@ -2,18 +2,11 @@ import pandas as pd
 import pytest
 
 from coseglib import tables
-from coseglib.checkpoints import save_model, sha256
+from coseglib.checkpoints import sha256
 from coseglib.data.synthetic import load_synthetic
 from coseglib.errors import CosegError
 from coseglib.evaluation import evaluate, partner_swap, refusal
 from coseglib.tables import evaluation_table, write_table
-
-
-@pytest.fixture
-def checkpoint(tiny, tmp_path):
-    file = tmp_path / "model.safetensors"
-    save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2"})
-    return file
 
 
 @pytest.fixture
