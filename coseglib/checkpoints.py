@@ -60,7 +60,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 def save_model(path: str | Path, model: torch.nn.Module, config: dict, dtype: torch.dtype | None = None) -> str:
     """Write a model that `build_model` made and the configuration that trained it. Returns the file's SHA-256.
 
-    config  must hold method and backbone; origin, variant and input_size are taken from the model itself
+    config  must hold method and backbone; origin, variant, input_size and options are taken from the model itself
     dtype   torch.float16 for shipping (matrices only: batch-norm variances leave fp16's range), None: as they are
     """
     tensors = dict(model.state_dict())
@@ -73,6 +73,7 @@ def save_model(path: str | Path, model: torch.nn.Module, config: dict, dtype: to
         "origin": model.backbone.origin,
         "variant": model.variant,
         "input_size": model.input_size,
+        "options": model.options,
     }
     write_tensors(path, tensors, header)
     return sha256(path)
@@ -122,6 +123,7 @@ def load_model(name_or_path: str | Path, expect: str | None = None) -> torch.nn.
         header["input_size"],
         weights=None,
         origin=header["origin"],
+        options=header.get("options"),
     )
     want = model.state_dict()
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}

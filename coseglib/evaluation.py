@@ -7,6 +7,7 @@
 
 import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,7 +22,9 @@ from coseglib.errors import CosegError
 from coseglib.inference import masks_from_logits, resize_to_input
 
 PARTNERS = ("group", "self", "other")
-BATCH = 16
+BATCH = 16  # images, or pairs of them, that go through a network at once
+COMPARED = 5  # partners that a partner model compares a photograph with
+KEPT = 96  # photographs whose features are kept for further comparisons
 
 
 def _inputs(model, photos: Sequence[Photo]) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -31,17 +34,28 @@ def _inputs(model, photos: Sequence[Photo]) -> tuple[Tensor, list[tuple[int, int
     return stacked.to(device), [tuple(i.shape[-2:]) for i in images]
 
 
-@torch.no_grad()
 def answers(
     model, photos: Sequence[Photo], questions: Sequence[tuple[int, Sequence[int]]], how: str = "mean"
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """For each question (photograph, its partners; indices into `photos`): logits (2, h, w) and the own size (H, W).
 
-    A context model reads every photograph once for its attention and once for its mask; the attention of the partners
-    is pooled once for every distinct set of them.
+    context  every photograph is read once for its attention and once for its mask; the attention of the partners is
+             pooled once for every distinct set of them, by `how`
+    partner  at most COMPARED partners a question, drawn by the question's number; the photograph itself only where it
+             has no other; probabilities are averaged
+    group    a question that shares its partners with others, and is one of them: the partners in their order, cut into
+             the model's `group_size` (the last cut filled up from the start); else the photograph and as many drawn
+    Raises CosegError for a kind of model that is none of these, or `how` other than "mean" where nothing is pooled.
     """
-    if model.kind != "context":
+    if model.kind not in ANSWERS:
         raise CosegError(f"{type(model).__name__}: questions for {model.kind} models are not known to this evaluation")
+    if how != "mean" and model.kind != "context":
+        raise CosegError(f"{how}: pools the attention of ca, fca and csa; leave it out for {type(model).__name__}")
+    return ANSWERS[model.kind](model, photos, questions, how)
+
+
+@torch.no_grad()
+def _context_answers(model, photos, questions, how):
     wanted = sorted({j for _, partners in questions for j in partners})
     alpha = {}
     for start in range(0, len(wanted), BATCH):
@@ -60,6 +74,75 @@ def answers(
         images, sizes = _inputs(model, [photos[i] for i, _ in part])
         logits = model.decode(model.encode(images), torch.stack(contexts))
         yield from zip(logits.cpu(), sizes, strict=True)
+
+
+@torch.no_grad()
+def _partner_answers(model, photos, questions, how):
+    asked = []
+    for number, (i, partners) in enumerate(questions):
+        others = [j for j in partners if j != i] or [i]
+        drawn = np.random.default_rng((number, len(others))).permutation(len(others))[:COMPARED]
+        asked.append((i, [others[k] for k in drawn]))
+    kept: OrderedDict[int, tuple[tuple[Tensor, ...], tuple[int, int]]] = OrderedDict()  # the last used one last
+
+    def features(numbers: list[int]) -> list[Tensor]:
+        """The pyramids of some photographs, read and encoded once while they are asked for again and again."""
+        new = [j for j in dict.fromkeys(numbers) if j not in kept]
+        for start in range(0, len(new), BATCH):
+            some = new[start : start + BATCH]
+            images, sizes = _inputs(model, [photos[j] for j in some])
+            pyramids = zip(*(f.split(1) for f in model.encode(images)), strict=True)
+            kept.update(zip(some, zip(pyramids, sizes, strict=True), strict=True))
+        for j in numbers:
+            kept.move_to_end(j)
+        stacked = [torch.cat(maps) for maps in zip(*(kept[j][0] for j in numbers), strict=True)]
+        while len(kept) > max(KEPT, len(set(numbers))):
+            kept.popitem(last=False)
+        return stacked
+
+    for start in range(0, len(asked), BATCH // COMPARED):
+        part = asked[start : start + BATCH // COMPARED]
+        pairs = [(i, j) for i, drawn in part for j in drawn]
+        maps = features([n for pair in pairs for n in pair])
+        logits = model.compare([f[0::2] for f in maps], [f[1::2] for f in maps]).logits
+        rows = 0
+        for i, drawn in part:
+            p = logits[rows : rows + len(drawn)].softmax(1).mean(0)
+            rows += len(drawn)
+            yield p.clamp(min=1e-6).log().cpu(), kept[i][1]
+
+
+@torch.no_grad()
+def _group_answers(model, photos, questions, how):
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for number, (i, partners) in enumerate(questions):
+        key = tuple(partners) if i in partners else (i, *partners)
+        sharing.setdefault(key, []).append(number)
+    found: dict[int, tuple[Tensor, tuple[int, int]]] = {}
+    size, due = model.group_size, 0
+    for key, numbers in sharing.items():
+        rows: dict[int, list[int]] = {}
+        for number in numbers:
+            rows.setdefault(questions[number][0], []).append(number)
+        if len(rows) == 1 and len(key) > size:  # a photograph that asks alone: itself and others, drawn
+            i = questions[numbers[0]][0]
+            others = [j for j in key if j != i]
+            drawn = np.random.default_rng((numbers[0], len(others))).permutation(len(others))[: size - 1]
+            key = (i, *(others[k] for k in drawn))
+        for start in range(0, len(key), size):
+            members = list(key[start : start + size])
+            filled = members + [j for j in key if j not in members][: size - len(members)]
+            if not set(members) & set(rows):
+                continue
+            images, sizes = _inputs(model, [photos[j] for j in filled])
+            logits = model(images[None]).logits[0].cpu()
+            found |= {number: (logits[k], sizes[k]) for k, j in enumerate(members) for number in rows.get(j, ())}
+        while due in found:
+            yield found.pop(due)
+            due += 1
+
+
+ANSWERS = {"context": _context_answers, "partner": _partner_answers, "group": _group_answers}
 
 
 def _wrong_group(groups: Sequence[Group], g: int) -> Group:

@@ -5,7 +5,10 @@
 
 How a model answers for a group is its `kind`, and KINDS has one function for each. A *context* model meets the rest of
 the group in D numbers only (Chen et al. 2018, algorithm 1): the first pass pools the images' attention, the second
-decodes each image by the pool. Two passes: cost linear in the number of images, memory that does not depend on it.
+decodes each image by the pool. A *partner* model compares each image with COMPARED others, the same few references for
+all, drawn by a seed; their features are computed once. A *group* model sees a chunk of images at once; a chunk shorter
+than it was trained with is filled up with references. For all three cost is linear in the number of images, and memory
+does not depend on it.
 """
 
 import contextlib
@@ -17,8 +20,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,8 +36,12 @@ from coseglib.errors import CosegError
 from coseglib.processes import clock, launch
 
 BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
+COMPARED = 5  # partners that a partner model compares each image with
 OVERLAY_SIDE = 1600  # longest side of an overlay, pixels
 STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
+
+
+POOLINGS = ("mean", "min")  # of a group's attention, context models only
 
 
 # Between a photograph and the network -------------------------------------------------------------------------------
@@ -82,8 +91,8 @@ class Pool:
     MOST = 2**23 - 1
 
     def __init__(self, size: int, how: str = "mean"):
-        if how not in ("mean", "min"):
-            raise CosegError(f"{how}: no such pooling of a group; mean or min")
+        if how not in POOLINGS:
+            raise CosegError(f"{how}: no such pooling of a group; {' or '.join(POOLINGS)}")
         self.how, self.count = how, 0
         self.pooled = torch.zeros(size, dtype=torch.int64) if how == "mean" else torch.ones(size)
 
@@ -160,7 +169,7 @@ class Stream:
         items, started = [], time.perf_counter()
         for number, photo in enumerate(self.photos):
             image = photo.image() if isinstance(photo, Photo) else photo
-            items.append((number, resize_to_input(image, self.model.input_size), tuple(image.shape[-2:]), None))
+            items.append((number, self.input_of(image), tuple(image.shape[-2:]), None))
             if len(items) == self.batch:
                 yield self.chunk(items, started)
                 items, started = [], time.perf_counter()
@@ -170,6 +179,26 @@ class Stream:
     def pooled(self, pool: Pool) -> Tensor | None:
         """The context, once this stream's images are added; None for an empty group."""
         return pool.context() if pool.count else None
+
+    def candidates(self, count: int) -> Iterator[tuple[int, Tensor]]:
+        """(number, input (3, S, S)) of `count` images or more, or all, in an order drawn by a seed."""
+        total = sum(1 for _ in self.photos)
+        drawn = np.random.default_rng(total).permutation(total)[:count].tolist()
+        photos = {number: photo for number, photo in enumerate(self.photos) if number in drawn}
+        for number in drawn:
+            yield number, self.input_of(photos[number])
+
+    def references(self, count: int) -> tuple[list[int], Tensor]:
+        """Up to `count` images that stand for the group: their numbers, and inputs (R, 3, S, S)."""
+        found = [(n, image, tuple(image.shape[-2:]), None) for n, image in islice(self.candidates(count), count)]
+        if not found:
+            return [], torch.empty(0)
+        chunk = self.chunk(found, 0.0)
+        return chunk.numbers, chunk.inputs
+
+    def input_of(self, photo: Tensor | Photo) -> Tensor:
+        image = photo.image() if isinstance(photo, Photo) else photo
+        return resize_to_input(image, self.model.input_size)
 
 
 @torch.no_grad()
@@ -202,12 +231,68 @@ def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterato
         yield chunk, logits.float().cpu()
 
 
-KINDS = {"context": context_answers}  # how a group is answered, by `model.kind`
+def _others(references: list[int], number: int, count: int) -> list[int]:
+    """The first `count` references (their places in the list) that are not the image itself; alone, itself."""
+    return [k for k, other in enumerate(references) if other != number][:count] or [0]
+
+
+@torch.no_grad()
+def partner_answers(stream: Stream, how: str, context: None) -> Iterator[tuple[Chunk, Tensor]]:
+    """Each image compared with COMPARED references; the mean of the foreground's probabilities, as logits.
+
+    A partner model offers `encode` and `compare`, see `coseglib.models.pyramid_correlation`.
+    """
+    model = stream.model
+    numbers, inputs = stream.references(COMPARED + 1)
+    if not numbers:
+        return
+    with stream.autocast():
+        answers = model.encode(inputs)
+    for chunk in stream.chunks(last=True):
+        with stream.autocast():
+            features = model.encode(chunk.inputs)
+            chosen = torch.tensor([_others(numbers, n, COMPARED) for n in chunk.numbers])  # (B, up to COMPARED)
+            p = 0
+            for column in chosen.T:
+                asked = [f[column.to(f.device)] for f in answers]
+                p = p + model.compare(features, asked).logits.float().softmax(1) / chosen.shape[1]
+        yield chunk, p.clamp(min=1e-6).log().cpu()
+
+
+@torch.no_grad()
+def group_answers(stream: Stream, how: str, context: None) -> Iterator[tuple[Chunk, Tensor]]:
+    """A chunk at a time, filled up with references to the number of images that the model was trained with.
+
+    A group model offers `group_size` and takes any number of images, see `coseglib.models.spatial_semantic`.
+    """
+    model = stream.model
+    numbers, inputs = stream.references(model.group_size)
+    for chunk in stream.chunks(last=True):
+        more = [k for k, n in enumerate(numbers) if n not in chunk.numbers][
+            : max(0, model.group_size - len(chunk.numbers))
+        ]
+        with stream.autocast():
+            logits = model(torch.cat([chunk.inputs, inputs[more]])[None]).logits[0, : len(chunk.numbers)]
+        yield chunk, logits.float().cpu()
+
+
+# how a group is answered, by `model.kind`
+KINDS = {"context": context_answers, "partner": partner_answers, "group": group_answers}
+
+
+def _check_kind(model, how: str) -> None:
+    if model.kind not in KINDS:
+        raise CosegError(f"{model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+    if how not in POOLINGS:
+        raise CosegError(f"{how}: no such pooling of a group; {' or '.join(POOLINGS)}")
+    if how != "mean" and model.kind != "context":
+        raise CosegError(f"{how}: pools the attention of ca, fca and csa; leave it out for {type(model).__name__}")
 
 
 def _answers(stream: Stream, how: str, context: Tensor | None = None) -> Iterator[tuple[Chunk, Tensor]]:
-    if stream.model.kind not in KINDS:
-        raise CosegError(f"{stream.model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+    _check_kind(stream.model, how)
+    if context is not None and stream.model.kind != "context":
+        raise CosegError(f"{type(stream.model).__name__}: has no group attention to segment by; leave out the context")
     return KINDS[stream.model.kind](stream, how, context)
 
 
@@ -489,6 +574,13 @@ class _Job(Stream):
         shown = [max(1, round(side * scale)) for side in (height, width)]
         return number, image, (height, width), tvf.resize(picture, shown, antialias=True) if last else None
 
+    def candidates(self, count: int) -> Iterator[tuple[int, Tensor]]:
+        """As above; photographs that cannot be read are passed over. The same ones in every process."""
+        for number in np.random.default_rng(len(self.photos)).permutation(len(self.photos)).tolist():
+            item = self.read(number, last=False)
+            if item:
+                yield number, item[1]
+
     def chunks(self, last: bool = False) -> Iterator[Chunk]:
         """This process's share. Chunks are cut by the photographs' places in the whole list, and the last pass goes
         through a chunk in full if one photograph of it is missing: batches are the same in every run."""
@@ -498,8 +590,10 @@ class _Job(Stream):
             over = self.done.keys() | self.skipped.keys()
             cut = [numbers for numbers in cut if any(i not in over for i in numbers)]
         mine = cut[self.fabric.global_rank :: self.fabric.world_size]
-        share = "" if self.fabric.world_size == 1 else f", process 1 of {self.fabric.world_size}"
-        text = f"{'masks' if last else 'attention'} (pass {2 if last else 1} of 2{share})"
+        share = "" if self.fabric.world_size == 1 else f"process 1 of {self.fabric.world_size}"
+        passes = "" if self.model.kind != "context" else "pass 2 of 2" if last else "pass 1 of 2"
+        note = ", ".join(part for part in (passes, share) if part)
+        text = f"{'masks' if last else 'attention'}{f' ({note})' if note else ''}"
         progress = _Progress(text, sum(map(len, mine)), self.quiet)
         for numbers in mine:
             started = time.perf_counter()
@@ -566,9 +660,7 @@ def segment_photos(
     Raises CosegError when nothing can be written to `out`, or for an unknown `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
-    Pool(1, how)  # refuse an unknown pooling before anything is written
-    if model.kind not in KINDS:
-        raise CosegError(f"{model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+    _check_kind(model, how)  # before anything is written
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()

@@ -29,7 +29,7 @@ from coseglib.checkpoints import FORMAT, load_model, read_tensors, save_model, w
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
-from coseglib.losses import batch_jaccard, segmentation_loss
+from coseglib.losses import batch_jaccard
 from coseglib.models import METHODS, build_model
 from coseglib.processes import clock, launch
 
@@ -43,6 +43,7 @@ class TrainConfig:
     method: str = "ca"
     backbone: str = "mobilenet_v2"
     variant: str = "paper"  # "paper" or "workbook", see the model's file
+    options: dict = field(default_factory=dict)  # of the method: what its model's constructor takes besides
     pretrained: bool = True  # ImageNet weights; False: random
     start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
     data: str = "real"  # "real": VOC train + MSRC training part; "synthetic"
@@ -101,16 +102,24 @@ class TrainConfig:
                 raise CosegError(f"{name} = {getattr(self, name)}: one of {', '.join(allowed)}")
         if min(self.shares) < 0 or sum(self.shares) <= 0:
             raise CosegError(f"shares = {self.shares}: three numbers, none negative, not all 0")
+        for name in self.options:
+            if name not in METHODS[self.method].options:
+                known = ", ".join(METHODS[self.method].options) or "it has none"
+                raise CosegError(f"options.{name}: {self.method} has no such option; {known}")
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
 
 
 def _parsed(field_: dataclasses.Field, value):
     """A YAML value as its field's type: numbers as such, lists as tuples. Raises CosegError where it does not fit."""
-    kind = field_.type.__name__ if field_.type in (bool, int, float, str) else str(field_.type)
+    kind = field_.type.__name__ if field_.type in (bool, int, float, str, dict) else str(field_.type)
     try:
         if isinstance(value, str) and kind != "str":
             value = yaml.safe_load(value)
+        if kind == "dict":
+            if not isinstance(value, dict):
+                raise ValueError
+            return dict(value)
         if kind.startswith("tuple"):
             item = int if "int" in kind else float
             return tuple(item(v) for v in (value if isinstance(value, list | tuple) else [value]))
@@ -129,7 +138,8 @@ def load_profile(profile: str, method: str, overrides: dict | None = None) -> Tr
     """The configuration of a method in a profile ("smoke", "cpu", "paper", or a YAML file of one's own).
 
     A profile's file has a section `all` and sections by method (`ca`, or `ca fca csa`), the latter over the former.
-    overrides  single fields, as strings or values. Raises CosegError for unknown profiles, fields and values.
+    overrides  single fields, as strings or values; `options.NAME` is one of the method's options
+    Raises CosegError for unknown profiles, fields, options and values.
     """
     file = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
     if not file.is_file():
@@ -144,7 +154,15 @@ def load_profile(profile: str, method: str, overrides: dict | None = None) -> Tr
     for name, section in sections.items():
         if method in name.split():
             values |= section or {}
-    values |= overrides or {}
+    options = {}
+    for name, value in (overrides or {}).items():
+        if name.startswith("options."):
+            options[name.removeprefix("options.")] = yaml.safe_load(value) if isinstance(value, str) else value
+        else:
+            values[name] = value
+    values["options"] = values.get("options") or {}
+    if isinstance(values["options"], dict):
+        values["options"] = {**values["options"], **options}
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -194,17 +212,20 @@ def _optimiser(model, config: TrainConfig) -> torch.optim.Optimizer:
     return kind(sets, weight_decay=config.weight_decay)
 
 
-def _initial_model(config: TrainConfig, weights_root) -> torch.nn.Module:
-    built = (config.method, config.backbone, config.variant, config.input_size)
+def _initial_model(config: TrainConfig, categories: int, weights_root) -> torch.nn.Module:
+    """categories: L, the classes of the training photographs, for methods that also learn to name them."""
+    built, options = (config.method, config.backbone, config.variant, config.input_size), dict(config.options)
+    if "categories" in METHODS[config.method].options:
+        options.setdefault("categories", categories)
     if not config.start:
-        return build_model(*built, "imagenet" if config.pretrained else None, weights_root)
+        return build_model(*built, "imagenet" if config.pretrained else None, weights_root, options=options)
     trained = load_model(config.start, config.method)
     for name in ("backbone", "variant"):
         if trained.card[name] != getattr(config, name):
             raise CosegError(
                 f"{config.start}: its {name} is {trained.card[name]}, not {getattr(config, name)}; set {name}"
             )
-    model = build_model(*built, weights=None, origin=trained.card["origin"])
+    model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
     model.load_state_dict(trained.state_dict())
     keys = ("sha256", "training", "step", "seconds", "precision", "device", "started_from")
     model.started_from = {key: trained.card[key] for key in keys if key in trained.card}
@@ -386,7 +407,7 @@ def train(
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
     fabric.seed_everything(config.seed, verbose=False)
-    model = _initial_model(config, weights_root).to(memory_format=torch.channels_last)
+    model = _initial_model(config, len(photos.classes), weights_root).to(memory_format=torch.channels_last)
     optimiser = _optimiser(model, config)
     state = _State()
     if resume and state_file.exists():
@@ -437,15 +458,16 @@ def train(
             batch = next(batches)
             x = batch.images.to(fabric.device, non_blocking=True).float().div_(255)
             y, w = batch.targets.to(fabric.device, non_blocking=True), batch.weights.to(fabric.device)
+            classes = batch.classes.to(fabric.device)
             with fabric.no_backward_sync(model, enabled=part < parts - 1):
-                logits = model(x, w).logits.float()
-                loss = segmentation_loss(logits, y, config.dice)
+                answer = model(x, w)
+                loss = sum(bare.loss(answer, y, classes, config.dice).values())
                 if not torch.isfinite(loss):
                     raise CosegError(
                         f"{output}: the loss is not finite at step {state.step}; lower learning_rate and --resume"
                     )
                 fabric.backward(loss / parts)
-            sums += torch.stack([loss.detach(), batch_jaccard(logits, y)]).cpu()
+            sums += torch.stack([loss.detach(), batch_jaccard(answer.logits, y)]).cpu()
             count, images = count + 1, images + x.shape[0] * x.shape[1] * fabric.world_size
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

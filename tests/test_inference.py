@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_context import TinyContext
+from tiny_models import TinyContext
 from torch.nn import functional as F
 
 from coseglib.data.record import Photo

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_context import TinyContext
+from tiny_models import TinyContext
 
 from coseglib.data.images import image_size, read_image
 from coseglib.errors import CosegError
@@ -294,7 +294,7 @@ RUN = r"""
 import os, signal, sys
 import torch
 from coseglib import inference
-from tiny_context import TinyContext
+from tiny_models import TinyContext
 
 torch.set_num_threads(1)
 photos, out, kill_at, devices = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

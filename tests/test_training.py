@@ -15,6 +15,8 @@ from coseglib.checkpoints import load_model, read_tensors
 from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
 from coseglib.losses import segmentation_loss
+from coseglib.models import METHODS, Method
+from coseglib.models.semantic_attention import CA
 from coseglib.training import Log, learning_rate_factor, load_profile, photographs, train
 
 TINY = {
@@ -207,6 +209,23 @@ def test_the_paper_profile_is_as_printed():
     config = load_profile("paper", "ca")
     assert (config.backbone, config.input_size, config.optimiser, config.learning_rate) == ("vgg16", 512, "adam", 1e-5)
     assert (config.variant, config.dice, config.shares, config.group_size) == ("paper", 0, (1, 0, 0), 2)
+
+
+def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch, tmp_path):
+    class Optional(CA):
+        def __init__(self, backbone, variant="paper", input_size=224, *, kernels=(1, 3), categories=2):
+            super().__init__(backbone, variant, input_size)
+            self.kernels, self.categories = kernels, categories
+
+    monkeypatch.setitem(METHODS, "ca", Method(Optional, "chen2018"))
+    config = load_profile("smoke", "ca", {**TINY, "steps": 1, "options.kernels": "[5, 7]"})
+    assert config.options == {"kernels": [5, 7]}
+    model = load_model(train(config, tmp_path, quiet=True))
+    assert (model.kernels, model.categories) == ((5, 7), len(photographs(config).classes))
+    with pytest.raises(CosegError, match=r"options\.kernel: ca has no such option; kernels, categories"):
+        load_profile("smoke", "ca", {"options.kernel": "3"})
+    with pytest.raises(CosegError, match="options = 3: not of type dict"):
+        load_profile("smoke", "ca", {"options": 3})
 
 
 def test_the_schedule_warms_up_and_falls_to_nothing():

@@ -25,11 +25,16 @@ PRESENT = 0.01  # a class is in a photograph when it covers this share of it
 
 @dataclass
 class Batch:
-    """images uint8 (B, N, 3, S, S); targets uint8 (B, N, S, S), 1 asked for, 255 void; partners' weights (B, N, N)."""
+    """A step's groups.
+
+    images   uint8 (B, N, 3, S, S)            targets  uint8 (B, N, S, S), 1 asked for, 255 void
+    weights  float (B, N, N), the partners'   classes  float (B, L), 1 for the class that a group has in common
+    """
 
     images: Tensor
     targets: Tensor
     weights: Tensor
+    classes: Tensor
     kinds: tuple[str, ...]
 
 
@@ -192,7 +197,10 @@ class GroupSampler(Dataset):
                         donor, guest = guests[n]
                         image, labels = self._pasted(image, labels, donor, guest, label, rng)
                     images[b, n], targets[b, n] = self._augmented(image, target_of(labels, label), side)
-        return Batch(images, targets, torch.stack([q.weights for q in questions]), tuple(q.kind for q in questions))
+        classes = torch.zeros(groups, len(self.photographs.classes) + 1)  # label 0: nothing in common
+        classes.scatter_(1, torch.tensor([q.targets[:1] for q in questions]), 1.0)
+        weights, kinds = torch.stack([q.weights for q in questions]), tuple(q.kind for q in questions)
+        return Batch(images, targets, weights, classes[:, 1:], kinds)
 
     def _pasted(self, image, labels, donor: int, guest: int, asked: int, rng) -> tuple[Tensor, Tensor]:
         """Paste where at least half of what is asked for stays visible; after four tries leave it as it is."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from coseglib.backbones import Backbone
 from coseglib.layers.decoders import LateralDecoder, PlainDecoder
+from coseglib.losses import segmentation_loss
 from coseglib.models.output import Output
 
 VARIANTS = ("paper", "workbook")
@@ -131,6 +132,10 @@ class SemanticAttention(nn.Module):
         logits = self.decode(features, context.flatten(0, 1)).unflatten(0, (b, n))
         more = {name: extra.unflatten(0, (b, n)) for name, extra in self.extras(features).items()}
         return Output(logits, {"alpha": alpha, "context": context, **more})
+
+    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> dict:
+        """Cross-entropy, section 3.6, + dice · foreground dice (the workbook's). targets (B, N, H, W), 255 void."""
+        return {"segmentation": segmentation_loss(output.logits, targets, dice)}
 
     def extras(self, features: list[Tensor]) -> dict[str, Tensor]:
         """What a variant shows besides its attention, by name; the first dimension is B·N."""

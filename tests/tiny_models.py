@@ -1,0 +1,58 @@
+"""The smallest models with the faces of the three kinds: one convolution, eight channels."""
+
+import torch
+from torch import nn
+
+from coseglib.models.output import Output
+
+
+class Tiny(nn.Module):
+    def __init__(self, input_size: int = 32):
+        super().__init__()
+        self.input_size = input_size
+        generator = torch.Generator().manual_seed(0)
+        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+        self.linear = nn.Linear(8, 8)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+        self.eval()
+
+    def encode(self, images):
+        return [self.convolution(images - 0.5)]
+
+
+class TinyContext(Tiny):
+    kind = "context"
+    context_size = 8
+
+    def attention(self, features):
+        return torch.sigmoid(3 * self.linear(features[0].mean(dim=(-2, -1))))
+
+    def pool(self, alpha, how):
+        return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
+
+    def decode(self, features, context):
+        foreground = (features[0] * (context.expand(len(features[0]), -1)[..., None, None] - 0.4)).sum(1)
+        return torch.stack([0 * foreground, foreground], dim=1)
+
+
+class TinyPartner(Tiny):
+    """The foreground is where an image's features agree with the mean of its partner's."""
+
+    kind = "partner"
+
+    def compare(self, query, answer):
+        foreground = (query[0] * answer[0].mean(dim=(-2, -1), keepdim=True)).sum(1)
+        return Output(torch.stack([0 * foreground, foreground], dim=1))
+
+
+class TinyGroup(Tiny):
+    """The foreground is where an image's features agree with the mean of all images that it is given with."""
+
+    kind = "group"
+    group_size = 3
+
+    def forward(self, images, weights=None):
+        f = self.encode(images[0])[0]
+        foreground = (f * f.mean(dim=(0, 2, 3))[:, None, None]).sum(1)
+        return Output(torch.stack([0 * foreground, foreground], dim=1)[None])
