@@ -71,9 +71,11 @@ def _context_answers(model, photos, questions, how):
             if key not in pooled:
                 pooled[key] = model.pool(torch.stack([alpha[j] for j in key]), how)
             contexts.append(pooled[key])
-        images, sizes = _inputs(model, [photos[i] for i, _ in part])
-        logits = model.decode(model.encode(images), torch.stack(contexts))
-        yield from zip(logits.cpu(), sizes, strict=True)
+        read = list(dict.fromkeys(i for i, _ in part))  # a photograph of several questions is read and encoded once
+        images, sizes = _inputs(model, [photos[i] for i in read])
+        rows = [read.index(i) for i, _ in part]
+        logits = model.decode([f[rows] for f in model.encode(images)], torch.stack(contexts))
+        yield from zip(logits.cpu(), [sizes[k] for k in rows], strict=True)
 
 
 @torch.no_grad()
@@ -170,24 +172,28 @@ def evaluate(
     model,
     groups: Sequence[Group],
     protocol: str = "common",
-    partner: str = "group",
+    partner: str | Sequence[str] = "group",
     how: str = "mean",
     limit: int | None = None,
     seed: int = 0,
     progress=None,
 ) -> pd.DataFrame:
-    """One row a photograph: dataset, group, name, P, J, right, counted, intersection, union, seconds.
+    """One row a photograph and partner: dataset, group, name, partner, P, J, right, counted, intersection, union,
+    seconds.
 
     partner   whose attention a photograph receives: "group", its own group's (itself included, algorithm 1); "self",
-              its own; "other", that of the group half the table away
+              its own; "other", that of the group half the table away. Or several of them, asked in one go
     protocol  a key of `metrics.PROTOCOLS`; where its context is "pair", one other photograph of the group, drawn by the
               seed, stands for the group (and one of the wrong group for that)
     limit     the first so many photographs of each group; None: all
     progress  called with (group's name, done, total)
-    Averages: `metrics.aggregate`. Raises CosegError for an unknown protocol or partner, or photographs without masks.
+    Averages: `metrics.aggregate`, of the rows of one partner. Raises CosegError for an unknown protocol or partner, or
+    photographs without masks.
     """
-    if partner not in PARTNERS:
-        raise CosegError(f"{partner}: no such partner; one of {', '.join(PARTNERS)}")
+    asked = (partner,) if isinstance(partner, str) else tuple(partner)
+    for name in asked:
+        if name not in PARTNERS:
+            raise CosegError(f"{name}: no such partner; one of {', '.join(PARTNERS)}")
     if protocol not in metrics.PROTOCOLS:
         raise CosegError(f"{protocol}: no such protocol; one of {', '.join(metrics.PROTOCOLS)}")
     rule = metrics.PROTOCOLS[protocol]
@@ -195,12 +201,14 @@ def evaluate(
     for g, group in enumerate(groups):
         photos = list(group.photos[:limit])
         n = len(photos)
-        wrong = _wrong_group(groups, g).photos[:limit] if partner == "other" else ()
-        rng = np.random.default_rng((seed, g))
-        pool = {"group": range(n), "self": (), "other": range(n, n + len(wrong))}[partner]
-        questions = [(i, _partners(i, pool, rule.context, rng)) for i in range(n)]
+        wrong = _wrong_group(groups, g).photos[:limit] if "other" in asked else ()
+        pools = {"group": range(n), "self": (), "other": range(n, n + len(wrong))}
+        drawn = {name: np.random.default_rng((seed, g)) for name in asked}
+        places = [(i, name) for i in range(n) for name in asked]
+        questions = [(i, _partners(i, pools[name], rule.context, drawn[name])) for i, name in places]
         started = time.perf_counter()
-        for i, (logits, size) in enumerate(answers(model, [*photos, *wrong], questions, how)):
+        found = answers(model, [*photos, *wrong], questions, how)
+        for (i, name), (logits, size) in zip(places, found, strict=True):
             truth = photos[i].mask(group.targets)
             if rule.size == "network":
                 size = logits.shape[-2:]
@@ -212,6 +220,7 @@ def evaluate(
                     "dataset": group.dataset,
                     "group": group.name,
                     "name": photos[i].name,
+                    "partner": name,
                     "P": metrics.precision(mask, truth),
                     "J": metrics.jaccard(mask, truth, rule.empty),
                     "right": right,
@@ -220,8 +229,8 @@ def evaluate(
                     "union": union,
                 }
             )
-        seconds = (time.perf_counter() - started) / n
-        for row in rows[-n:]:
+        seconds = (time.perf_counter() - started) / len(places)
+        for row in rows[-len(places) :]:
             row["seconds"] = seconds
         if progress:
             progress(group.name, g + 1, len(groups))

@@ -37,9 +37,9 @@ def figures(model, data_root=None, say=print) -> dict:
     found: dict = {}
     averaged, asked = TEST_SETS[model.card["training"]["data"]]
     for name in averaged:
-        groups = load(name, data_root)
-        for partner in PARTNERS:
-            table = metrics.aggregate(evaluate(model, groups, "common", partner), "common")
+        rows = evaluate(model, load(name, data_root), "common", PARTNERS)
+        for partner, some in rows.groupby("partner", sort=False):
+            table = metrics.aggregate(some, "common")
             by_group = {row.group: round(float(row.J), 4) for row in table.itertuples() if row.group != "all"}
             last = table.iloc[-1]
             entry = {"P": round(float(last.P), 4), "J": round(float(last.J), 4)}

@@ -52,6 +52,15 @@ def test_a_table_has_every_photograph_once_and_its_own_jaccard(tiny, groups, par
             assert row.counted == want.numel()
 
 
+def test_partners_asked_in_one_go_have_the_rows_of_those_asked_apart(tiny, groups):
+    model = tiny("ca", "workbook")
+    together = evaluate(model, groups, partner=("group", "self", "other"))
+    for partner, some in together.groupby("partner"):
+        apart = evaluate(model, groups, partner=partner)
+        assert some.name.to_list() == apart.name.to_list()
+        assert some.J.to_list() == pytest.approx(apart.J.to_list(), abs=2e-3)
+
+
 def test_a_protocol_of_pairs_gives_each_photograph_one_partner_of_its_group(tiny, groups, monkeypatch):
     asked = []
 
