@@ -41,3 +41,19 @@ def batch_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
         p, t = (logits.argmax(dim=-3) != 0) & valid, (labels != 0) & valid
         union = (p | t).sum(dim=(-2, -1))
         return torch.where(union == 0, 1.0, (p & t).sum(dim=(-2, -1)) / union.clamp(min=1)).mean()
+
+
+def two_sided_dice(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tensor:
+    """Mean of the dice losses of foreground and background, DCNet's eqs. (8), (9); mean over the images.
+
+    1 − (2 Σ g p + ε) / (Σ g + Σ p + ε) for each of the two sides: p its probability, g its true mask. Void is left out.
+    epsilon  ε, in pixels: an image without a foreground (or without a background) loses nothing when none is predicted
+    """
+    valid = labels != VOID
+    p_background = logits.softmax(dim=-3).select(-3, 0)
+    losses = []
+    for p, g in ((p_background, labels == 0), (1 - p_background, labels != 0)):
+        p, g = p * valid, (g & valid).to(p.dtype)
+        overlap, total = (p * g).sum(dim=(-2, -1)), (p + g).sum(dim=(-2, -1))
+        losses.append(1 - (2 * overlap + epsilon) / (total + epsilon))
+    return torch.stack(losses).mean()

@@ -46,7 +46,7 @@ class TrainConfig:
     options: dict = field(default_factory=dict)  # of the method: what its model's constructor takes besides
     pretrained: bool = True  # ImageNet weights; False: random
     start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
-    data: str = "real"  # "real": VOC train + MSRC training part; "synthetic"
+    data: str = "real"  # "real": VOC train + MSRC training part; "coco-seg": its training part; "synthetic"
     synthetic_photos: int = 240  # of the synthetic set
     steps: int = 1000
     groups: int = 8  # B, groups a step, over all processes and accumulated parts
@@ -63,8 +63,9 @@ class TrainConfig:
     learning_rate: float = 1e-5
     backbone_learning_rate: float = 1e-5
     weight_decay: float = 0.0
-    schedule: str = "constant"  # "constant" or "cosine" (with a warm-up)
+    schedule: str = "constant"  # "constant", "cosine", or "halving" every `halve_every` steps; after a warm-up
     warmup: int = 0  # steps
+    halve_every: int = 25000  # steps
     stem_every: int = 1  # steps between those in which the layers below stride 8 learn too; 1: all
     average: float = 0.0  # decay of the weights' moving average; 0: none
     accumulate: int = 1  # parts that a step's groups are split into
@@ -86,6 +87,7 @@ class TrainConfig:
             "cache_side",
             "accumulate",
             "stem_every",
+            "halve_every",
             "log_every",
             "save_every",
         )
@@ -94,9 +96,9 @@ class TrainConfig:
                 raise CosegError(f"{name} = {getattr(self, name)}: must be 1 or more")
         for name, allowed in (
             ("variant", ("paper", "workbook")),
-            ("data", ("real", "synthetic")),
+            ("data", ("real", "coco-seg", "synthetic")),
             ("optimiser", ("adam", "adamw")),
-            ("schedule", ("constant", "cosine")),
+            ("schedule", ("constant", "cosine", "halving")),
         ):
             if getattr(self, name) not in allowed:
                 raise CosegError(f"{name} = {getattr(self, name)}: one of {', '.join(allowed)}")
@@ -192,11 +194,13 @@ def precision_of(name: str) -> str:
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
-    """What the learning rates are multiplied with at a step: a linear warm-up, then 1, or half a cosine to 0."""
+    """What the learning rates are multiplied with: a linear warm-up, then 1, powers of ½, or half a cosine to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "halving":
+        return 0.5 ** ((step - config.warmup) // config.halve_every)
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
 
@@ -334,6 +338,12 @@ def photographs(config: TrainConfig, data_root=None, progress=None) -> TrainingS
         from coseglib.data.synthetic import synthetic_photos
 
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
+    elif config.data == "coco-seg":
+        from coseglib.data import load
+        from coseglib.data.fingerprints import without_test_photos
+
+        # An image of several classes is a record in each class's group, with that class's mask.
+        photos = without_test_photos([p for group in load("coco-seg", data_root) for p in group.photos])
     else:
         from coseglib.data import training_photos
 

@@ -200,7 +200,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cpu", "paper"])
-@pytest.mark.parametrize("method", ["ca", "fca", "csa"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_profile_has_every_method(profile, method):
     assert load_profile(profile, method).method == method
 
@@ -233,6 +233,11 @@ def test_the_schedule_warms_up_and_falls_to_nothing():
     factors = [learning_rate_factor(config, s) for s in range(105)]
     assert factors[0] == pytest.approx(0.2) and factors[5] == 1.0 and factors[55] == pytest.approx(0.5)
     assert factors[-1] < 1e-3 and factors[5:] == sorted(factors[5:], reverse=True)
+
+
+def test_the_rate_halves_every_so_many_steps():
+    config = load_profile("smoke", "ca", {"warmup": 0, "schedule": "halving", "halve_every": 10})
+    assert [learning_rate_factor(config, s) for s in (0, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
 
 
 def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):

@@ -7,7 +7,10 @@ from torch import nn
 
 from coseglib.backbones import build_backbone
 from coseglib.errors import CosegError
+from coseglib.models.dual_cross import DCNet
+from coseglib.models.pyramid_correlation import PFCC
 from coseglib.models.semantic_attention import CA, CSA, FCA
+from coseglib.models.spatial_semantic import SSNM
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ METHODS = {
     "ca": Method(CA, "chen2018"),
     "fca": Method(FCA, "chen2018"),
     "csa": Method(CSA, "chen2018"),
+    "ssnm": Method(SSNM, "zhang2020"),
+    "pfcc": Method(PFCC, "chen2023"),
+    "dcnet": Method(DCNet, "li2021dcnet"),
 }
 
 

@@ -1,0 +1,325 @@
+"""DCNet, the multi-scale dual-cross correlation network (Li, Liu, Gong and Liu).
+
+Symbols   Q, A       the query image, which is segmented, and the answer image, which it is compared with
+          r_1 … r_5  features of the backbone at strides 2, 4, 8, 16, 32    (B, C_s, h, w)
+          d, i       content and index features of r_3, r_4, r_5            (B, C/2, h, w), (B, C/8, h, w)
+          Z^S, A_S   scores and weights of a position over its cross (row and column) in the other image
+          Z^C, A_C   scores and weights of a channel over the other image's channels    (B, C/2, C/2)
+          H^S, H^C   contents collected by them; H their gated sum          (B, C/2, h, w)
+          g_s, g_c   gates over positions (B, 1, h, w) and over channels (B, C/2, 1, 1), in (0, 1)
+          y_n        [H, d^Q] at stride 2^n                                 (B, C, h, w)
+          K          loops of the correlation, with the same weights
+
+Each position of the query asks the row and the column of the answer image that it stands in, and each channel asks all
+channels. What is collected so becomes the answer of a second loop: the cross of a position then meets every column and
+every row, so the whole other image is within reach at the cost of H + W − 1 positions a loop. The decoder (MCFD) takes
+y_5, y_4 and y_3, then r_2 and r_1, each beside what comes from below.
+
+Where this differs
+  * Eq. (3) is printed with (H+W−1) × C/2 matrices. A C/2 × C/2 correlation of two whole maps needs all M positions:
+    an erratum, we take all. It is not said over which channels softmax(Z^C) is normalised: we take those that eq. (4)
+    sums. No scale is printed and none is used, so Z^C, a sum over M positions, makes for sharp weights.
+  * The text of eq. (1) gathers "the same column" twice: row and column, the centre once.
+  * What a loop feeds back is not said. If the query's side changed, each position would see one row and one column of
+    the answer image for ever. Ours: H becomes the content of the answer side, a 1×1 convolution (the same in all
+    loops) its index, and the query side stays. After two loops every position depends on every position of the answer.
+    That is spatial reach. The channel part reaches everything at once, but through C/2 × C/2 numbers without places.
+  * Layers that are not described: content and index are 1×1 convolutions without activation; W_f in eq. (5) is a 1×1
+    convolution to one channel, so that positions are mixed by the attention alone; the decoder's transposed
+    convolutions have batch normalisation and ReLU behind them, but for the last. The two at the end: kernel 3 at
+    stride 2, then kernel 7 with stride 2, the mirror of ResNet-50's first layer.
+  * 448² photographs are said to give 28² maps: that is r_4, with the usual strides; r_5 has 14².
+  * The baseline "combines the features of each residual block": without `multiscale`, r_4 and r_3 stand where y_4 and
+    y_3 would. The non-local baseline has no gates and one loop, which reaches everything; SCCM keeps g_s, so that
+    the step to DCCM adds the channels alone.
+  * Dice: ε is one pixel. With two classes p^f = 1 − p^b.
+  * Groups of N > 2: the mean of the probabilities over the partners. The paper tests an image with one random partner.
+  * Any backbone; C is each stride's own number of channels, halves and eighths rounded down.
+  * The paper's "increase rates" are relative, not points; its tables III (.91) and V (.90) disagree on the same set.
+  * variant="workbook" is not in the paper: the same correlation at strides 32, 16 and 8, y_n and r_n concatenated, and
+    `LateralDecoder` in place of the MCFD, with cross-entropy unless told otherwise.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coseglib.backbones import Backbone
+from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_attention, spatial_cross_attention
+from coseglib.layers.decoders import LateralDecoder
+from coseglib.losses import cross_entropy, foreground_dice, two_sided_dice
+from coseglib.models.output import Output
+
+VARIANTS = ("paper", "workbook")
+CORRELATIONS = ("dual", "spatial", "nonlocal")  # DCCM, SCCM, CRM
+OBJECTIVES = ("dice", "cross_entropy")
+STRIDES = (32, 16, 8)  # of r_5, r_4, r_3
+
+
+class Loop(NamedTuple):
+    """What one loop used and made: the answer's index (B, I, h, w), the gate g_s (or None), the aggregate H."""
+
+    index: Tensor
+    gate: Tensor | None
+    aggregate: Tensor
+
+
+class Correlation(nn.Module):
+    """DCCM at one stride: contents and indices of two images -> y = [H, d^Q].
+
+    channels     C, of the backbone's map
+    correlation  "dual": over space and channels (DCCM); "spatial": eqs. (1), (2), (5) (SCCM); "nonlocal": over all
+                 positions, without gates (CRM)
+    loops        K
+    """
+
+    def __init__(self, channels: int, correlation: str = "dual", loops: int = 2):
+        super().__init__()
+        content, index = channels // 2, max(1, channels // 8)
+        self.correlation, self.loops, self.channels = correlation, loops, 2 * content
+        self.content, self.index = nn.Conv2d(channels, content, 1), nn.Conv2d(channels, index, 1)
+        if correlation != "nonlocal":
+            self.gate = nn.Conv2d(content, 1, 1)  # W_f
+        if loops > 1:  # without bias: what is added to all scores of a position, the softmax takes off again
+            self.index_of_aggregate = nn.Conv2d(content, index, 1, bias=False)
+
+    def sides(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """r (B, C, h, w) -> content d (B, C/2, h, w), index i (B, C/8, h, w)."""
+        return self.content(r), self.index(r)
+
+    def collect(self, index_query: Tensor, index_answer: Tensor, content: Tensor) -> Tensor:
+        """H^S, eqs. (1), (2), or the non-local sum of the same weights over all positions."""
+        attention = nonlocal_attention if self.correlation == "nonlocal" else spatial_cross_attention
+        return attention(index_query, index_answer, content)
+
+    def run(self, query: tuple[Tensor, Tensor], answer: tuple[Tensor, Tensor]) -> Iterator[Loop]:
+        """The K loops. query, answer: content and index of each."""
+        (d_q, i_q), (d, i) = query, answer
+        for k in range(self.loops):
+            if k:
+                i = self.index_of_aggregate(d)
+            h, g_s = self.collect(i_q, i, d), None  # eqs. (1), (2)                         (B, C/2, h, w)
+            if self.correlation != "nonlocal":
+                g_s = torch.sigmoid(self.gate(h))  # eq. (5)                                (B, 1, h, w)
+                h = h * g_s
+            if self.correlation == "dual":
+                h_c = channel_cross_attention(d_q, d)  # eqs. (3), (4)                      (B, C/2, h, w)
+                g_c = torch.sigmoid(h_c.mean(dim=(-2, -1), keepdim=True))  # eq. (6)        (B, C/2, 1, 1)
+                h = h + h_c * g_c
+            yield Loop(i, g_s, h)
+            d = h  # the aggregate answers the next loop
+
+    def forward(self, query: tuple[Tensor, Tensor], answer: tuple[Tensor, Tensor]) -> tuple[Tensor, Loop]:
+        """-> y (B, C, h, w), and the last loop."""
+        *_, last = self.run(query, answer)
+        return torch.cat([last.aggregate, query[0]], dim=1), last  # eq. (7)
+
+
+class FusingDecoder(nn.Module):
+    """MCFD, section III-C, figure 4: from y_5 up by transposed convolutions, each level's map beside what comes up.
+
+    channels  of the maps at strides 32, 16, 8, 4, 2
+    widths    of the transposed convolutions to strides 16, 8, 4, 2: the backbone's
+    maps, coarsest first -> logits (B, classes, H, W).
+    """
+
+    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...], classes: int = 2):
+        super().__init__()
+        below = channels[0]
+        self.up = nn.ModuleList()
+        for width, beside in zip(widths, channels[1:], strict=True):
+            self.up.append(self._block(below, width, stride=2))
+            below = width + beside
+        self.last = nn.Sequential(
+            self._block(below, widths[-1], stride=1),
+            nn.ConvTranspose2d(widths[-1], classes, 7, stride=2, padding=3, output_padding=1),
+        )
+
+    @staticmethod
+    def _block(channels: int, width: int, stride: int) -> nn.Sequential:
+        up = nn.ConvTranspose2d(channels, width, 3, stride, padding=1, output_padding=stride - 1, bias=False)
+        return nn.Sequential(up, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = maps[0]
+        for up, beside in zip(self.up, maps[1:], strict=True):
+            x = torch.cat([up(x), beside], dim=1)
+        return self.last(x)
+
+
+class DCNet(nn.Module):
+    """The network, with its ablations.
+
+    backbone     any of `coseglib.backbones`
+    variant      "paper": the MCFD; "workbook": see the head of this file
+    input_size   side in pixels of the squares that photographs are resized to, a multiple of 32
+    correlation  "dual", "spatial" or "nonlocal", see `Correlation`
+    multiscale   correlation at strides 32, 16 and 8; False: at 32 alone
+    loops        K; a non-local correlation has one, whatever is given
+    objective    "dice" or "cross_entropy"; None: dice for the paper's variant, cross-entropy for the workbook's
+
+    The paper's table IV: Baseline (correlation="nonlocal", multiscale=False), + MCFD (correlation="nonlocal"),
+    + SCCM (correlation="spatial"), + DCCM (the defaults).
+    """
+
+    kind = "partner"
+    EXTRAS = tuple(f"{name}{stride}" for name in ("correlation", "gate") for stride in STRIDES)
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        variant: str = "paper",
+        input_size: int = 224,
+        *,
+        correlation: str = "dual",
+        multiscale: bool = True,
+        loops: int = 2,
+        objective: str | None = None,
+    ):
+        super().__init__()
+        objective = objective or ("dice" if variant == "paper" else "cross_entropy")
+        for name, value, allowed in (
+            ("variant", variant, VARIANTS),
+            ("correlation", correlation, CORRELATIONS),
+            ("objective", objective, OBJECTIVES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
+        if input_size % 32:
+            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        if loops < 1:
+            raise ValueError(f"loops {loops}: must be 1 or more")
+        self.backbone, self.variant, self.input_size = backbone, variant, input_size
+        self.correlation, self.multiscale, self.objective = correlation, multiscale, objective
+        self.loops = 1 if correlation == "nonlocal" else loops
+        backbone.embedding = nn.Identity()  # the classifier's last convolution has no part in this
+        c2, c4, c8, c16, c32 = backbone.channels
+        self.strides = STRIDES if multiscale else STRIDES[:1]
+        self.correlations = nn.ModuleList(
+            Correlation(c, correlation, self.loops) for c, _ in zip((c32, c16, c8), self.strides, strict=False)
+        )
+        y = [module.channels for module in self.correlations]
+        plain = [c16, c8][len(y) - 1 :]  # where there is no correlation
+        if variant == "paper":
+            self.decoder = FusingDecoder((*y, *plain, c4, c2), (c16, c8, c4, c2))
+        else:
+            beside = [a + c for a, c in zip(y, (c32, c16, c8), strict=False)]
+            self.decoder = LateralDecoder((*beside, *plain, c4))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> r_1 … r_5, then d and i at strides 32, 16, 8: all that a pair needs of an image.
+
+        Raises ValueError when H or W is no multiple of 32.
+        """
+        if images.shape[-1] % 32 or images.shape[-2] % 32:
+            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
+        pyramid = self.backbone(images)
+        sides = [module.sides(r) for module, r in zip(self.correlations, pyramid[::-1], strict=False)]
+        return [*pyramid, *(side for pair in sides for side in pair)]
+
+    def _sides(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """d and i at strides 32, 16, 8, which stand at the end of an image's features."""
+        last = features[-2 * len(self.strides) :]
+        return list(zip(last[0::2], last[1::2], strict=True))
+
+    def compare(self, query: list[Tensor], answer: list[Tensor]) -> Output:
+        """Segment the query images, each asked by one answer image; both from `encode`, B images each.
+
+        -> logits (B, 2, H, W); extras, at stride s of those correlated, for figures (no gradient):
+           correlation<s>  mean over the channels of |H| of the last loop (B, h, w)    gate<s>  its g_s (B, h, w)
+        """
+        y, extras = [], {}
+        for stride, module, q, a in zip(
+            self.strides, self.correlations, self._sides(query), self._sides(answer), strict=True
+        ):
+            aggregated, last = module(q, a)
+            y.append(aggregated)
+            extras[f"correlation{stride}"] = last.aggregate.detach().float().abs().mean(dim=1)
+            if last.gate is not None:
+                extras[f"gate{stride}"] = last.gate.detach().float()[:, 0]
+        return Output(self.decode(query, y).float(), extras)
+
+    def decode(self, query: list[Tensor], y: list[Tensor]) -> Tensor:
+        """The query images' features and y_5 (y_4, y_3) -> logits (B, 2, H, W)."""
+        r1, r2, r3, r4, r5 = query[:5]
+        plain = [r4, r3][len(y) - 1 :]
+        if self.variant == "paper":
+            return self.decoder([*y, *plain, r2, r1])
+        beside = [torch.cat([a, r], dim=1) for a, r in zip(y, (r5, r4, r3), strict=False)]
+        return self.decoder([*beside, *plain, r2])
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, 2, H, W), extras as `compare` gives them, (B, N, h, w).
+
+        weights  (B, N, N), rows sum to 1: image i is asked by each j of weight > 0, and the foreground's probability is
+                 the weighted mean; None: by all others in equal parts (N = 1: by itself)
+        """
+        b, n = images.shape[:2]
+        if weights is None:
+            weights = torch.ones(n, n) if n == 1 else (1 - torch.eye(n)) / (n - 1)
+            weights = weights.to(images.device).expand(b, n, n)
+        group, i, j = weights.nonzero(as_tuple=True)  # P pairs, in the query images' order
+        query, share = group * n + i, weights[group, i, j].float()
+        features = self.encode(images.flatten(0, 1))
+        answer = [f[group * n + j] for f in features[5:]]  # d and i: all that is read of the answer images
+        if len(query) == b * n:  # one partner each: no mean
+            out = self.compare(features, answer)
+            found = {"logits": out.logits, **out.extras}
+        else:
+            out = self.compare([f[query] for f in features], answer)
+            pairs = {"logits": out.logits.softmax(dim=1), **out.extras}
+            found = {
+                name: x.new_zeros(b * n, *x.shape[1:]).index_add(0, query, share.view(-1, *(1,) * (x.ndim - 1)) * x)
+                for name, x in pairs.items()
+            }
+            found["logits"] = found["logits"].clamp(min=torch.finfo(torch.float32).tiny).log()
+        found = {name: x.unflatten(0, (b, n)) for name, x in found.items()}
+        return Output(found.pop("logits"), found)
+
+    def loss(
+        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
+    ) -> dict[str, Tensor]:
+        """Eqs. (8), (9), or cross-entropy, and `dice` times the foreground's dice where the caller wants it.
+
+        targets uint8 (B, N, H, W): 1 asked for, 0 not, 255 void.
+        """
+        objective = two_sided_dice if self.objective == "dice" else cross_entropy
+        terms = {self.objective: objective(output.logits, targets)}
+        if dice:
+            terms["foreground_dice"] = dice * foreground_dice(output.logits, targets)
+        return terms
+
+
+def correlation_of(
+    model: DCNet, query: list[Tensor], answer: list[Tensor], position: tuple[int, int], level: int = 16
+) -> Tensor:
+    """How much of each position of the answer image a position of the query image collects, over all loops.
+
+    query, answer  features from `model.encode`, B images each      position  (row, column) in the query's map
+    level          a stride that is correlated, 32, 16 or 8
+
+    With A_k the weights of loop k (M × M, not zero on crosses alone), the row `position` of A_K … A_1: (B, h, w), each
+    image's sum is 1. The gates, which scale what is collected, and the channels' part, which has no places, are left
+    out. No M × M is made: the row is the gradient of what `position` collects with respect to the contents.
+    Raises ValueError for a level without correlation, or a position outside of the map.
+    """
+    if level not in model.strides:
+        raise ValueError(f"level {level}: one of {', '.join(map(str, model.strides))}")
+    k = model.strides.index(level)
+    module, (content, index), side = model.correlations[k], model._sides(query)[k], model._sides(answer)[k]
+    h, w = index.shape[-2:]
+    row, column = position
+    if not (0 <= row < h and 0 <= column < w):
+        raise ValueError(f"position {position}: outside of the map of {h} × {w} at stride {level}")
+    with torch.no_grad():
+        indices = [loop.index for loop in module.run((content, index), side)]
+    weight = torch.zeros(len(index), 1, h, w, device=index.device)
+    weight[:, :, row, column] = 1
+    for answer_index in reversed(indices):
+        contents = torch.zeros_like(weight).requires_grad_()
+        with torch.enable_grad():
+            collected = module.collect(index.detach(), answer_index.detach(), contents)
+        (weight,) = torch.autograd.grad(collected, contents, weight)
+    return weight[:, 0]

@@ -1,0 +1,238 @@
+"""Pyramid-feature cross-correlation: PFCC (Chen, Chen, Li, Liu, Liu and Yang, Sci China Inf Sci 66, 2023, a letter).
+
+Symbols   f_A, f_B   features at stride 16 of the query and of its answer    (B, C, h, w)
+          φ1, φ2     1×1 convolutions                                        C -> D, D -> D
+          f'_A       φ1(f_A), the base                                       (B, D, h, w)
+          S_B^i      φ1(f_B) at k_i × k_i, the i-th kernel, i = 1 … m        (B, D, k_i, k_i)
+          f̄_A        mean of the m correlations                              (B, D, h, w)
+          F_A        φ2(f̄_A), what the decoder gets beside f_A               (B, D, h, w)
+
+The answer's whole map is made small and slid over the query's map, channel by channel: where both have the same thing
+on the same channel, their product is large. Several sizes of the kernel stand for several ratios of the objects' sizes.
+For B the two change places. The query and the answer may be of different sizes.
+
+Where this differs
+  * The letter leaves encoder and decoder to an appendix that we lack. Encoder: ResNet at output stride 16 in the way of
+    DeepLabv3+, the last stage dilated by 2 instead of strided. Any other backbone keeps its strides; f is its stride-16
+    map beside its stride-32 map, enlarged. Decoder: DeepLabv3+'s head without its skip: atrous spatial pyramid pooling
+    on [F_A, f_A], ×4, two convolutions, logits, ×4. Its 3×3 convolutions are separable ones, as in that paper's title;
+    its pooled branch has no batch normalisation, since a batch of one has no variance there.
+  * The letter names no loss. Cross-entropy, to which a caller may add dice.
+  * D and the decoder's width are 256 (`width`), the letter says no number. φ2 has no batch normalisation, as printed.
+  * Images of 512² in place of 513²: sides are multiples of 32 here. Maps are 32², not 33², and k = 19 fits as well.
+  * Where a map of either image is smaller than k, k is the largest odd number that fits: 13 on 14² maps, 3 on 4². Then
+    kernels coincide; their mean is taken over all m as printed.
+  * "⊗" slides a kernel without flipping it, as all deep-learning libraries do, with zeros outside the base.
+  * "L2" is taken per channel over the k² values, ours of several readings; a norm below 1e-5 counts as 1e-5.
+  * The bilinear resizing of eq. (2) has no antialiasing, as printed: k = 11 reads two of every three rows of a 32² map.
+  * Eq. (3)'s mean of m correlations is one correlation with the mean of the kernels, padded to the largest: the same
+    numbers at half of the cost.
+  * More than two images: the letter has pairs only. Every image asks its partners one by one, and the foreground
+    probabilities are averaged. Group of one: the image asks itself.
+  * variant="workbook" is not in the letter: the backbone keeps its strides, f as for other backbones, F_A joins the
+    plain features at stride 16 in a decoder with laterals (`LateralDecoder`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+
+from coseglib.backbones import Backbone
+from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
+from coseglib.layers.depthwise_correlation import (
+    depthwise_correlation,
+    fitting_kernel,
+    merge_kernels,
+    normalise_channels,
+)
+from coseglib.losses import cross_entropy, foreground_dice
+from coseglib.models.output import Output
+
+VARIANTS = ("paper", "workbook")
+
+
+def dilate(stage: nn.Module) -> None:
+    """Take a ResNet stage's stride away, in place, and dilate what comes after it by 2: the same sampling, unthinned.
+
+    Every second position of the result is what the strided stage computes. Which 3×3 convolutions come after the stride
+    depends on where it is: in the first block's 3×3 convolution (torchvision) or in the 1×1 before it (Caffe).
+    """
+    after = False
+    for conv in (m for m in stage.modules() if isinstance(m, nn.Conv2d)):  # in the order of execution
+        if conv.kernel_size == (3, 3) and after:
+            conv.dilation = conv.padding = (2, 2)
+        if conv.stride == (2, 2):
+            conv.stride, after = (1, 1), True
+
+
+def separable(channels: int, width: int, rate: int = 1) -> nn.Sequential:
+    """Atrous separable convolution: depth-wise 3×3 at a rate, then 1×1, each with batch normalisation and ReLU."""
+    depthwise = nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False)
+    return nn.Sequential(
+        depthwise, nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *conv_bn_relu(channels, width, kernel=1)
+    )
+
+
+class AtrousDecoder(nn.Module):
+    """DeepLabv3+'s head without its skip, see the head of this file. (B, C, h, w) -> logits (B, 2, 16h, 16w)."""
+
+    rates = (6, 12, 18)
+
+    def __init__(self, channels: int, width: int, classes: int = 2, dropout: float = 0.1):
+        super().__init__()
+        branches = [conv_bn_relu(channels, width, 1), *(separable(channels, width, rate) for rate in self.rates)]
+        self.branches = nn.ModuleList(branches)
+        self.pooled = nn.Conv2d(channels, width, 1)
+        self.project = conv_bn_relu((len(branches) + 1) * width, width, 1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.refine = nn.Sequential(separable(width, width), separable(width, width))
+        self.logits = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = F.relu(self.pooled(x.mean(dim=(-2, -1), keepdim=True)))  # the image's mean  (B, width, 1, 1)
+        x = cat([*(branch(x) for branch in self.branches), whole.expand(-1, -1, *x.shape[-2:])], dim=1)
+        x = self.dropout(self.project(x))
+        x = self.refine(F.interpolate(x, scale_factor=4, mode="bilinear"))
+        return F.interpolate(self.logits(x).float(), scale_factor=4, mode="bilinear")
+
+
+class PFCC(nn.Module):
+    """Pyramid-feature cross-correlation for pairs; groups ask pair by pair.
+
+    backbone    any of `coseglib.backbones`; of a ResNet, variant "paper" changes the last stage in place
+    variant     "paper" or "workbook", see the head of this file
+    input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
+    kernels     the k_i, odd; (): no correlation, F_A is left out and no image hears of its partner
+    normalise   L2 normalisation of the kernels. Without it f̄ may leave float16's range: train in bfloat16 or float32
+    width       D, and the channels of the paper's decoder
+    Raises ValueError for other values.
+    """
+
+    kind = "partner"
+    EXTRAS = ("correlation", "fused")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        variant: str = "paper",
+        input_size: int = 224,
+        *,
+        kernels: Sequence[int] = (11, 15, 19),
+        normalise: bool = True,
+        width: int = 256,
+    ):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r}: one of {', '.join(VARIANTS)}")
+        if input_size % 32:
+            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        if not isinstance(kernels, Sequence) or not all(isinstance(k, int) and k > 0 and k % 2 for k in kernels):
+            raise ValueError(f"kernels {kernels!r}: sides of kernels, each odd and above 0; () for none")
+        if not isinstance(normalise, bool):
+            raise ValueError(f"normalise {normalise!r}: true or false")
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(f"width {width!r}: a number of channels, 1 or more")
+        self.backbone, self.variant, self.input_size = backbone, variant, input_size
+        self.kernels, self.normalise = tuple(kernels), normalise
+        backbone.embedding = nn.Identity()  # maps are compared, not what ImageNet's classifier pools
+        c4, c8, c16, c32 = backbone.channels[1:]
+        self.dilated = variant == "paper" and backbone.name.startswith("resnet")
+        if self.dilated:
+            dilate(backbone.stages[-1])
+            backbone.strides = (*backbone.strides[:-1], 16)
+        c = c32 if self.dilated else c16 + c32
+        d = width if self.kernels else 0
+        if self.kernels:
+            self.phi1 = nn.Conv2d(c, width, 1)
+            self.phi2 = nn.Conv2d(width, width, 1)
+        self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder((c32, d + c16, c8, c4))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last f' (B, D, H/16, W/16).
+
+        Plain: f for "paper"; strides 32, 16, 8, 4 for "workbook". Without kernels there is no f'.
+        Raises ValueError when H or W is no multiple of 32.
+        """
+        if images.shape[-1] % 32 or images.shape[-2] % 32:
+            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
+        pyramid = self.backbone(images)
+        f = pyramid[-1]  # (B, C, h, w), at stride 16 where dilated
+        if not self.dilated:
+            f = cat([pyramid[-2], F.interpolate(f, scale_factor=2, mode="bilinear")], dim=1)
+        plain = [f] if self.variant == "paper" else pyramid[:0:-1]
+        return [*plain, self.phi1(f)] if self.kernels else plain  # eq. (1)
+
+    def pyramid(self, base: Tensor, answer: Tensor) -> list[Tensor]:
+        """L2(S_B^i), i = 1 … m, from the answers' f'; base: the queries' f', to whose size kernels are fitted, too.
+
+        Both (B, D, ·, ·) -> m of (B, D, k_i, k_i), float32.
+        """
+        kernels = []
+        for k in self.kernels:
+            side = fitting_kernel(k, base, answer)
+            s = F.interpolate(answer.float(), size=(side, side), mode="bilinear")  # eq. (2)
+            kernels.append(normalise_channels(s) if self.normalise else s)
+        return kernels
+
+    def compare(self, query: list[Tensor], answer: list[Tensor]) -> Output:
+        """Each query image asked by one answer image: what `encode` gave for both, B images each; sizes may differ.
+
+        -> logits (B, 2, H, W) for the queries. Of the answer nothing but f' is read. Extras:
+        correlation  (B, m, h, w): L2(S_B^i) ⊗ f'_A for each kernel, mean over the channels, without gradients
+        fused        (B, D, h, w): F_A
+        """
+        plain, base = (query[:-1], query[-1]) if self.kernels else (query, None)
+        f = plain[0] if self.variant == "paper" else plain[1]
+        if base is None:
+            nothing = f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
+            fused, correlation = nothing, nothing
+        else:
+            kernels = self.pyramid(base, answer[-1])
+            mean = depthwise_correlation(base, merge_kernels(kernels))  # f̄_A, eq. (3)  (B, D, h, w)
+            fused = F.relu(self.phi2(mean))  # F_A, eq. (4)  (B, D, h, w)
+            with torch.no_grad():
+                correlation = torch.stack([depthwise_correlation(base, k).mean(dim=1) for k in kernels], dim=1)
+        joined = cat([fused, f], dim=1)  # [F_A, f_A]  (B, D + C, h, w)
+        logits = self.decoder(joined if self.variant == "paper" else [plain[0], joined, *plain[2:]])
+        return Output(logits.float(), {"correlation": correlation.float(), "fused": fused.float()})
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, 2, H, W), extras as in `compare`, (B, N, …).
+
+        weights  (B, N, N), rows sum to 1: whose answer image i gets; None: all others', in equal parts (N = 1: its
+        own). Where every image has one partner, the logits are that comparison's; else they are the logarithm of the
+        mean of the partners' probabilities. Extras are means over the partners.
+        """
+        b, n = images.shape[:2]
+        if weights is None:
+            weights = (torch.ones(n, n) - torch.eye(n)) / (n - 1) if n > 1 else torch.ones(1, 1)
+            weights = weights.expand(b, n, n)
+        weights = weights.to(images.device, torch.float32)
+        group, i, j = weights.nonzero(as_tuple=True)  # every question once, in the images' order
+        query, answer, share = group * n + i, group * n + j, weights[group, i, j]
+        maps = self.encode(images.flatten(0, 1))
+        one_each = torch.equal(query, torch.arange(b * n, device=query.device))
+        asked = maps if one_each else [m[query] for m in maps]
+        found = self.compare(asked, [maps[-1][answer]])
+        if one_each:
+            logits, extras = found.logits, found.extras
+        else:
+
+            def mean(values: Tensor) -> Tensor:
+                """Over the partners. (questions, …) -> (B·N, …)."""
+                sums = values.new_zeros((b * n, *values.shape[1:]))
+                return sums.index_add(0, query, values * share.view(-1, *[1] * (values.ndim - 1)))
+
+            probabilities = mean(found.logits.softmax(dim=1))
+            logits = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+            extras = {name: mean(extra) for name, extra in found.extras.items()}
+        return Output(logits.unflatten(0, (b, n)), {name: e.unflatten(0, (b, n)) for name, e in extras.items()})
+
+    def loss(
+        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
+    ) -> dict[str, Tensor]:
+        """Cross-entropy, and dice · foreground dice where dice is not 0. targets uint8 (B, N, H, W), 255 void."""
+        terms = {"cross_entropy": cross_entropy(output.logits, targets)}
+        return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
