@@ -162,7 +162,7 @@ def _fields(given: list[str]) -> dict[str, str]:
 )
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")],
-    method: Annotated[str, typer.Option(metavar="ca|fca|csa", help="The system to train.")] = "ca",
+    method: Annotated[str, typer.Option(metavar="ca|fca|csa|ssnm|pfcc|dcnet", help="The system to train.")] = "ca",
     profile: Annotated[
         str, typer.Option(metavar="smoke|cpu|paper|FILE", help="Configuration: a profile, or YAML.")
     ] = "cpu",

@@ -106,7 +106,7 @@ def _partner_answers(model, photos, questions, how):
         part = asked[start : start + BATCH // COMPARED]
         pairs = [(i, j) for i, drawn in part for j in drawn]
         maps = features([n for pair in pairs for n in pair])
-        logits = model.compare([f[0::2] for f in maps], [f[1::2] for f in maps]).logits
+        logits = model.compare([f[0::2] for f in maps], model.heard([f[1::2] for f in maps])).logits
         rows = 0
         for i, drawn in part:
             p = logits[rows : rows + len(drawn)].softmax(1).mean(0)

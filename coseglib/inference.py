@@ -240,14 +240,14 @@ def _others(references: list[int], number: int, count: int) -> list[int]:
 def partner_answers(stream: Stream, how: str, context: None) -> Iterator[tuple[Chunk, Tensor]]:
     """Each image compared with COMPARED references; the mean of the foreground's probabilities, as logits.
 
-    A partner model offers `encode` and `compare`, see `coseglib.models.pyramid_correlation`.
+    A partner model offers `encode`, `heard` and `compare`, see `coseglib.models.partners`.
     """
     model = stream.model
     numbers, inputs = stream.references(COMPARED + 1)
     if not numbers:
         return
     with stream.autocast():
-        answers = model.encode(inputs)
+        answers = model.heard(model.encode(inputs))
     for chunk in stream.chunks(last=True):
         with stream.autocast():
             features = model.encode(chunk.inputs)

@@ -51,6 +51,7 @@ from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_at
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.losses import cross_entropy, foreground_dice, two_sided_dice
 from coseglib.models.output import Output
+from coseglib.models.partners import ask
 
 VARIANTS = ("paper", "workbook")
 CORRELATIONS = ("dual", "spatial", "nonlocal")  # DCCM, SCCM, CRM
@@ -219,6 +220,10 @@ class DCNet(nn.Module):
         sides = [module.sides(r) for module, r in zip(self.correlations, pyramid[::-1], strict=False)]
         return [*pyramid, *(side for pair in sides for side in pair)]
 
+    def heard(self, features: list[Tensor]) -> list[Tensor]:
+        """Of an answer image d and i are read, at each stride that is correlated."""
+        return features[5:]
+
     def _sides(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """d and i at strides 32, 16, 8, which stand at the end of an image's features."""
         last = features[-2 * len(self.strides) :]
@@ -256,27 +261,7 @@ class DCNet(nn.Module):
         weights  (B, N, N), rows sum to 1: image i is asked by each j of weight > 0, and the foreground's probability is
                  the weighted mean; None: by all others in equal parts (N = 1: by itself)
         """
-        b, n = images.shape[:2]
-        if weights is None:
-            weights = torch.ones(n, n) if n == 1 else (1 - torch.eye(n)) / (n - 1)
-            weights = weights.to(images.device).expand(b, n, n)
-        group, i, j = weights.nonzero(as_tuple=True)  # P pairs, in the query images' order
-        query, share = group * n + i, weights[group, i, j].float()
-        features = self.encode(images.flatten(0, 1))
-        answer = [f[group * n + j] for f in features[5:]]  # d and i: all that is read of the answer images
-        if len(query) == b * n:  # one partner each: no mean
-            out = self.compare(features, answer)
-            found = {"logits": out.logits, **out.extras}
-        else:
-            out = self.compare([f[query] for f in features], answer)
-            pairs = {"logits": out.logits.softmax(dim=1), **out.extras}
-            found = {
-                name: x.new_zeros(b * n, *x.shape[1:]).index_add(0, query, share.view(-1, *(1,) * (x.ndim - 1)) * x)
-                for name, x in pairs.items()
-            }
-            found["logits"] = found["logits"].clamp(min=torch.finfo(torch.float32).tiny).log()
-        found = {name: x.unflatten(0, (b, n)) for name, x in found.items()}
-        return Output(found.pop("logits"), found)
+        return ask(self, images, weights)
 
     def loss(
         self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0

@@ -49,6 +49,7 @@ from coseglib.layers.depthwise_correlation import (
 )
 from coseglib.losses import cross_entropy, foreground_dice
 from coseglib.models.output import Output
+from coseglib.models.partners import ask
 
 VARIANTS = ("paper", "workbook")
 
@@ -164,6 +165,10 @@ class PFCC(nn.Module):
         plain = [f] if self.variant == "paper" else pyramid[:0:-1]
         return [*plain, self.phi1(f)] if self.kernels else plain  # eq. (1)
 
+    def heard(self, maps: list[Tensor]) -> list[Tensor]:
+        """Of an answer image nothing but f' is read."""
+        return maps[-1:]
+
     def pyramid(self, base: Tensor, answer: Tensor) -> list[Tensor]:
         """L2(S_B^i), i = 1 … m, from the answers' f'; base: the queries' f', to whose size kernels are fitted, too.
 
@@ -205,30 +210,7 @@ class PFCC(nn.Module):
         own). Where every image has one partner, the logits are that comparison's; else they are the logarithm of the
         mean of the partners' probabilities. Extras are means over the partners.
         """
-        b, n = images.shape[:2]
-        if weights is None:
-            weights = (torch.ones(n, n) - torch.eye(n)) / (n - 1) if n > 1 else torch.ones(1, 1)
-            weights = weights.expand(b, n, n)
-        weights = weights.to(images.device, torch.float32)
-        group, i, j = weights.nonzero(as_tuple=True)  # every question once, in the images' order
-        query, answer, share = group * n + i, group * n + j, weights[group, i, j]
-        maps = self.encode(images.flatten(0, 1))
-        one_each = torch.equal(query, torch.arange(b * n, device=query.device))
-        asked = maps if one_each else [m[query] for m in maps]
-        found = self.compare(asked, [maps[-1][answer]])
-        if one_each:
-            logits, extras = found.logits, found.extras
-        else:
-
-            def mean(values: Tensor) -> Tensor:
-                """Over the partners. (questions, …) -> (B·N, …)."""
-                sums = values.new_zeros((b * n, *values.shape[1:]))
-                return sums.index_add(0, query, values * share.view(-1, *[1] * (values.ndim - 1)))
-
-            probabilities = mean(found.logits.softmax(dim=1))
-            logits = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
-            extras = {name: mean(extra) for name, extra in found.extras.items()}
-        return Output(logits.unflatten(0, (b, n)), {name: e.unflatten(0, (b, n)) for name, e in extras.items()})
+        return ask(self, images, weights)
 
     def loss(
         self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
