@@ -20,9 +20,10 @@ def one_thread():
 def tiny():
     """A function (method, variant="paper") -> a small model with random weights, in evaluation mode."""
 
-    def build(method: str = "ca", variant: str = "paper", input_size: int = 64):
+    def build(method: str = "ca", variant: str = "paper", input_size: int = 64, **options):
         torch.manual_seed(0)
-        return build_model(method, "mobilenet_v2", variant, input_size, weights=None, origin="tf-slim").eval()
+        model = build_model(method, "mobilenet_v2", variant, input_size, None, origin="tf-slim", options=options)
+        return model.eval()
 
     return build
 

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from coseglib.checkpoints import CHECKPOINTS, FORMAT, load_model, read_tensors, save_model, write_tensors
 from coseglib.errors import CosegError
+from coseglib.models import METHODS
 
 CONFIG = {"method": "ca", "backbone": "mobilenet_v2"}
 
@@ -91,3 +92,15 @@ def test_a_shipped_checkpoint_has_a_card_with_its_checksum_and_is_small(path):
     assert load_model(path).card["sha256"] == card["sha256"]
     assert path.stat().st_size <= 8 * 2**20
     assert {"trained_on", "steps", "minutes", "seeds", "figures"} <= set(card)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["paper", "workbook"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_system_comes_back_from_its_file(tiny, tmp_path, method, variant):
+    options = {"ssnm": {"categories": 3, "width": 16}, "pfcc": {"kernels": (3, 5), "width": 8}}.get(method, {})
+    model, group = tiny(method, variant, **options), torch.rand(1, 3, 3, 64, 64)
+    save_model(tmp_path / "m.safetensors", model, {"method": method, "backbone": "mobilenet_v2"})
+    again = load_model(tmp_path / "m.safetensors", method)
+    assert again.options == options
+    torch.testing.assert_close(again(group).logits, model(group).logits)
