@@ -57,6 +57,7 @@ class TrainConfig:
     crop: tuple[float, float] = (0.4, 1.0)  # random crops' share of the area
     shares: tuple[float, float, float] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
     pasted: float = 0.5  # share of the hard groups whose second class is pasted in
+    by_set: bool = False  # draw a class's photographs of two data sets as two classes
     twins: float = 0.0  # share of the plain groups that are crops of one photograph
     dice: float = 0.0  # weight of the foreground dice beside cross-entropy
     optimiser: str = "adam"  # "adam" or "adamw"
@@ -441,6 +442,7 @@ def train(
         steps=config.steps * parts,
         seed=config.seed,
         rank=fabric.global_rank,
+        by_set=config.by_set,
     )
     loader = DataLoader(
         sampler, batch_size=None, sampler=range(state.step * parts, config.steps * parts), num_workers=config.workers

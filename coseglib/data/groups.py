@@ -60,6 +60,7 @@ class GroupSampler(Dataset):
     shares       of plain, hard and empty groups; any non-negative numbers, normalised to sum 1
     pasted       share of hard groups whose second class is pasted in
     twins        share of plain groups that are crops of one photograph: what looks the same is common, whatever it is
+    by_set       a class's photographs of two data sets are drawn as two classes, so that the small set is not drowned
     Classes are drawn by the square root of their number of photographs.
     """
 
@@ -76,6 +77,7 @@ class GroupSampler(Dataset):
         steps: int = 1000,
         seed: int = 0,
         rank: int = 0,
+        by_set: bool = False,
     ):
         if size < 2:
             raise CosegError(f"groups of {size}: a photograph needs a partner; set group_size to 2 or more")
@@ -91,14 +93,25 @@ class GroupSampler(Dataset):
             raise CosegError(
                 f"training set: no class (or one alone) has {size} photographs; give more data or no hard pairs"
             )
-        self.chances = np.sqrt(counts[self.usable]) / np.sqrt(counts[self.usable]).sum()
         self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in self.usable}
+        sets = np.array([name.split("/")[0] for name in photographs.names])
+        self.pools = [  # (class, photographs that stand for it)
+            (c, pool)
+            for c, found in self.holding.items()
+            for pool in ([found[sets[found] == own] for own in np.unique(sets)] if by_set else [found])
+            if len(pool) >= size or not by_set
+        ]
+        if not self.pools:
+            raise CosegError(f"training set: no data set has {size} photographs of one class; leave out by_set")
+        weights = np.sqrt([len(pool) for _, pool in self.pools])
+        self.chances = weights / weights.sum()
 
     def __len__(self) -> int:
         return self.steps
 
-    def _class(self, rng) -> int:
-        return int(rng.choice(self.usable, p=self.chances))
+    def _pool(self, rng) -> tuple[int, np.ndarray]:
+        """A class and the photographs that stand for it."""
+        return self.pools[int(rng.choice(len(self.pools), p=self.chances))]
 
     def _draw(self, rng, pool: np.ndarray, count: int) -> list[int]:
         return [int(i) for i in rng.choice(pool, count, replace=len(pool) < count)]
@@ -110,8 +123,8 @@ class GroupSampler(Dataset):
     def plain(self, rng) -> Question:
         """N photographs of one class; drawn again while a second class is common to all, which would be asked too."""
         for _ in range(20):
-            c = self._class(rng)
-            photos = self._draw(rng, self.holding[c], self.size)
+            c, pool = self._pool(rng)
+            photos = self._draw(rng, pool, self.size)
             if rng.random() < self.twins:
                 photos = photos[:1] * self.size
             if self.present[photos].all(0).sum() == 1:
@@ -122,7 +135,7 @@ class GroupSampler(Dataset):
         """Half of the photographs (rounded down, the first ones) hold class d beside c; the others hold c and not d."""
         distracted = self.size // 2
         for _ in range(20):
-            c, d = self._class(rng), self._class(rng)
+            c, d = self._pool(rng)[0], self._pool(rng)[0]
             if c == d:
                 continue
             alone = np.flatnonzero(self.present[:, c] & ~self.present[:, d])
@@ -150,10 +163,10 @@ class GroupSampler(Dataset):
         """The first half holds c, the second half d; a photograph's partners are the other half, alien to it."""
         half = self.size // 2
         for _ in range(20):
-            first = self._draw(rng, self.holding[self._class(rng)], half)
+            first = self._draw(rng, self._pool(rng)[1], half)
             free = ~self.present[:, self.present[first].any(0)].any(1)  # photographs with none of the first's classes
-            d = self._class(rng)
-            pool = np.flatnonzero(free & self.present[:, d])
+            _, pool = self._pool(rng)
+            pool = pool[free[pool]]
             if len(pool):
                 break
         else:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,31 @@ def test_plain_groups_share_exactly_the_class_that_is_asked(photographs, size):
         assert held.sum() == 1
         torch.testing.assert_close(question.weights.sum(1), torch.ones(size))
         assert question.weights.diagonal().sum() == 0
+
+
+def test_a_class_of_two_sets_is_drawn_from_each_as_from_a_class_of_its_own(photographs):
+    names = tuple(f"{'small' if i % 6 == 0 else 'large'}/{i}" for i in range(len(photographs)))
+    both = dataclasses.replace(photographs, names=names)
+    mixed, apart = (GroupSampler(both, side=SIDE, by_set=by_set) for by_set in (False, True))
+    assert [c for c, _ in mixed.pools] == mixed.usable.tolist()
+    for c, pool in apart.pools:
+        sets = {names[i].split("/")[0] for i in pool}
+        whole = [i for i in mixed.holding[c] if names[i].split("/")[0] in sets]
+        assert len(sets) == 1 and pool.tolist() == whole
+    torch.testing.assert_close(
+        apart.chances**2 / apart.chances[0] ** 2, np.array([len(p) for _, p in apart.pools]) / len(apart.pools[0][1])
+    )
+
+    def share(sampler) -> float:
+        drawn = [i for step in range(60) for i in sampler.plain(np.random.default_rng(step)).photos]
+        return sum(names[i].startswith("small") for i in drawn) / len(drawn)
+
+    assert share(apart) > 1.3 * share(mixed)
+    for step in range(20):
+        question = apart.plain(np.random.default_rng(step))
+        assert len({names[i].split("/")[0] for i in question.photos}) == 1
+    with pytest.raises(CosegError, match="leave out by_set"):
+        GroupSampler(dataclasses.replace(both, names=tuple(f"{i}/x" for i in range(len(both)))), side=SIDE, by_set=True)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
