@@ -33,7 +33,7 @@ GOAL = 1.6  # exponent in M of the cross' peak memory
 
 
 def concatenated(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The usual way in plain PyTorch: −inf where a column meets its row, one softmax over the two halves side by side."""
+    """The usual way in plain PyTorch: −inf where a column meets its row, one softmax over both halves side by side."""
     b, _, h, w = q.shape
 
     def rows(x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def two_loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Non-local attention without M × M in memory: torch's own kernel, which wants as many index channels as contents."""
+    """Non-local attention without M × M in memory: torch's own kernel, whose indices must be as wide as contents."""
     flat = [x.permute(0, 2, 3, 1).flatten(1, 2)[:, None].contiguous() for x in (q, k, v)]
     q, k = (F.pad(x, (0, flat[2].shape[-1] - x.shape[-1])) for x in flat[:2])
     h = F.scaled_dot_product_attention(q, k, flat[2], scale=1.0)
@@ -102,7 +102,9 @@ class Case:
             return x.contiguous(memory_format=torch.channels_last)
 
         index, content = channels // 8, channels // 2
-        self.maps = [draw(index).div_(index**0.25).requires_grad_() for _ in range(2)] + [draw(content).requires_grad_()]
+        self.maps = [draw(index).div_(index**0.25).requires_grad_() for _ in range(2)] + [
+            draw(content).requires_grad_()
+        ]
         self.gradient = draw(content)
 
     def forward(self, way: str) -> Tensor:
@@ -125,7 +127,7 @@ class Case:
 
 
 def fits(way: str, side: int, images: int, limit: float) -> bool:
-    """Whether a way's matrices are within `limit` GB: plain non-local attention holds four M × M in its backward pass."""
+    """Whether a way's matrices are within `limit` GB: plain non-local attention holds four M × M going backward."""
     return way != NONLOCAL or 4 * 4 * images * side**4 / 1e9 <= limit
 
 
@@ -197,8 +199,8 @@ def main() -> None:
         f"M^{growth(NONLOCAL, 'seconds'):.2f} and M^{growth(FUSED, 'seconds'):.2f}. Against the cross, map by map, "
         f"concatenation takes {ratios(CONCATENATED, 'seconds', CROSS)} × the time, "
         f"{ratios(CONCATENATED, 'peak', CROSS)} × the peak and {ratios(CONCATENATED, 'kept', CROSS)} × what is kept; "
-        f"non-local attention, against the two loops that reach as far, {ratios(NONLOCAL, 'seconds', TWICE)} × the time "
-        f"and {ratios(NONLOCAL, 'peak', TWICE)} × the peak."
+        f"non-local attention, against the two loops that reach as far, {ratios(NONLOCAL, 'seconds', TWICE)} × the "
+        f"time and {ratios(NONLOCAL, 'peak', TWICE)} × the peak."
     )
     for side, ways in found.items():
         if NONLOCAL not in ways:
@@ -208,9 +210,7 @@ def main() -> None:
                 f"(four are held; limit {given.limit:g} GB)."
             )
     text += f" {given.images} images, C = {given.channels}, float32, channels-last; medians of {given.rounds} turns."
-    record(
-        "Spatial-cross attention against non-local and concatenated", "benchmarks/cross_attention.py", rows, text
-    )
+    record("Spatial-cross attention against non-local and concatenated", "benchmarks/cross_attention.py", rows, text)
 
 
 if __name__ == "__main__":

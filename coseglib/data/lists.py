@@ -1,11 +1,12 @@
 """Who is in which list: groups, what trains, what chooses models, pairs. Written to `data/lists`, the same every time.
 
-    python -m coseglib.data.lists [--data FOLDER] [--out FOLDER]
+    python -m coseglib.data.lists [--data FOLDER] [--out FOLDER] [--multiclass]
 
 groups_<set>.csv    dataset, split, group, target, photo
 training.csv        dataset, photo                     what trains
 validation.csv      dataset, group, target, photo      what models are chosen by
 pairs_<set>.csv     dataset, first, second, groups     each pair once; "+" joins the groups that it shares
+multiclass.csv      as groups_<set>.csv                groups of two and three classes, see `coseglib.data.multiclass`
 fingerprints.csv    photo, split, bits, flipped        see `coseglib.data.fingerprints`
 counts.csv          dataset, what, formula, here, paper
 
@@ -31,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from coseglib import paths
-from coseglib.data import load, msrc, training_photos, validation_groups, voc
+from coseglib.data import load, msrc, multiclass, training_photos, validation_groups, voc
 from coseglib.data.by_class import Pair, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
 from coseglib.data.fingerprints import fingerprints_of
 from coseglib.data.fingerprints import write as write_fingerprints
@@ -94,6 +95,18 @@ def _counts(root: Path, groups: dict[str, list[Group]], training: list[Photo]) -
     return rows
 
 
+def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LISTS) -> Path:
+    """Write multiclass.csv alone; `out` holds fingerprints.csv, which says what is a test photograph.
+
+    Raises CosegError where VOC or the fingerprints are missing.
+    """
+    out = Path(out)
+    groups = multiclass.load(paths.data_root(root), out)
+    rows = ((p.dataset, "test", g.name, "+".join(g.targets), p.name) for g in groups for p in g.photos)
+    _write(out / "multiclass.csv", ("dataset", "split", "group", "target", "photo"), rows)
+    return out / "multiclass.csv"
+
+
 def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -> list[Path]:
     """Write all lists of the sets under `root` (None: `paths.data_root`) into `out`; returns the files.
 
@@ -132,6 +145,7 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
         write_pairs(name, pairs(groups[name]))
     for name, members in {"train": groups["voc-train"] + groups["msrc-train"], "voc-val": groups["voc-val"]}.items():
         write_pairs(name, sample_pairs(members, SAMPLED))
+    written.append(write_multiclass(root, out))
     write("counts.csv", "dataset what formula here paper", _counts(root, groups, training))
     return written
 
@@ -141,9 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m coseglib.data.lists", description="Write the lists of data/lists.")
     parser.add_argument("--data", help="folder of the data sets (default: COSEG_DATA, else data/)")
     parser.add_argument("--out", default=paths.LISTS, help="where to write (default: data/lists)")
+    parser.add_argument("--multiclass", action="store_true", help="multiclass.csv alone, by the fingerprints in --out")
     given = parser.parse_args(arguments)
     try:
-        for file in write_lists(given.data, given.out):
+        for file in (
+            [write_multiclass(given.data, given.out)] if given.multiclass else write_lists(given.data, given.out)
+        ):
             print(f"{file}  {file.stat().st_size:,} bytes")
     except CosegError as fault:
         print(f"coseg: {fault}", file=sys.stderr)

@@ -32,8 +32,11 @@ Where this differs
     it is to cure: balance="paper". balance="inverse", the default, exchanges δ and 1 − δ; an image without positives
     (or without negatives) then has weights ½, where the formula would ignore it. balance="none" weighs nothing.
   * Void pixels count in no sum. Two logits a pixel and a softmax, whose difference is the paper's one logit.
-  * (9) is −λ, up to M' large, against two terms of about 1. We take −λ/M', which lies in [−1, 0]; spatial_loss="paper"
-    is as printed. The released code drops the term and adds a smooth-L1 loss, which the paper does not have.
+  * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', which
+    lies in [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a
+    smooth-L1 loss that the paper does not have). The workbook variant takes "none": the best features for (9) are ±1
+    times one vector by where a position lies, left or right, whatever the images show, and short trainings go there
+    (notebook 03). S is then trained by the masks alone.
   * Where a question says whose answer counts (`weights`), an image's group is itself and those that it has weight to.
     The paper trains on plain groups only, in which that is the whole group for every image.
   * Any backbone; the paper's are HRNet and VGG16. The authors' own correction: J of HRNet on Internet's car is 73.9.
@@ -53,7 +56,7 @@ from coseglib.models.output import Output
 
 VARIANTS = ("paper", "workbook")
 BALANCES = ("inverse", "paper", "none")
-SPATIAL_LOSSES = ("mean", "paper")
+SPATIAL_LOSSES = ("mean", "paper", "none")
 STRIDES = (4, 8, 16, 32)
 
 
@@ -171,7 +174,7 @@ class SSNM(nn.Module):
     spatial       False: without the spatial modulator and its loss (the paper's −f_spa)
     semantic      False: without the semantic modulator and its loss (−f_sem)
     mask_stride   of varphi: 4, 8, 16 or 32; None: the variant's, see "Where this differs"
-    spatial_loss  "mean": −λ/M'; "paper": −λ
+    spatial_loss  "mean": −λ/M'; "paper": −λ; "none": no such term; None: "mean" or, workbook variant, "none"
     """
 
     kind = "group"
@@ -190,11 +193,13 @@ class SSNM(nn.Module):
         spatial: bool = True,
         semantic: bool = True,
         mask_stride: int | None = None,
-        spatial_loss: str = "mean",
+        spatial_loss: str | None = None,
     ):
         super().__init__()
         if mask_stride is None:
             mask_stride = 32 if variant == "paper" else 8
+        if spatial_loss is None:
+            spatial_loss = "mean" if variant == "paper" else "none"
         for name, value, allowed in (
             ("variant", variant, VARIANTS),
             ("balance", balance, BALANCES),
@@ -299,7 +304,7 @@ class SSNM(nn.Module):
         terms = {"segmentation": balanced_cross_entropy(output.logits, targets, self.balance)}
         if dice:
             terms["dice"] = dice * foreground_dice(output.logits, targets)
-        if self.fusion is not None:
+        if self.fusion is not None and self.spatial_loss != "none":
             value = output.extra("eigenvalue")
             terms["spatial"] = -(value if self.spatial_loss == "paper" else value / output.extra("points")).mean()
         if self.pooling is not None and classes is not None:

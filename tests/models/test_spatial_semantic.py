@@ -221,13 +221,25 @@ def test_the_spatial_loss_is_minus_the_rayleigh_quotient_eq_9(settled):
     images, targets = _scenes(3), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     model = settled(mask_stride=8)
     out = model(images)
-    varphi = model.fused(model.backbone(images[0])[1:])
+    varphi = model.fused(model.backbone(images[0])[1:]).detach()
     x = F.normalize(varphi, dim=1).transpose(0, 1).flatten(1).double()
     s = out.extra("spatial").detach().flatten().double()
     quotient = float(s @ (x.T @ (x @ s)) - s.sum() ** 2)
     assert model.loss(out, targets)["spatial"].item() == pytest.approx(-quotient / (3 * 64), rel=1e-4)
     printed = settled(mask_stride=8, spatial_loss="paper")
     assert printed.loss(out, targets)["spatial"].item() == pytest.approx(-quotient, rel=1e-4)
+    assert "spatial" not in settled(mask_stride=8, spatial_loss="none").loss(out, targets)
+
+
+def test_the_spatial_loss_has_an_optimum_that_needs_no_images():
+    """Why the workbook variant leaves it out: features that tell left from right are two perfect clusters."""
+    model = _build(mask_stride=8)
+    varphi = torch.ones(1, 5, 16, 8, 8)
+    varphi[..., 4:] = -1
+    members = torch.ones(1, 1, 5, dtype=torch.bool)
+    value, s = model.spatial_masks(varphi, members)
+    assert value.item() == pytest.approx(5 * 64)  # −λ/M' = −1, the least there is
+    assert (s[0, 0] == s[0, 0, :1]).all() and s[0, 0, 0, :, :4].sign().unique().numel() == 1
 
 
 def test_the_spatial_loss_and_the_mask_train_the_features():
@@ -243,8 +255,8 @@ def test_the_spatial_loss_and_the_mask_train_the_features():
 def test_dice_is_a_term_of_its_own(settled):
     model, targets = settled("workbook"), torch.ones(1, 2, 64, 64, dtype=torch.uint8)
     out = model(_scenes(2))
-    assert set(model.loss(out, targets, torch.zeros(1, L), 0.5)) == {"segmentation", "dice", "spatial", "semantic"}
-    assert set(model.loss(out, targets, torch.zeros(1, L))) == {"segmentation", "spatial", "semantic"}
+    assert set(model.loss(out, targets, torch.zeros(1, L), 0.5)) == {"segmentation", "dice", "semantic"}
+    assert set(model.loss(out, targets, torch.zeros(1, L))) == {"segmentation", "semantic"}
 
 
 # Groups --------------------------------------------------------------------------------------------------------------
@@ -330,7 +342,8 @@ def test_every_weight_is_trained_whatever_is_left_out(variant, spatial, semantic
     targets = (torch.rand(2, 2, 64, 64) < 0.3).byte()
     out = model(torch.cat([_scenes(2), _scenes(2, seed=1)]))
     terms = model.loss(out, targets, torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0]]))
-    assert set(terms) == {"segmentation"} | ({"spatial"} if spatial else set()) | ({"semantic"} if semantic else set())
+    present = {"segmentation": True, "spatial": spatial and variant == "paper", "semantic": semantic}
+    assert set(terms) == {name for name, there in present.items() if there}
     sum(terms.values()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 

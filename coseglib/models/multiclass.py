@@ -1,0 +1,362 @@
+"""Unsupervised multi-class co-segmentation by self- and mutual attention (thesis, in Chinese and English; no masks).
+
+Symbols   I_n      image n of a group of N                             (3, H, W)
+          K        how many classes the images have in common, given by the user
+          g, S_n   the generator, and its soft-max maps                (K+1, H, W), in (0, 1)
+          F_n      features inside g, C channels, M = h·w positions    (C, h, w)
+          Q, K, V  query, key and value: 1×1 convolutions of F
+          SA, MA   self-attention and mutual attention                 (C, h, w)
+          a        foreground attention of an image by the others      (h, w), in [½, 1)
+          f        the feature extractor, frozen                       D numbers of an image and a map
+          d⁺, d⁻   squared distances within a class and between classes, divided by D
+
+Nobody says where the objects are. The generator guesses K+1 maps; the image multiplied by a map shows one guess; the
+frozen network says what it shows. The loss asks that the k-th guess looks alike in all images, and that guesses of one
+image look different. So it is optimised anew on every group that it segments (`coseglib.online`).
+
+Where this differs
+  * Channel 0 is the background, as everywhere in this library; the text's background is channel K+1. The maps are the
+    soft-max of the logits, of which there are K+1 and not 2. `loss` takes no masks but the images and the extractor.
+  * Not stated: where in the FCN the attention sits, and how the FCN is initialised. Ours: F is the map at stride 32;
+    scores are 1×1 convolutions at strides 32, 16 and 8, summed from coarse to fine (FCN-8s), then ×8 bilinearly. FCN's
+    two layers of 4096, which hold VGG16's classifier, are left out: no other backbone has them. The scores at stride
+    32 start at random, those at 16 and 8 at 0; were all 0, all maps would be equal and no class would ever part.
+  * SA: query, key and value are printed with one size and without a layer behind them, so that size is C. MA: C/2.
+  * MA scales v by a factor whose symbol is lost in the text: √M is our reading. The mean over references is taken of
+    `a` alone: the layers behind it are linear, so the result is the mean that is printed.
+  * d⁻: the sums' normaliser is lost. We average, over both images and over the K other maps, so that K does not change
+    the scale. Distances are divided by D, as in the single-class work before it: else exp underflows.
+  * Masked image: I is read as the network's normalised input, so what a map hides turns to the mean colour
+    (`fill="mean"`); the product with the picture itself turns it black (`fill="black"`).
+  * An image alone in its group is its own reference and its own pair: d⁺ = 0, and d⁻ is all that it learns from.
+  * As printed, the loss has a low value where nothing is found: with every pixel background all classes show f the same
+    constant picture, so d⁺ = 0, while d⁻ holds the whole image against that picture. Our runs at larger rates ended
+    there; nothing in the text keeps away from it but small steps and few of them. Three options, off by default, close
+    that way out; none of them looks at a mask:
+      masking="features"   f sees the whole image, and its map of features is averaged with S as weights. An empty map
+                           still describes where it is least empty. f runs once an image, without gradient
+      balance              weight of `imbalance`: half of an image is background, and the classes are of one size
+      border               weight of `at_the_border`: the image's border is background
+  * Adam moves γ by one learning rate a step at most, so at the small rates that fit the rest it stays near 0, and the
+    attention with it: `coseglib.online` can give γ a rate of its own.
+  * variant="workbook" is not in the text: attended and plain features side by side, laterals to stride 4.
+  * Any backbone, for g and for f.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coseglib.backbones import Backbone
+from coseglib.layers.decoders import LateralDecoder
+from coseglib.layers.mutual_attention import BLOCK, attend, matched
+from coseglib.models.output import Output
+
+VARIANTS = ("paper", "workbook")
+MASKINGS = ("image", "features")
+FILLS = ("mean", "black")
+EPS = 1e-30  # of a map's mass: with more, an empty map would average to 0, and be as constant as a black image
+
+
+# The attention module -------------------------------------------------------------------------------------------------
+
+
+def others_equally(n: int) -> Tensor:
+    """Weights (N, N) whose rows sum to 1: every other image in equal parts; of one image, itself."""
+    return torch.ones(1, 1) if n == 1 else (1 - torch.eye(n)) / (n - 1)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """(P, C, h, w) -> (P, M, C)."""
+    return x.flatten(2).mT
+
+
+class SelfAttention(nn.Module):
+    """SA(F) = softmax(query(F) key(F)ᵀ) value(F), eq. (2). (P, C, h, w) -> the same, float32."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Conv2d(channels, channels, 1) for _ in range(3))
+
+    def forward(self, f: Tensor, block: int = BLOCK) -> Tensor:
+        q, k, v = (_positions(layer(f)) for layer in (self.query, self.key, self.value))  # (P, M, C)
+        return attend(q, k, v, block).mT.unflatten(2, f.shape[-2:])
+
+
+class MutualAttention(nn.Module):
+    """MA of every image of a group (the anchor) with the others (the references), section 3.2, 2).
+
+    f (B, N, C, h, w), weights (B, N, N) or (N, N): row n says how much each reference counts for anchor n
+    -> MA (B, N, C, h, w) and a (B, N, h, w), both float32
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        half = channels // 2  # C' = C/2
+        self.query, self.key, self.value = (nn.Conv2d(channels, half, 1) for _ in range(3))
+        self.output = nn.Conv2d(2 * half, channels, 1)
+
+    def foreground(self, f: Tensor, weights: Tensor, block: int = BLOCK) -> Tensor:
+        """a = mean over the references j of σ(v / √M), v the column sums of softmax(query(F_j) key(F_n)ᵀ)."""
+        b, n = f.shape[:2]
+        q, k = (_positions(layer(f.flatten(0, 1))).unflatten(0, (b, n)) for layer in (self.query, self.key))
+        v = matched(q, k, block)  # (B, references, anchors, M)
+        a = torch.sigmoid(v / v.shape[-1] ** 0.5)
+        a = torch.einsum("bnj,bjnm->bnm", weights.to(a).expand(b, n, n), a)
+        return a.unflatten(2, f.shape[-2:])
+
+    def forward(self, f: Tensor, weights: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+        a = self.foreground(f, weights, block)  # (B, N, h, w)
+        value = self.value(f.flatten(0, 1))  # (B·N, C', h, w)
+        mask = a.flatten(0, 1)[:, None].to(value.dtype)
+        both = torch.cat([mask * value, (1 - mask) * value], dim=1)  # foreground and background, (B·N, 2C', h, w)
+        return self.output(both).float().unflatten(0, f.shape[:2]), a
+
+
+# The generator --------------------------------------------------------------------------------------------------------
+
+
+class FCNHead(nn.Module):
+    """FCN-8s: scores at strides 32, 16 and 8, summed from coarse to fine, then ×8 bilinearly.
+
+    maps, coarsest first: (B, C_s, h_s, w_s) -> logits (B, classes, 8 h_8, 8 w_8).
+    """
+
+    def __init__(self, channels: tuple[int, ...], classes: int):
+        super().__init__()
+        self.scores = nn.ModuleList(nn.Conv2d(c, classes, 1) for c in channels)
+        for score in self.scores[1:]:  # as FCN does; the coarsest one is random, see the head of this file
+            nn.init.zeros_(score.weight)
+            nn.init.zeros_(score.bias)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = self.scores[0](maps[0])
+        for f, score in zip(maps[1:], self.scores[1:], strict=True):
+            x = F.interpolate(x, size=f.shape[-2:], mode="bilinear") + score(f)
+        return F.interpolate(x, scale_factor=8, mode="bilinear")
+
+
+class MultiClass(nn.Module):
+    """The generator g with the attention module inside.
+
+    backbone          any of `coseglib.backbones`; VGG16 in the paper
+    variant           "paper": FCN-8s; "workbook": see the head of this file
+    input_size        side in pixels of the squares that photographs are resized to, a multiple of 32; 384 in the paper
+    classes           K, how many classes the images have in common
+    self_attention    F + γ (SA + MA); either part can be left out, or both ("w/o ATT")
+    mutual_attention
+
+    Raises ValueError for values that are none of these.
+    """
+
+    kind = "group"
+    group_size = 3  # the paper's mini-batch
+    EXTRAS = ("features", "attended", "foreground")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        variant: str = "paper",
+        input_size: int = 224,
+        *,
+        classes: int = 2,
+        self_attention: bool = True,
+        mutual_attention: bool = True,
+    ):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r}: one of {', '.join(VARIANTS)}")
+        if input_size % 32 or input_size < 32:
+            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        if not 1 <= classes <= 254:
+            raise ValueError(f"classes {classes}: 1 to 254, the labels of an 8-bit map but background and void")
+        self.backbone, self.variant, self.input_size, self.classes = backbone, variant, input_size, classes
+        c4, c8, c16, c32 = backbone.channels[1:]
+        backbone.embedding = nn.Identity()  # the generator needs no classifier's layers
+        self.self_attention = SelfAttention(c32) if self_attention else None
+        self.mutual_attention = MutualAttention(c32) if mutual_attention else None
+        if self_attention or mutual_attention:
+            self.gamma = nn.Parameter(torch.zeros(()))  # γ of eq. (3)
+        if variant == "paper":
+            self.decoder = FCNHead((c32, c16, c8), classes + 1)
+        else:
+            self.decoder = LateralDecoder((2 * c32, c16, c8, c4), classes + 1)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> maps at strides 2 … 32. Raises ValueError when H or W is no multiple of 32."""
+        if images.shape[-1] % 32 or images.shape[-2] % 32:
+            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
+        return self.backbone(images)
+
+    def attend(self, f: Tensor, weights: Tensor | None = None, block: int = BLOCK) -> tuple[Tensor, Tensor | None]:
+        """F + γ (SA(F) + MA(F)), eq. (3), and a. f (B, N, C, h, w) -> the same, and (B, N, h, w) or None without MA.
+
+        block  numbers of the M×M matrices that are held at once, see `coseglib.layers.mutual_attention`
+        """
+        added, a = 0, None
+        if self.self_attention is not None:
+            added = self.self_attention(f.flatten(0, 1), block).unflatten(0, f.shape[:2])
+        if self.mutual_attention is not None:
+            mutual, a = self.mutual_attention(f, others_equally(f.shape[1]) if weights is None else weights, block)
+            added = added + mutual
+        if isinstance(added, int):
+            return f, a
+        return f + (self.gamma * added).to(f.dtype), a
+
+    def decode(self, attended: Tensor, features: list[Tensor]) -> Tensor:
+        """attended (B, C, h, w) and the plain maps at strides 2 … 32 -> logits (B, K+1, H, W), float32."""
+        _, c4, c8, c16, c32 = features
+        if self.variant == "paper":
+            return self.decoder([attended, c16, c8]).float()
+        return self.decoder([torch.cat([attended, c32], dim=1), c16, c8, c4]).float()
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background; S is their soft-max.
+
+        weights  (B, N, N), rows sum to 1: whose query image i is matched with; None: all others in equal parts
+        Extras: features F and attended F + γ (SA + MA) (B, N, C, h, w), and with mutual attention foreground, a
+        (B, N, h, w), at stride 32.
+        """
+        b, n = images.shape[:2]
+        features = self.encode(images.flatten(0, 1))
+        f = features[-1].unflatten(0, (b, n))  # (B, N, C, h, w)
+        attended, a = self.attend(f, weights)
+        logits = self.decode(attended.flatten(0, 1), features).unflatten(0, (b, n))
+        extras = {"features": f, "attended": attended}
+        return Output(logits, extras if a is None else {**extras, "foreground": a})
+
+    def loss(
+        self,
+        output: Output,
+        images: Tensor,
+        extractor: "FeatureExtractor",
+        balance: float = 0.0,
+        border: float = 0.0,
+        described: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The co-attention loss, eq. (4), summed over pairs and classes as printed; the mean over B groups.
+
+        images     (B, N, 3, H, W), those that output is of. There are no masks to learn from
+        balance, border  weights of `imbalance` and `at_the_border` beside −log p of one pair and class; 0: as printed
+        described  (B, N, D, h, w), `extractor.describe(images)`, where that is known and the masking is "features"
+        """
+        b, n = images.shape[:2]
+        maps = output.logits.softmax(dim=2)  # S  (B, N, K+1, H, W)
+        if described is None:
+            seen = extractor(images.flatten(0, 1), maps.flatten(0, 1))
+        else:
+            seen = extractor.pool(described.flatten(0, 1), maps.flatten(0, 1))
+        losses = {"co_attention": co_attention_loss(seen.unflatten(0, (b, n)), "sum")}
+        if balance:
+            losses["balance"] = balance * terms(n, self.classes) * imbalance(maps)
+        if border:
+            losses["border"] = border * terms(n, self.classes) * at_the_border(maps)
+        return losses
+
+
+# The feature extractor and the loss -----------------------------------------------------------------------------------
+
+
+class FeatureExtractor(nn.Module):
+    """f: what a frozen ImageNet network says of an image seen through a map.
+
+    backbone  any of `coseglib.backbones`; ResNet-50 in the paper. It is frozen here, in training mode too
+    masking   "image": f(I ⊙ S), eq. (1), averaged over all positions; "features": f(I) averaged with S as weights
+    fill      what S hides in I ⊙ S: "mean", the colour that the network's input is centred on, or "black"
+    """
+
+    def __init__(self, backbone: Backbone, masking: str = "image", fill: str = "mean"):
+        super().__init__()
+        for name, value, allowed in (("masking", masking, MASKINGS), ("fill", fill, FILLS)):
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
+        self.backbone, self.masking, self.fill = backbone.requires_grad_(False).eval(), masking, fill
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Frozen: its normalisation keeps ImageNet's statistics, whatever mode is asked for."""
+        return super().train(False)
+
+    def masked(self, images: Tensor, maps: Tensor) -> Tensor:
+        """I^k = I ⊙ S^k, eq. (1). images (P, 3, H, W) in [0, 1], maps (P, K+1, H, W) -> (P, K+1, 3, H, W)."""
+        hidden = self.backbone.mean if self.fill == "mean" else torch.zeros_like(self.backbone.mean)
+        return hidden + (images - hidden)[:, None] * maps[:, :, None]
+
+    def describe(self, images: Tensor) -> Tensor:
+        """(P, 3, H, W) in [0, 1] -> the network's last map before its pooling, (P, D, h, w) float32."""
+        return self.backbone.embed(self.backbone(images)[-1]).float()
+
+    @staticmethod
+    def pool(described: Tensor, maps: Tensor) -> Tensor:
+        """Σ S f / Σ S over the positions. described (P, D, h, w), maps (P, K+1, H, W) -> (P, K+1, D)."""
+        s = F.interpolate(maps.float(), size=described.shape[-2:], mode="area").flatten(2)  # (P, K+1, M)
+        s = s / (s.sum(dim=-1, keepdim=True) + EPS)
+        with torch.autocast(s.device.type, enabled=False):
+            return s @ described.float().flatten(2).mT
+
+    def forward(self, images: Tensor, maps: Tensor) -> Tensor:
+        """f(I^k) for every map. images (P, 3, H, W) in [0, 1], maps (P, K+1, H, W) in [0, 1] -> (P, K+1, D) float32."""
+        if self.masking == "features":
+            with torch.no_grad():
+                described = self.describe(images)
+            return self.pool(described, maps)
+        described = self.describe(self.masked(images, maps.to(images.dtype)).flatten(0, 1))
+        return described.mean(dim=(-2, -1)).unflatten(0, maps.shape[:2])
+
+
+def distances(described: Tensor) -> tuple[Tensor, Tensor]:
+    """d⁺ and d⁻ of every pair of images i < j and every class k >= 1, eqs. (6), (7). -> two of (B, pairs, K).
+
+    described (B, N, K+1, D): f(I_n^k), k = 0 the background. One image is paired with itself.
+    d⁺ = ‖f_i^k − f_j^k‖² / D; d⁻ = the mean over both images and the K maps ℓ ≠ k of ‖f^k − f^ℓ‖² / D.
+    """
+    n, maps, size = described.shape[1:]
+    i, j = torch.triu_indices(n, n, 1, device=described.device) if n > 1 else torch.zeros(2, 1, dtype=torch.long)
+    classes = described[:, :, 1:]  # (B, N, K, D)
+    within = (classes[:, i] - classes[:, j]).square().sum(dim=-1) / size  # d⁺  (B, pairs, K)
+    apart = (classes[:, :, :, None] - described[:, :, None]).square().sum(dim=-1) / size  # (B, N, K, K+1), 0 at ℓ = k
+    apart = apart.sum(dim=-1) / (maps - 1)  # (B, N, K)
+    return within, (apart[:, i] + apart[:, j]) / 2
+
+
+def terms(n: int, classes: int) -> int:
+    """How many −log p eq. (4) sums: pairs of n images (one image: itself) times classes."""
+    return max(1, n * (n - 1) // 2) * classes
+
+
+def imbalance(maps: Tensor) -> Tensor:
+    """How far an image's maps are from half background and the other half in K equal parts, mean over the images.
+
+    maps (..., K+1, H, W), summing to 1 at each pixel: the Kullback-Leibler divergence of their shares of the image from
+    (½, 1/2K, …, 1/2K). 0 there, log 2 where the background has everything, log 2K where one class has.
+    """
+    shares = maps.float().mean(dim=(-2, -1))  # (..., K+1)
+    k = shares.shape[-1] - 1
+    wanted = shares.new_tensor([0.5] + [0.5 / k] * k)
+    return (shares * (shares.clamp(min=EPS) / wanted).log()).sum(dim=-1).mean()
+
+
+def at_the_border(maps: Tensor) -> Tensor:
+    """How much of an image's border is not background, mean over border pixels and images, in [0, 1].
+
+    maps (..., K+1, H, W); the border is a sixteenth of the side wide, one pixel at least.
+    """
+    height, width = maps.shape[-2:]
+    y, x = max(1, height // 16), max(1, width // 16)
+    objects = 1 - maps.float().select(-3, 0)  # (..., H, W)
+    inner = objects[..., y : height - y, x : width - x]
+    area = height * width - inner.shape[-2] * inner.shape[-1]
+    return ((objects.sum(dim=(-2, -1)) - inner.sum(dim=(-2, -1))) / area).mean()
+
+
+def co_attention_loss(described: Tensor, reduction: str = "mean") -> Tensor:
+    """−log p, p = exp(−d⁺) / (exp(−d⁺) + exp(−d⁻)), eqs. (4), (5): softplus(d⁺ − d⁻), which cannot overflow.
+
+    described  (B, N, K+1, D) from `FeatureExtractor`, channel 0 the background
+    reduction  "sum" over pairs and classes, as printed, and the mean over B; "mean": of those, too: log 2 = .693 where
+               nothing tells a class from the rest
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction {reduction!r}: 'mean' or 'sum'")
+    within, apart = distances(described.float() if described.dtype in (torch.float16, torch.bfloat16) else described)
+    each = F.softplus(within - apart)  # (B, pairs, K)
+    return each.mean() if reduction == "mean" else each.sum(dim=(1, 2)).mean()
