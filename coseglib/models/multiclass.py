@@ -51,6 +51,7 @@ from coseglib.backbones import Backbone
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.layers.mutual_attention import BLOCK, attend, matched
 from coseglib.models.output import Output
+from coseglib.models.partners import others_equally
 
 VARIANTS = ("paper", "workbook")
 MASKINGS = ("image", "features")
@@ -59,11 +60,6 @@ EPS = 1e-30  # of a map's mass: with more, an empty map would average to 0, and 
 
 
 # The attention module -------------------------------------------------------------------------------------------------
-
-
-def others_equally(n: int) -> Tensor:
-    """Weights (N, N) whose rows sum to 1: every other image in equal parts; of one image, itself."""
-    return torch.ones(1, 1) if n == 1 else (1 - torch.eye(n)) / (n - 1)
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -197,7 +193,9 @@ class MultiClass(nn.Module):
         if self.self_attention is not None:
             added = self.self_attention(f.flatten(0, 1), block).unflatten(0, f.shape[:2])
         if self.mutual_attention is not None:
-            mutual, a = self.mutual_attention(f, others_equally(f.shape[1]) if weights is None else weights, block)
+            if weights is None:
+                weights = others_equally(f.shape[1]).to(f.device)
+            mutual, a = self.mutual_attention(f, weights, block)
             added = added + mutual
         if isinstance(added, int):
             return f, a

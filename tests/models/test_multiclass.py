@@ -12,8 +12,8 @@ from coseglib.models.multiclass import (
     co_attention_loss,
     distances,
     imbalance,
-    others_equally,
 )
+from coseglib.models.partners import others_equally
 
 VARIANTS = ("paper", "workbook")
 
