@@ -12,6 +12,7 @@ from coseglib.checkpoints import load_model
 from coseglib.data import load
 from coseglib.errors import CosegError
 from coseglib.evaluation import evaluate, partner_swap, refusal
+from coseglib.floors import build_floor, is_floor
 
 SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
@@ -48,7 +49,8 @@ def evaluation_table(
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
-    checkpoint  a shipped one's name or a file        dataset  a name of `coseglib.data.NAMES` or a folder
+    checkpoint  a shipped one's name, a file, or a floor (`coseglib.floors`)
+    dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
@@ -59,7 +61,7 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {known}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    model = load_model(checkpoint)
+    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint)
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
