@@ -119,7 +119,7 @@ class Features(Floor):
 
 
 def common_and_central(member: Tensor, present: float) -> Tensor:
-    """Which clusters are foreground. member bool (N, h, w, k), one true a position -> bool (k,); step 2 of `Features`."""
+    """Which clusters are foreground. member bool (N, h, w, k) -> bool (k,); step 2 of `Features`."""
     share = member.float().mean(dim=(1, 2))  # (N, k)
     common = (share >= present).float().mean(dim=0) >= 0.5
     border = torch.ones(member.shape[1:3], dtype=torch.bool)
