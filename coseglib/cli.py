@@ -19,9 +19,19 @@ from coseglib.paths import DEFAULT_CHECKPOINT
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a second process tenfold
 UsageError = typer.BadParameter.__base__  # click's, of which recent typers carry a copy of their own
 
+METHOD_NAMES = "ca|fca|csa|ssnm|pfcc|dcnet|multiclass"
+SYSTEMS = """Systems, the names for --method, and their papers:
+
+\b
+  ca fca csa  channel attention; Chen, Huang and Nakayama, ACCV 2018
+  ssnm        spatial-semantic modulation; Zhang, Chen, Liu and Liu, AAAI 2020
+  pfcc        pyramid cross-correlation; Chen et al., Sci China Inf Sci 2023
+  dcnet       dual-cross correlation; Li, Liu, Gong and Liu
+  multiclass  several classes at once, without masks, learned on the photographs themselves; a thesis"""
+
 app = typer.Typer(
     name="coseg",
-    help="Object co-segmentation: what do these photographs have in common, and where is it?",
+    help=f"Object co-segmentation: what do these photographs have in common, and where is it?\n\n{SYSTEMS}",
     epilog="Start with `coseg doctor`, then `coseg segment photos/ -o out`. With --debug an error shows its traceback.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +44,13 @@ class Pooling(StrEnum):
 
     mean = "mean"
     min = "min"
+
+
+class Post(StrEnum):
+    """How maps of several classes become labels."""
+
+    argmax = "argmax"
+    crf = "crf"
 
 
 class Partner(StrEnum):
@@ -72,9 +89,34 @@ Weights = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    str, typer.Option(metavar="NAME|FILE", help="A shipped checkpoint, or a model.safetensors of `coseg train`.")
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="A shipped checkpoint, or a model.safetensors of `coseg train`.  [default: what --method multiclass "
+        f"learns, else {DEFAULT_CHECKPOINT}]",
+    ),
 ]
-Group = Annotated[Pooling, typer.Option(help="How the group's attention is pooled: its mean, or the minimum.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar=METHOD_NAMES, help="multiclass: learn on the photographs. Others: of which the checkpoint must be."
+    ),
+]
+Group = Annotated[
+    Pooling | None, typer.Option(help="How the group's attention is pooled.  [default: mean; not for multiclass]")
+]
+Classes = Annotated[
+    int | None, typer.Option(metavar="K", help="multiclass: how many classes the photographs have in common.")
+]
+PostOption = Annotated[
+    Post | None, typer.Option(help="multiclass: how labels are decided.  [default: as the profile says]")
+]
+OnlineProfile = Annotated[
+    str | None, typer.Option(metavar="smoke|cpu|paper", help="multiclass: how it learns.  [default: cpu]")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="One field over the profile's; repeatable.")
+]
 Devices = Annotated[int, typer.Option(metavar="N", min=1, help="Processes: GPUs, or on CPUs over gloo.")]
 Nodes = Annotated[int, typer.Option(metavar="N", min=1, help="Machines; each is started by torchrun or Slurm.")]
 Accelerator = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
@@ -84,6 +126,34 @@ def _example(*lines: str) -> str:
     """The end of a command's help. \\b keeps its lines as they are."""
     shown = "\n".join(f"  {line}" for line in lines)
     return f"Example:\n\n\b\n{shown}\n\nWith --debug an error shows its traceback."
+
+
+def _fields(given: list[str] | None) -> dict[str, str]:
+    """["steps=200"] -> {"steps": "200"}."""
+    for item in given or []:
+        if "=" not in item:
+            raise CosegError(f"--set {item}: not FIELD=VALUE; for example --set steps=200")
+    return {field.strip(): value.strip() for field, value in (item.split("=", 1) for item in given or [])}
+
+
+def _unfit(why: str, **given: object) -> None:
+    """An error that names the first option that was given although it does not fit."""
+    for option, value in given.items():
+        if value:
+            raise CosegError(f"--{option}: {why}; leave it out")
+
+
+def _online(method: str | None) -> bool:
+    """Whether the method learns on the photographs that it segments."""
+    from coseglib.models import METHODS
+
+    if method is not None and method not in METHODS:
+        raise CosegError(f"{method}: no such method; one of {', '.join(METHODS)}")
+    return method is not None and METHODS[method].online
+
+
+def _told(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 @app.command(epilog=_example("coseg doctor", "coseg doctor --data /data/sets --weights /data/weights"))
@@ -99,34 +169,56 @@ def doctor(data: Data = None, weights: Weights = None) -> None:
     epilog=_example(
         "coseg segment holiday/dog/ -o out",
         "coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min",
+        "coseg segment walks/ -o out --method multiclass --classes 2",
     )
 )
 def segment(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS_OR_FOLDER", help="Photographs of one group.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write to.")],
-    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
-    group: Group = Pooling.mean,
+    checkpoint: Checkpoint = None,
+    method: Method = None,
+    group: Group = None,
+    classes: Classes = None,
+    post: PostOption = None,
+    profile: OnlineProfile = None,
+    set_: Set = None,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Faster where the processor has it; same masks but for single pixels.")
     ] = False,
     devices: Devices = 1,
     nodes: Nodes = 1,
     accelerator: Accelerator = "auto",
+    weights: Weights = None,
 ) -> None:
     """Segment what photographs have in common.
 
     Writes OUT/masks/<stem>.png (0 and 255, the photograph's own size), OUT/overlays/<stem>.jpg and OUT/result.json. A
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
+
+    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
+    checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
+    K the classes, in an order of its own. A killed run learns anew.
     """
     from coseglib.checkpoints import load_model
     from coseglib.inference import segment_photos
 
+    if _online(method) and not checkpoint:
+        model = _learned(photos, output, classes, profile, set_, devices * nodes > 1, accelerator)
+    else:
+        why = "is for learning, with --method multiclass and without --checkpoint"
+        _unfit(why, classes=classes is not None, profile=profile, set=set_)
+        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method)
+    if hasattr(model, "classes"):
+        _unfit("multiclass pools no attention", group=group)
+    else:
+        _unfit("is for multiclass", post=post)
     summary = segment_photos(
         photos,
         output,
-        load_model(checkpoint),
-        group.value,
+        model,
+        (group or Pooling.mean).value,
+        post=post,
         bfloat16=bfloat16,
         devices=devices,
         num_nodes=nodes,
@@ -145,12 +237,20 @@ def segment(
     raise typer.Exit(summary.exit_code)
 
 
-def _fields(given: list[str]) -> dict[str, str]:
-    """["steps=200"] -> {"steps": "200"}."""
-    for item in given:
-        if "=" not in item:
-            raise CosegError(f"--set {item}: not FIELD=VALUE; for example --set steps=200")
-    return {field.strip(): value.strip() for field, value in (item.split("=", 1) for item in given)}
+def _learned(photos, output, classes, profile, set_, several, accelerator):
+    """The network that has learned on the photographs to segment."""
+    from coseglib import online
+
+    _unfit("learning takes one process", devices=several)
+    config = online.load_config(profile or "cpu", {"device": accelerator, **_fields(set_)})
+    online.check_classes(_asked(classes))
+    return online.learn(online.group_of_files(photos, output), classes, config, _told)
+
+
+def _asked(classes: int | None) -> int:
+    if classes is None:
+        raise CosegError("multiclass: nobody but you knows how many classes the photographs share; add --classes K")
+    return classes
 
 
 @app.command(
@@ -158,18 +258,32 @@ def _fields(given: list[str]) -> dict[str, str]:
         "coseg train --method ca --profile smoke --output runs/ca",
         "coseg train --method csa --profile cpu --output runs/csa --set steps=6000 --set seed=1 --data /data/sets",
         "coseg train --method ca --profile smoke --output runs/ca --resume",
+        "coseg train --method multiclass --profile smoke --output runs/scenes",
+        "coseg train --method multiclass --output runs/dogs --group dog+person --data /data/sets",
+        "coseg train --method multiclass --output runs/walks --photos walks/ --classes 2",
     )
 )
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")],
-    method: Annotated[str, typer.Option(metavar="ca|fca|csa|ssnm|pfcc|dcnet", help="The system to train.")] = "ca",
+    method: Annotated[str, typer.Option(metavar=METHOD_NAMES, help="The system to train.")] = "ca",
     profile: Annotated[
         str, typer.Option(metavar="smoke|cpu|paper|FILE", help="Configuration: a profile, or YAML.")
     ] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="One field over the profile's; repeatable.")
+    set_: Set = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="multiclass: what it learns on, a group of voc-multiclass (dog+person) or of synthetic-multiclass.  "
+            "[default for smoke: star+ring]",
+        ),
     ] = None,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PHOTO|FOLDER", help="multiclass: or these photographs, with --classes; repeatable."),
+    ] = None,
+    classes: Classes = None,
     devices: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]"),
@@ -182,12 +296,21 @@ def train(
     """Train a model: the newest state, model.safetensors, log.csv and config.yaml stand in the run's folder.
 
     A run that was killed at any step and is resumed ends with the weights of an undisturbed one.
+
+    multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
+    no state in between: with --resume a finished run is kept, and one that was killed starts anew.
     """
+    if _online(method):
+        several = (devices or 1) * nodes > 1
+        typer.echo(str(_train_online(output, profile, resume, set_, group, photos, classes, several, accelerator)))
+        return
+    _unfit(f"is for multiclass; {method} learns from the masks of whole data sets", group=group, photos=photos)
+    _unfit("is for multiclass", classes=classes is not None)
     from coseglib.training import load_profile
     from coseglib.training import train as train_model
 
     model = train_model(
-        load_profile(profile, method, _fields(set_ or [])),
+        load_profile(profile, method, _fields(set_)),
         output,
         resume,
         devices=devices or "auto",
@@ -198,10 +321,29 @@ def train(
         typer.echo(str(model))
 
 
+def _train_online(output, profile, resume, set_, group, photos, classes, several, accelerator) -> Path:
+    from coseglib import online
+
+    _unfit("multiclass learns in one process", devices=several)
+    config = online.load_config(profile, {"device": accelerator, **_fields(set_)})
+    if photos:
+        _unfit("is a group of its own; --photos are another", group=group)
+        online.check_classes(_asked(classes))
+        chosen = online.group_of_files(photos, say=_told)
+    elif group or profile == "smoke":
+        chosen = online.named_group(group or "star+ring")
+    else:
+        raise CosegError("multiclass: learns on one group; name it, --group dog+person, or give --photos and --classes")
+    classes = len(chosen.targets) if classes is None else classes
+    return online.train(chosen, classes, config, output, resume, lambda text: print(text, flush=True))
+
+
 @app.command(
     epilog=_example(
         "coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv",
         "coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv",
+        "coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv",
+        "coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv",
     )
 )
 def evaluate(
@@ -209,40 +351,103 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME|DIR",
-            help="icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, …, or a folder with images/ and "
-            "ground_truth/.",
+            help="icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with "
+            "images/ and ground_truth/.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="TABLE.csv", help="Table to write.")],
-    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
+    checkpoint: Checkpoint = None,
+    method: Method = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="common, a paper's own, partner-swap or refusal.")
-    ] = "common",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
+        ),
+    ] = None,
     partner: Annotated[Partner, typer.Option(help="Whose attention a photograph receives.")] = Partner.group,
-    group: Group = Pooling.mean,
+    group: Group = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs of each group.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="GROUP", help="multiclass: only the group of this name; repeatable.")
+    ] = None,
+    classes: Classes = None,
+    post: PostOption = None,
+    profile: OnlineProfile = None,
+    set_: Set = None,
+    ablations: Annotated[
+        bool,
+        typer.Option(
+            "--ablations",
+            help="multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes.",
+        ),
+    ] = False,
     data: Data = None,
+    weights: Weights = None,
 ) -> None:
     """Score a model on a data set: a row a group, and a last row `all`.
 
     Columns: dataset, group, images, P, J, protocol, checkpoint sha256, seconds (an image). With --protocol partner-swap
     J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
+
+    With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
+    checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
+    is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
+    are missing there.
     """
+    from coseglib.checkpoints import load_model
+    from coseglib.floors import is_floor
     from coseglib.tables import evaluation_table, write_table
 
+    model = None
+    if not _online(method) or checkpoint:
+        checkpoint = checkpoint or DEFAULT_CHECKPOINT
+        why = "is for learning, with --method multiclass and without --checkpoint"
+        _unfit(why, classes=classes is not None, profile=profile, set=set_, ablations=ablations)
+        model = None if is_floor(checkpoint) and method is None else load_model(checkpoint, method)
+    if not checkpoint or hasattr(model, "classes"):
+        _unfit("multiclass pools no attention", group=group)
+        _unfit("multiclass has no partners to choose", partner=partner != Partner.group)
+        _unfit("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
+        table = _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, ablations)
+        _shown(table)
+        return
+    _unfit("is for multiclass", only=only, post=post)
     table = evaluation_table(
         checkpoint,
         dataset,
-        protocol,
+        protocol or "common",
         partner.value,
-        group.value,
+        (group or Pooling.mean).value,
         limit,
         lambda name, done, total: typer.echo(f"{done}/{total} {name}", err=True),
     )
     write_table(table, output)
-    typer.echo(table.drop(columns=["protocol", "checkpoint sha256"]).to_string(index=False, float_format="%.4f"))
+    _shown(table)
+
+
+def _shown(table) -> None:
+    table = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
+    typer.echo(table.to_string(index=False, float_format="%.4f", na_rep=""))
+
+
+def _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, ablations):
+    import dataclasses
+
+    from coseglib import online
+    from coseglib.data import load
+
+    system = online.load_config(profile or "cpu", _fields(set_)) if model is None else model
+    if classes is not None:
+        online.check_classes(classes)
+    if ablations:
+        _unfit("--ablations has as many classes as the group and both ways", classes=classes, post=post)
+    groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in online.only(load(dataset), only)]
+    if not ablations:
+        return online.evaluate(groups, system, output, classes, post, _told)
+    return online.evaluate_groups(groups, system, output, tuple(online.ABLATIONS), _told)
 
 
 @app.command(epilog=_example("coseg ship runs/ca ca-mobilenet_v2 --data /data/sets"))

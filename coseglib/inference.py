@@ -8,7 +8,7 @@ the group in D numbers only (Chen et al. 2018, algorithm 1): the first pass pool
 decodes each image by the pool. A *partner* model compares each image with COMPARED others, the same few references for
 all, drawn by a seed; their features are computed once. A *group* model sees a chunk of images at once; a chunk shorter
 than it was trained with is filled up with references. For all three cost is linear in the number of images, and memory
-does not depend on it.
+does not depend on it. A model with `classes`, K, gives K+1 logits a pixel, and label maps in the place of masks.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.crf import POSTS, argmax_labels, crf_labels
 from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
@@ -73,6 +74,29 @@ def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
         strip = slice(y, y + rows)
         mask[strip] = torch.lerp(wide[above[strip]], wide[below[strip]], share[strip]) > 0
     return mask
+
+
+def label_map(picture: Tensor, logits: Tensor, size: tuple[int, int], post: str) -> Tensor:
+    """logits (K+1, h, w) -> label map uint8 (H, W), 0 background, 1 … K, at a photograph's own size (H, W).
+
+    picture  uint8 (3, H', W'), the photograph or a smaller copy, which the CRF looks at
+    post     "argmax", at the own size, or "crf", at the picture's, and the nearest label from there
+    """
+    maps = logits.softmax(dim=0)
+    if post == "argmax":
+        return argmax_labels(maps, size)
+    return F.interpolate(crf_labels(picture, maps)[None, None], size=size, mode="nearest")[0, 0]
+
+
+def read_picture(file: Path) -> tuple[Tensor, tuple[int, int]]:
+    """A photograph's file: uint8 (3, H', W'), at most 2 · OVERLAY_SIDE a side, and its own size (H, W).
+
+    Raises CosegError where it cannot be read.
+    """
+    if file.exists() and not file.is_file():  # a pipe would keep us waiting, and is read only once
+        raise CosegError(f"{file}: no regular file; name a file that can be read twice")
+    width, height = image_size(file)
+    return read_image(file, at_most=2 * OVERLAY_SIDE), (height, width)  # by whole numbers: no less than OVERLAY_SIDE
 
 
 # The first pass -----------------------------------------------------------------------------------------------------
@@ -146,6 +170,10 @@ class Chunk:
     started: float
 
 
+def _image(photo: Tensor | Photo) -> Tensor:
+    return photo.image() if isinstance(photo, Photo) else photo
+
+
 class Stream:
     """A group gone through from its start as often as asked, `batch` images in memory at a time."""
 
@@ -168,7 +196,7 @@ class Stream:
         """The group in order. last: this is the pass that ends in masks."""
         items, started = [], time.perf_counter()
         for number, photo in enumerate(self.photos):
-            image = photo.image() if isinstance(photo, Photo) else photo
+            image = _image(photo)
             items.append((number, self.input_of(image), tuple(image.shape[-2:]), None))
             if len(items) == self.batch:
                 yield self.chunk(items, started)
@@ -197,8 +225,7 @@ class Stream:
         return chunk.numbers, chunk.inputs
 
     def input_of(self, photo: Tensor | Photo) -> Tensor:
-        image = photo.image() if isinstance(photo, Photo) else photo
-        return resize_to_input(image, self.model.input_size)
+        return resize_to_input(_image(photo), self.model.input_size)
 
 
 @torch.no_grad()
@@ -313,20 +340,28 @@ def segment_group(
     context: Tensor | None = None,
     batch: int = BATCH,
     bfloat16: bool = False,
+    post: str = "argmax",
 ) -> Iterator[Tensor]:
     """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
+
+    Of a multi-class model they are label maps, 0 … K.
 
     photos    uint8 (3, H, W) each, or `Photo`s: a sequence, or anything that gives them again when iterated again
     how       how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself
     context   attention (D,) to segment by instead of the group's own, from `collect_context`; one pass is enough then
     bfloat16  faster on processors that have it; masks may then differ in single pixels between machines
+    post      how a multi-class model's maps become labels, "argmax" or "crf"
     Raises CosegError for an iterator that can be used up only once, or a model whose kind is not known here.
     """
     if context is None and iter(photos) is photos:
         raise CosegError("a group is read twice: give a sequence, not an iterator, or a context to segment by")
+    again = iter(photos) if hasattr(model, "classes") else None
     for chunk, logits in _answers(Stream(model, photos, batch, bfloat16), how, context):
         for map_, size in zip(logits, chunk.sizes, strict=True):
-            yield masks_from_logits(map_, size)
+            if again is None:
+                yield masks_from_logits(map_, size)
+            else:
+                yield label_map(_image(next(again)), map_, size, post)
 
 
 # Files and folders --------------------------------------------------------------------------------------------------
@@ -440,6 +475,12 @@ def _write_json(path: Path, value) -> None:
     os.replace(part, path)
 
 
+def _shares(labels: Tensor, classes: int) -> list[float]:
+    """How much of a photograph each of the classes 1 … `classes` covers."""
+    counts = torch.bincount(labels.flatten(), minlength=classes + 1)[1:]
+    return [round(int(count) / labels.numel(), 6) for count in counts]
+
+
 class _Progress:
     """Photographs done and time left, on stderr: one line, rewritten, in a terminal, a line every 5 s elsewhere."""
 
@@ -488,9 +529,10 @@ class _Job(Stream):
     (progress-<rank>.jsonl). It is removed when the run is complete.
     """
 
-    def __init__(self, model, photos: list[Path], out: Path, fabric, batch: int, bfloat16: bool, quiet: bool):
+    def __init__(self, model, photos: list[Path], out: Path, fabric, batch: int, bfloat16: bool, post, quiet: bool):
         super().__init__(model, photos, batch, bfloat16)
         self.out, self.fabric, self.quiet = out, fabric, quiet or fabric.global_rank > 0
+        self.post = post  # of a multi-class model
         self.names = output_names(photos)
         self.skipped: dict[int, str] = {}
         self.first_pass = 0.0  # seconds a photograph
@@ -562,10 +604,7 @@ class _Job(Stream):
         """One item of a chunk, or None, and the reason noted, for a photograph that cannot be read."""
         file = self.photos[number]
         try:
-            if file.exists() and not file.is_file():  # a pipe would keep us waiting, and is read only once
-                raise CosegError(f"{file}: no regular file; name a file that can be read twice")
-            width, height = image_size(file)
-            picture = read_image(file, at_most=2 * OVERLAY_SIDE)  # reduced by whole numbers: no less than OVERLAY_SIDE
+            picture, (height, width) = read_picture(file)
         except CosegError as error:
             self.skipped[number] = str(error).removeprefix(f"{file}: ")
             return None
@@ -607,23 +646,26 @@ class _Job(Stream):
     def write(self, chunk: Chunk, logits: Tensor) -> None:
         """Masks and overlays of a chunk, except those that an interrupted run has written."""
         shared = self.first_pass + (time.perf_counter() - chunk.started) / len(chunk.numbers)
-        from coseglib.plots import overlay  # not at the top: matplotlib takes seconds, and only this job draws
+        from coseglib.plots import class_colours, overlay  # not at the top: matplotlib takes seconds
 
+        classes = getattr(self.model, "classes", None)
+        colours = class_colours(classes) if classes else None
         for number, map_, size, picture in zip(chunk.numbers, logits, chunk.sizes, chunk.pictures, strict=True):
             if number in self.done:
                 continue
             started = time.perf_counter()
-            mask = masks_from_logits(map_, size)
+            mask = label_map(picture, map_, size, self.post) if classes else masks_from_logits(map_, size)
             name = self.names[number]
             files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
-            write_png(self.out / files["mask"], 255 * mask)
+            write_png(self.out / files["mask"], mask if classes else 255 * mask)
             shown = F.interpolate(mask[None, None], size=picture.shape[-2:], mode="nearest")[0, 0]
-            write_jpg(self.out / files["overlay"], overlay(picture, shown))
+            write_jpg(self.out / files["overlay"], overlay(picture, shown, colours))
             entry = {
                 **files,
                 "width": size[1],
                 "height": size[0],
                 "foreground_share": round(int(mask.count_nonzero()) / mask.numel(), 6),
+                **({"class_shares": _shares(mask, classes)} if classes else {}),
                 "seconds": round(shared + time.perf_counter() - started, 4),
             }
             self.log.write(json.dumps({"photo": number, **entry}).encode() + b"\n")
@@ -639,6 +681,7 @@ def segment_photos(
     *,
     batch: int = BATCH,
     bfloat16: bool = False,
+    post: str | None = None,
     devices: int | str = 1,
     num_nodes: int = 1,
     accelerator: str = "auto",
@@ -649,11 +692,14 @@ def segment_photos(
     named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
     devices, num_nodes, accelerator  Fabric's; torchrun works as well. Several processes give the very masks of one.
+    post    how a multi-class model's maps become labels: "argmax" or "crf"; None: as its training's configuration says
 
-    Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed), out/overlays/<name>.jpg (at most
-    1600 pixels on the long side), names as in `output_names`, and out/result.json: {checkpoint, sha256, group, ignored,
-    note, photos}, photos with one entry each in the order found: {file, mask, overlay, width, height, foreground_share,
-    seconds} or {file, skipped}. Every file is written beside its place and moved there.
+    Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
+    0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
+    `output_names`, and out/result.json: {checkpoint, sha256, group, ignored, note, photos}, photos with one entry each
+    in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file, skipped}; of a
+    multi-class model also classes, K, post, and learning, what its card says of that, and in the entries class_shares,
+    a number for each class. Every file is written beside its place and moved there.
 
     A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
     done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
@@ -661,12 +707,22 @@ def segment_photos(
     """
     started, out = time.perf_counter(), Path(out)
     _check_kind(model, how)  # before anything is written
+    card = getattr(model, "card", {})
+    multi = {}
+    if hasattr(model, "classes"):
+        multi = {"classes": model.classes, "post": post or card.get("training", {}).get("post", "crf")}
+        if multi["post"] not in POSTS:
+            raise CosegError(f"post = {multi['post']}: one of {', '.join(POSTS)}")
+    elif post:
+        raise CosegError(f"post = {post}: is for label maps; leave it out for {type(model).__name__}")
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()
     stamps = fabric.broadcast([_stamp(p) for p in photos])
-    key = [_identity(model), stamps, how, model.input_size, batch, bfloat16]
-    job = _Job(model, photos, out, fabric, batch, bfloat16, quiet)
+    key = [_identity(model), stamps, how, model.input_size, batch, bfloat16, *multi.values()]
+    if multi:
+        multi["learning"] = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
+    job = _Job(model, photos, out, fabric, batch, bfloat16, multi.get("post"), quiet)
     try:
         out.mkdir(parents=True, exist_ok=True)
         job.open(hashlib.sha256(json.dumps(key).encode()).hexdigest())
@@ -684,11 +740,11 @@ def segment_photos(
             for i, p in enumerate(photos)
         ] + [{"file": folder, "skipped": why} for folder, why in empty]
         if fabric.global_rank == 0:
-            card = getattr(model, "card", {})
             result = {
                 "checkpoint": card.get("name"),
                 "sha256": card.get("sha256"),
                 "group": how,
+                **multi,
                 "ignored": ignored,
                 "note": note,
                 "photos": entries,

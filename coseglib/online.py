@@ -13,34 +13,34 @@ Where this differs from the thesis (see also `coseglib.models.multiclass`)
   * The cpu profile is not the paper's: small backbone and input, larger mini-batches, `masking="features"`, `balance`,
     `border`, and a faster γ. Its figures are the workbook's, and its table's rows name the profile.
 
-The table of real groups (`coseglib.data.multiclass`), beside colour k-means and stripes; a run that was killed goes on
-with the groups that are missing when it is started again:
-
-    python -m coseglib.online --groups 3 -o table.csv [--profile cpu] [--only dog+person] [--set seed=1] [--ablations]
+`coseg train`, `segment` and `evaluate` with `--method multiclass` are `train`, `learn` and `evaluate` below; the
+ablations' table (`coseg evaluate --ablations`), beside colour k-means and stripes, is `evaluate_groups`.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor, nn
 
 from coseglib import metrics
 from coseglib.backbones import BACKBONES, build_backbone
+from coseglib.checkpoints import load_model, save_model
 from coseglib.crf import CRF, POSTS, labels_of
+from coseglib.data import load
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
-from coseglib.inference import resize_to_input
+from coseglib.inference import find_photos, read_picture, resize_to_input, segment_group
 from coseglib.models.multiclass import (
     FILLS,
     MASKINGS,
@@ -187,6 +187,12 @@ def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+def check_classes(classes: int) -> None:
+    """Raises CosegError for a K that is none."""
+    if not 1 <= classes <= 254:
+        raise CosegError(f"classes = {classes}: K is 1 to 254, as a label map has 8 bits, 0 background and 255 void")
+
+
 @contextmanager
 def _seeded(seed: int):
     """torch's global generator seeded within, and as it was afterwards."""
@@ -217,8 +223,7 @@ class _Job:
     def __init__(self, photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, weights_root=None):
         if not photos:
             raise CosegError("no photographs: a group needs at least one")
-        if not 1 <= classes <= 254:
-            raise CosegError(f"classes = {classes}: K is 1 to 254")
+        check_classes(classes)
         self.config, self.classes, self.weights_root = config, classes, weights_root
         self.device = _device(config.device)
         inputs = [resize_to_input(_picture(photo), config.input_size) for photo in photos]
@@ -442,7 +447,146 @@ def co_segment(
     return CoSegmentation(photos, config, model, maps, log, rate, trials, time.perf_counter() - began)
 
 
-# The table of real groups ---------------------------------------------------------------------------------------------
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def _picture_of(file: Path) -> Tensor:
+    return read_picture(file)[0]
+
+
+def group_of_files(
+    named: Sequence[str | Path], leave_out: Path | None = None, say: Callable[[str], None] | None = None
+) -> Group:
+    """The photographs of files and folders as a group without masks.
+
+    named, leave_out  as for `inference.find_photos`     say  called with a line for each that cannot be read
+    Raises CosegError where none is left.
+    """
+    files, empty, _ = find_photos(named, leave_out)
+    faults = [f"{folder}: {why}" for folder, why in empty]
+    photos = []
+    for file in files:
+        try:
+            _picture_of(file)
+            photos.append(Photo("files", str(file), (), partial(_picture_of, file), None, file))
+        except CosegError as fault:
+            faults.append(str(fault))
+    if not photos:
+        raise CosegError(f"{faults[0] if faults else 'no photographs were named'}; no photograph is left to learn on")
+    for fault in faults:
+        (say or _silent)(f"{fault}; left out")
+    return Group("files", photos[0].path.resolve().parent.name, tuple(photos))
+
+
+def named_group(name: str, data_root: str | Path | None = None) -> Group:
+    """A group of two or three classes by its name: procedural ("star+ring"), else of VOC 2012 ("dog+person").
+
+    Raises CosegError where there is none of that name, or no VOC 2012.
+    """
+    scenes = load("synthetic-multiclass")
+    return next((g for g in scenes if g.name == name), None) or only(load("voc-multiclass", data_root), [name])[0]
+
+
+def only(groups: Sequence[Group], names: Sequence[str] | None) -> list[Group]:
+    """The groups of these names; without names all. Raises CosegError for one that is not there."""
+    known = {g.name: g for g in groups}
+    for name in names or ():
+        if name not in known:
+            raise CosegError(f"{name}: no such group; one of {', '.join(known) or 'none: this data set has no groups'}")
+    return [known[name] for name in names] if names else list(groups)
+
+
+def _content(group: Group, masks: bool = False) -> str:
+    """SHA-256 of the photographs' names and files, and of their masks: photographs may change under their names."""
+    digest = hashlib.sha256()
+    for number, photo in enumerate(group.photos):
+        digest.update(photo.name.encode() + (photo.path.read_bytes() if photo.path else b""))
+        if masks:
+            digest.update(group.mask(number).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _about(group: Group, found: "CoSegmentation") -> dict:
+    """What a checkpoint's header says of a generator."""
+    config = found.config
+    return {
+        "method": "multiclass",
+        "backbone": config.backbone,
+        "classes": found.generator.classes,
+        "training": dataclasses.asdict(config),
+        "group": {"name": group.name, "photos": [p.name for p in group.photos], "sha256": _content(group)},
+        "learning_rate": found.learning_rate,
+        "epochs": len(found.log),
+        "loss": float(found.log.loss.min()),
+        "seconds": round(found.seconds, 1),
+        "device": str(_device(config.device)),
+        "precision": precision_of(config.precision),
+    }
+
+
+def learn(
+    group: Group,
+    classes: int,
+    config: OnlineConfig,
+    progress: Callable[[str], None] | None = None,
+    weights_root=None,
+) -> MultiClass:
+    """The generator of a group, in evaluation mode, with `card`: what a checkpoint's header says. See `co_segment`."""
+    found = co_segment(group.photos, classes, config, progress, weights_root)
+    found.generator.card = _about(group, found)
+    return found.generator
+
+
+def train(
+    group: Group,
+    classes: int,
+    config: OnlineConfig,
+    output: str | Path,
+    resume: bool = False,
+    progress: Callable[[str], None] | None = None,
+    weights_root=None,
+) -> Path:
+    """Learn on a group, and leave model.safetensors, log.csv (a row an epoch) and config.yaml in the folder `output`.
+
+    resume  keep the finished run that the folder holds. A run of minutes has no state in between: one that was killed
+            starts anew
+    Returns the path of model.safetensors. Raises CosegError for a folder in use, or a run that was another one.
+    """
+    check_classes(classes)
+    output, say = Path(output), progress or _silent
+    model = output / "model.safetensors"
+    if (output / "state.safetensors").exists():
+        raise CosegError(f"{output}: holds a run of another method; choose another folder")
+    if model.exists() and not resume:
+        raise CosegError(f"{output}: already holds a run; add --resume to keep it, or choose another folder")
+    if model.exists():
+        _check_same(model, group, classes, config)
+        say(f"{model}: done before")
+        return model
+    output.mkdir(parents=True, exist_ok=True)
+    fields = json.loads(json.dumps(dataclasses.asdict(config)))
+    about = {"method": "multiclass", "group": group.name, "photos": len(group), "classes": classes, **fields}
+    (output / "config.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
+    say("".join(f"  {k}: {v}\n" for k, v in about.items()).rstrip())
+    found = co_segment(group.photos, classes, config, say, weights_root)
+    write_table(found.log, output / "log.csv")
+    save_model(model, found.generator, _about(group, found))
+    return model
+
+
+def _check_same(model: Path, group: Group, classes: int, config: OnlineConfig) -> None:
+    card = load_model(model, "multiclass").card
+    ours = {"classes": classes, **json.loads(json.dumps(dataclasses.asdict(config)))}
+    theirs = {"classes": card["classes"], **card["training"]}
+    for name, value in ours.items():
+        if value != theirs.get(name):
+            has = f"was trained with {name} = {theirs.get(name)}, not {value}"
+            raise CosegError(f"{model}: {has}; resume with the same or use another folder")
+    if card["group"]["sha256"] != _content(group):
+        raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")
+
+
+# Tables of groups -----------------------------------------------------------------------------------------------------
 
 ABLATIONS = {
     "w/o ATT": {"self_attention": False, "mutual_attention": False},
@@ -453,9 +597,10 @@ ABLATIONS = {
 BASELINES = ("colour k-means", "stripes across", "stripes down")
 
 
-def _key(group: Group, config: OnlineConfig) -> str:
-    """What a group's rows depend on."""
-    known = [dataclasses.asdict(config), group.name, [p.name for p in group.photos]]
+def _key(group: Group, config: OnlineConfig | str, *more: object) -> str:
+    """What a group's rows depend on: the configuration, or a checkpoint's SHA-256, and more."""
+    known = [dataclasses.asdict(config) if isinstance(config, OnlineConfig) else config]
+    known += [group.name, [p.name for p in group.photos], *more]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
 
@@ -511,6 +656,32 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def _gone_through(
+    groups: Sequence[Group],
+    out: Path,
+    key: Callable[[Group], str],
+    run: Callable[[Group, Callable[[str], None]], pd.DataFrame],
+    say: Callable[[str], None],
+) -> Iterator[pd.DataFrame]:
+    """Group by group, the photographs' rows so far. They are kept in `<out>.photos.csv`: of groups whose key stands
+    there, nothing is run again."""
+    kept = out.with_name(f"{out.stem}.photos.csv")
+    done = pd.read_csv(kept) if kept.is_file() else pd.DataFrame(columns=["key"])
+    tables = []
+    for number, group in enumerate(groups, start=1):
+        name = f"{group.name} ({number} of {len(groups)}, {len(group)} photos)"
+        rows = done[done.key == key(group)]
+        if len(rows):
+            say(f"{name}: done before")
+        else:
+            rows = run(group, lambda text, name=name: say(f"{name}: {text}")).assign(key=key(group))
+        tables.append(rows)
+        so_far = pd.concat(tables, ignore_index=True)
+        others = done[~done.key.isin(so_far.key)]
+        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
+        yield so_far
+
+
 def evaluate_groups(
     groups: Sequence[Group],
     config: OnlineConfig,
@@ -524,73 +695,68 @@ def evaluate_groups(
     The rows stand in `<out>.photos.csv`; groups that it holds, of the same photographs and configuration, are not run
     again. Raises CosegError where nothing can be written, and as `co_segment` does.
     """
-    out, say = Path(out), progress or _silent
-    kept = out.with_name(f"{out.stem}.photos.csv")
-    done = pd.read_csv(kept) if kept.is_file() else pd.DataFrame(columns=["key"])
-    tables = []
-    for number, group in enumerate(groups, start=1):
-        name = f"{group.name} ({number} of {len(groups)}, {len(group)} photos)"
-        key = f"{_key(group, config)} {'|'.join(systems)}"
-        rows = done[done.key == key]
-        if len(rows):
-            say(f"{name}: done before")
-        else:
-            rows = group_rows(group, config, systems, lambda text, name=name: say(f"{name}: {text}"), weights_root)
-            rows = rows.assign(key=key)
-        tables.append(rows)
-        so_far = pd.concat(tables, ignore_index=True)
-        others = done[~done.key.isin(so_far.key)]
-        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
-        table = table_of(so_far)
+    out = Path(out)
+    _check_scored(groups)
+    for rows in _gone_through(
+        groups,
+        out,
+        lambda group: f"{_key(group, config)} {'|'.join(systems)}",
+        lambda group, say: group_rows(group, config, systems, say, weights_root),
+        progress or _silent,
+    ):
+        table = table_of(rows)
         write_table(table, out)
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line, see above. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coseglib.online",
-        description="Unsupervised multi-class co-segmentation of VOC's groups, beside k-means and stripes.",
-    )
-    parser.add_argument("--groups", type=int, default=3, help="how many of the two-class groups, the largest first")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these groups instead, such as dog+person")
-    parser.add_argument("--photos", type=int, default=0, help="at most so many photographs a group (0: all)")
-    parser.add_argument("--profile", default="cpu", choices=sorted(PROFILES))
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the profile")
-    parser.add_argument("--ablations", action="store_true", help="w/o ATT, SA and MA as well")
-    parser.add_argument("--data", help="folder of the data sets (default: COSEG_DATA, else data/)")
-    parser.add_argument("--weights", help="folder of ImageNet weights (default: COSEG_WEIGHTS)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the table, a CSV file")
-    given = parser.parse_args(arguments)
-    try:
-        from coseglib.data import multiclass
-        from coseglib.paths import data_root
+def evaluate(
+    groups: Sequence[Group],
+    system: OnlineConfig | MultiClass,
+    out: str | Path,
+    classes: int | None = None,
+    post: str | None = None,
+    progress: Callable[[str], None] | None = None,
+    weights_root=None,
+) -> pd.DataFrame:
+    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
-        config = load_config(given.profile, dict(pair.partition("=")[::2] for pair in given.set))
-        groups = multiclass.load(data_root(given.data))
-        if given.only:
-            known = {g.name: g for g in groups}
-            for name in given.only:
-                if name not in known:
-                    raise CosegError(f"{name}: no such group; one of {', '.join(known)}")
-            groups = [known[name] for name in given.only]
+    system   a configuration, by which a generator learns on each group (no checksum then), or one from `load_model`
+    classes  K where it learns; None: as many as the group has
+    post     "argmax" or "crf"; None: as the configuration says
+    Written to `out` after each group, the photographs' rows beside it, as `evaluate_groups` does.
+    """
+    out, learns = Path(out), isinstance(system, OnlineConfig)
+    post = post or (system.post if learns else system.card.get("training", {}).get("post", "crf"))
+    checksum = "" if learns else system.card["sha256"]
+    _check_scored(groups)
+
+    def k(group: Group) -> int:
+        return (classes or len(group.targets)) if learns else system.classes
+
+    def run(group: Group, say: Callable[[str], None]) -> pd.DataFrame:
+        began = time.perf_counter()
+        if learns:
+            labels = co_segment(group.photos, k(group), system, say, weights_root).labels(post)
         else:
-            groups = [g for g in groups if len(g.targets) == 2][: given.groups]
-        if given.photos:
-            groups = [dataclasses.replace(g, photos=multiclass.chosen(g.photos, given.photos)) for g in groups]
-        if not groups:
-            raise CosegError("no groups of two classes in this part of VOC 2012; name others with --only")
-        print(config, flush=True)
-        systems = tuple(ABLATIONS) if given.ablations else ("SA+MA",)
-        table = evaluate_groups(
-            groups, config, given.output, systems, lambda text: print(text, flush=True), given.weights
-        )
-    except CosegError as error:
-        print(f"coseg: {error}", file=sys.stderr)
-        return 1
-    print(table.round(3).to_string(index=False))
-    return 0
+            labels = list(segment_group(system, group.photos, post=post))
+        seconds = (time.perf_counter() - began) / len(group)
+        say(f"{seconds:.2f} s an image")
+        return score_group(group, labels, k(group) + 1).assign(seconds=seconds)
+
+    def key(group: Group) -> str:
+        return _key(group, system if learns else checksum, k(group), post, _content(group, masks=True))
+
+    for rows in _gone_through(groups, out, key, run, progress or _silent):
+        table = metrics.aggregate(rows, "multiclass")
+        table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
+        write_table(table, out)
+    return table
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _check_scored(groups: Sequence[Group]) -> None:
+    """Before minutes are spent: there are groups, and they have masks."""
+    if not groups:
+        raise CosegError("no groups to score in this data set; choose another one")
+    for group in groups:
+        if not group.targets:
+            raise CosegError(f"{group.name}: no classes to score by; give a group with masks")

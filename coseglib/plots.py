@@ -356,26 +356,138 @@ def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
     return mask
 
 
-def overlay(image, mask):
+def class_colours(count: int) -> list[str]:
+    """A colour for each of `count` classes: Okabe and Ito's seven, then the value map's steps, from dark to light."""
+    first = [ORANGE, BLUE, *SERIES[2:]][:count]
+    steps = matplotlib.colormaps[VALUES](np.linspace(0, 1, count - len(first)))
+    return first + [matplotlib.colors.to_hex(step) for step in steps]
+
+
+def overlay(image, mask, colours: Sequence[str] | None = None):
     """The mask over its photograph: orange tint, orange outline inside the mask, a thin dark one around it.
 
     image uint8 (3, H, W), mask uint8 (H, W), 0 background -> uint8 (3, H, W), new, of the image's own type (tensor or
     array). The outline is 1/200 of the longer side. Memory beside the result: a few masks, for huge photographs' sake.
+    colours  of the labels 1, 2, … of a label map, in the place of orange for all that is not 0
     Raises ValueError for two sizes.
     """
     if tuple(image.shape[-2:]) != tuple(mask.shape):
         raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} are not of one size")
-    foreground = np.asarray(mask) != 0
+    labels = np.asarray(mask) if colours else np.asarray(mask) != 0
     line = max(1, round(max(mask.shape) / 200))
     result = np.array(image, copy=True)
-    around = _grown(foreground, -(-line // 2)) & ~foreground
-    inner = _grown(~foreground, line) & foreground
-    for channel, colour in zip(result, matplotlib.colors.to_rgb(ORANGE), strict=True):
-        tinted = np.round(np.arange(256) * 0.5 + 255 * colour * 0.5).astype(np.uint8)
-        np.copyto(channel, tinted[channel], where=foreground)
-        channel[inner] = round(255 * colour)
-        channel[around] = 20
+    around = _grown(labels != 0, -(-line // 2)) & (labels == 0)
+    for label, name in enumerate(colours or (ORANGE,), start=1):
+        region = labels == label
+        if not region.any():
+            continue
+        inner = _grown(~region, line) & region
+        for channel, colour in zip(result, matplotlib.colors.to_rgb(name), strict=True):
+            tinted = np.round(np.arange(256) * 0.5 + 255 * colour * 0.5).astype(np.uint8)
+            np.copyto(channel, tinted[channel], where=region)
+            channel[inner] = round(255 * colour)
+    result[:, around] = 20
     return result if isinstance(image, np.ndarray) else tv_tensors.wrap(torch.from_numpy(result), like=image)
+
+
+def show_points(
+    panels: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    title: str,
+    axes: str = "first and second direction (no unit)",
+    labels: bool = True,
+    hollow: Sequence[bool] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Points in the plane, a colour and a shape for every class, the same in all panels.
+
+    panels  {title: (n, 2)}; classes: n names
+    axes    what both axes are, and their unit; written once, below all panels, which have no ticks
+    labels  names written at the classes in every panel, for few and large ones; False: small ones and a legend
+    hollow  (n,) points that are drawn as outlines: unseen classes, say
+    Raises ValueError where the numbers differ.
+    """
+    names = list(dict.fromkeys(map(str, classes)))
+    classes = np.asarray(classes, str)
+    hollow = np.zeros(len(classes), bool) if hollow is None else np.asarray(hollow, bool)
+    for panel, points in panels.items():
+        if np.shape(points) != (len(classes), 2) or len(hollow) != len(classes):
+            raise ValueError(f"{panel}: points of {np.shape(points)} for {len(classes)} classes, {len(hollow)} hollow")
+    look = {n: (c, "osD^vPX"[i % 7]) for i, (n, c) in enumerate(zip(names, class_colours(len(names)), strict=True))}
+    columns = min(len(panels), columns or (2 if labels else 4))
+    rows, side = -(-len(panels) // columns), 3.9 if labels else 2.0
+    with _styled():
+        size = columns * side, rows * (side + 0.1) + 0.4 + (0 if labels else 0.25 * -(-len(names) // 6))
+        fig, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+        for ax in grid.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (panel, points) in zip(grid.flat, panels.items(), strict=False):
+            for name, (colour, marker) in look.items():
+                for empty in (False, True):
+                    some = np.asarray(points)[(classes == name) & (hollow == empty)]
+                    face = "none" if empty else colour
+                    edge = colour if empty else "white"
+                    ax.scatter(*some.T, s=34 if labels else 14, c=face, edgecolors=edge, linewidths=0.5, marker=marker)
+            if labels:
+                for name in names:
+                    own = np.asarray(points)[classes == name]
+                    middle = own[np.abs(own - np.median(own, axis=0)).sum(axis=1).argmin()]  # a point, not a void
+                    text = ax.annotate(
+                        name, middle, (0, 5), textcoords="offset points", ha="center", fontsize=8, zorder=5
+                    )
+                    text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white", alpha=0.9)])
+            ax.set_title(panel, fontsize=9 if labels else 8)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+        if not labels:
+            dots = [
+                Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=name)
+                for name, (colour, marker) in look.items()
+            ]
+            fig.legend(handles=dots, loc="outside lower center", ncols=min(6, len(names)), title=axes, title_fontsize=9)
+        else:
+            fig.supxlabel(axes, fontsize=9)
+        fig.suptitle(title)
+        return fig
+
+
+def show_channels(table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float] | None = None) -> Figure:
+    """A heat map of classes (rows) by channels (columns), both reordered so that like ones stand side by side.
+
+    table   K rows by class, columns by channel; clustered by average linkage of Euclidean distances, trees at the sides
+    unit    of the values, written beside the bar; limits: of the colour scale
+    Raises ValueError for fewer than two rows or columns.
+    """
+    import seaborn  # not at the top: it takes a second, and nothing else needs it
+
+    if min(table.shape) < 2:
+        raise ValueError(f"table of {table.shape}: two rows and two columns at least")
+    low, high = limits or (float(table.min(axis=None)), float(table.max(axis=None)))
+    with _styled(), plt.rc_context({"figure.constrained_layout.use": False, "axes.grid": False}):
+        width, height = max(5.0, 2.6 + 0.17 * table.shape[1]), 2.0 + 0.24 * len(table)
+        drawn = seaborn.clustermap(
+            table,
+            cmap=VALUES,
+            vmin=low,
+            vmax=high,
+            figsize=(width, height),
+            dendrogram_ratio=(0.08, 0.16),
+            cbar_kws={"label": unit},
+            xticklabels=True,
+            yticklabels=True,
+        )
+        drawn.ax_heatmap.set(xlabel="channel", ylabel="class")
+        drawn.ax_heatmap.tick_params(axis="x", labelsize=6, rotation=90)
+        drawn.ax_heatmap.tick_params(axis="y", rotation=0)
+        names = 0.5 + 0.075 * max(len(str(name)) for name in table.index)  # inches at the right
+        drawn.figure.subplots_adjust(
+            left=0.85 / width, right=1 - names / width, bottom=0.6 / height, top=1 - 0.35 / height
+        )
+        drawn.ax_cbar.set_position((0.6 / width, 0.25, 0.1 / width, 0.5))
+        drawn.ax_cbar.yaxis.set_ticks_position("left")
+        drawn.ax_cbar.yaxis.set_label_position("left")
+        drawn.figure.suptitle(title, x=0.1 / width, ha="left")
+        return drawn.figure
 
 
 def save(fig: Figure, path: str | Path) -> tuple[Path, Path]:

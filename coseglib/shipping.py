@@ -13,6 +13,7 @@ from coseglib.checkpoints import find, load_model, save_model, sha256
 from coseglib.data import load
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS, evaluate, partner_swap, refusal
+from coseglib.models import METHODS
 from coseglib.paths import CHECKPOINTS, REPOSITORY
 from coseglib.tables import SOURCES
 
@@ -76,6 +77,8 @@ def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None,
     """
     source = Path(run) / "model.safetensors" if Path(run).is_dir() else find(run)
     model = load_model(source)
+    if METHODS[model.card["method"]].online:
+        raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
     about = {key: model.card[key] for key in keys if key in model.card}
     runs = _runs(about)

@@ -81,6 +81,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise CosegError(f"{self.method}: no such method; one of {', '.join(METHODS)}")
+        if METHODS[self.method].online:
+            raise CosegError(f"{self.method}: learns on one group, without masks; coseglib.online does it")
         positive = (
             "steps",
             "groups",

@@ -6,21 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
-from coseglib import online, paths
+from coseglib import online
+from coseglib.checkpoints import load_model
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
+from coseglib.inference import resize_to_input
 from coseglib.online import (
     ABLATIONS,
     PROFILES,
     OnlineConfig,
     choose_learning_rate,
     co_segment,
+    evaluate,
     evaluate_groups,
     load_config,
-    main,
     table_of,
+    train,
 )
 
 FAST = dataclasses.replace(PROFILES["smoke"], epochs=1)
@@ -330,26 +332,62 @@ def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
     assert set(both.seed) == {0, 1} and len(table_of(both.query("seed == 0"))) == len(table)
 
 
-def test_the_command_runs_vocs_groups_and_says_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    home = tmp_path / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (home / folder).mkdir(parents=True)
-    names = [f"2011_{i:06d}" for i in range(10)]
-    for i, name in enumerate(names):
-        image, labels = _scene(i)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(home / "JPEGImages" / f"{name}.jpg", quality=95)
-        Image.fromarray(torch.tensor([0, 12, 15], dtype=torch.uint8)[labels.long()].numpy()).save(
-            home / "SegmentationClass" / f"{name}.png"
-        )
-    (home / "ImageSets" / "Segmentation" / "train.txt").write_text("\n".join(names))
-    out = tmp_path / "table.csv"
-    asked = ["--profile", "smoke", "--set", "epochs=1", "--data", str(tmp_path), "-o", str(out), "--photos", "3"]
-    assert main(asked) == 0
-    said = capsys.readouterr().out
-    assert "dog+person (1 of 1, 3 photos): SA+MA: epoch 1 of 1" in said and "colour k-means" in said
-    assert set(pd.read_csv(out).group) == {"dog+person", "all"}
-    for wrong, words in ((["--only", "cat+dog"], "no such group"), (["--set", "epochs=x"], "not of type")):
-        assert main([*asked, *wrong]) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("coseg: ") and words in error and error.count("\n") == 1
+def test_a_table_of_one_way_has_the_columns_of_every_evaluation_and_goes_on_after_a_kill(tmp_path, ran):
+    first, second, out = _group(3), _group(4, "other"), tmp_path / "table.csv"
+    evaluate([first], FAST, out)
+    table = evaluate([first, second], FAST, out)
+    assert ran == [3, 4] and table.group.tolist() == ["square+disc", "other", "all"]
+    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+    assert list(table.columns) == names and list(pd.read_csv(out).columns) == names
+    assert table.J.tolist() == [1, 1, 1] and set(table.protocol) == {"multiclass"}
+    evaluate([first], FAST, out, post="crf")  # another way, or another K, is another run
+    evaluate([first], FAST, out, classes=3)
+    assert ran == [3, 4, 3, 3]
+    changed = [dataclasses.replace(p, read_labels=lambda: torch.zeros(48, 64, dtype=torch.uint8)) for p in first.photos]
+    evaluate([dataclasses.replace(first, photos=tuple(changed))], FAST, out)  # so are other masks under these names
+    assert ran == [3, 4, 3, 3, 3]
+    with pytest.raises(CosegError, match="no groups"):
+        evaluate([], FAST, out)
+    with pytest.raises(CosegError, match=r"square\+disc: no classes to score by"):
+        evaluate([dataclasses.replace(first, targets=())], FAST, out)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
+    group, said = _group(3), []
+    model = load_model(train(group, 2, FAST, tmp_path / "run", progress=said.append), "multiclass")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.yaml", "log.csv", "model.safetensors"]
+    found = co_segment(group.photos, 2, FAST)
+    images = torch.stack([resize_to_input(p.image(), 64) for p in group.photos])
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[None]).logits[0].softmax(1), found.maps)
+    card = model.card
+    assert (card["method"], card["backbone"], card["classes"]) == ("multiclass", "mobilenet_v2", 2)
+    assert card["training"]["epochs"] == 1 and card["group"]["photos"] == ["p0", "p1", "p2"]
+    assert pd.read_csv(tmp_path / "run" / "log.csv").loss.tolist() == pytest.approx(found.log.loss.tolist(), abs=1e-6)
+    assert any("epoch 1 of 1" in line and "left" in line for line in said)
+
+
+def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch):
+    group, run = _group(2), tmp_path / "run"
+    train(group, 2, FAST, run)
+    monkeypatch.setattr(online, "co_segment", None)
+    said = []
+    assert train(group, 2, FAST, run, resume=True, progress=said.append) == run / "model.safetensors"
+    assert said == [f"{run / 'model.safetensors'}: done before"]
+    slower = dataclasses.replace(FAST, epochs=2)
+    for given, words in (
+        ((group, 2, FAST, run), "already holds a run; add --resume"),
+        ((group, 2, slower, run, True), "epochs = 1, not 2; resume with the same"),
+        ((group, 3, FAST, run, True), "classes = 2, not 3"),
+        ((_group(3), 2, FAST, run, True), "other photographs"),
+        ((group, 255, FAST, tmp_path / "new"), "K is 1 to 254"),
+    ):
+        with pytest.raises(CosegError, match=words):
+            train(*given)
+    assert not (tmp_path / "new").exists()
+    (run / "state.safetensors").touch()
+    with pytest.raises(CosegError, match="a run of another method"):
+        train(group, 2, FAST, run, resume=True)

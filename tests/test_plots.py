@@ -188,6 +188,26 @@ def test_a_mask_of_0_and_255_is_laid_over_like_one_of_0_and_1():
     assert torch.equal(plots.overlay(image, mask), plots.overlay(image, 255 * mask))
 
 
+def test_labels_have_a_colour_each_and_their_borders_are_outlined():
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 10:40], labels[10:30, 40:70] = 1, 2
+    image = torch.full((3, 60, 80), 100, dtype=torch.uint8)
+    result = plots.overlay(image, torch.from_numpy(labels), plots.class_colours(2))
+    for label, colour, inside, edge in ((1, plots.ORANGE, 20, 39), (2, plots.BLUE, 50, 40)):
+        full = [round(255 * c) for c in to_rgb(colour)]
+        assert result[:, 20, edge].tolist() == full, label
+        assert result[:, 20, inside].tolist() == pytest.approx([50 + c / 2 for c in full], abs=1)
+    assert result[:, 50, 50].tolist() == [100, 100, 100] and result[:, 20, 9].tolist() == [20, 20, 20]
+    one = torch.from_numpy((labels == 1).astype(np.uint8))
+    assert torch.equal(plots.overlay(image, one, plots.class_colours(1)), plots.overlay(image, one))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 12])
+def test_each_class_has_a_colour_of_its_own(count):
+    colours = plots.class_colours(count)
+    assert len(colours) == len({to_rgb(c) for c in colours}) == count
+
+
 def test_an_overlay_of_one_pixel_and_of_another_size():
     one = torch.zeros(3, 1, 1, dtype=torch.uint8)
     assert plots.overlay(one, torch.ones(1, 1, dtype=torch.uint8)).shape == (3, 1, 1)
@@ -224,3 +244,35 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CosegError, match=r"loss: cannot be written .*; choose another folder"):
         plots.save(plots.curves(log()), tmp_path / "file" / "loss")
+
+
+def test_points_have_a_colour_and_a_shape_for_every_class_the_same_in_all_panels():
+    classes = ["cat"] * 3 + ["cow"] * 2
+    points = np.arange(10.0).reshape(5, 2)
+    fig = plots.show_points({"t-SNE": points, "PCA": -points}, classes, "alpha", hollow=[False] * 4 + [True])
+    looks = [[(c.get_edgecolor().tolist(), len(c.get_offsets())) for c in ax.collections] for ax in fig.axes]
+    assert looks[0] == looks[1] and sum(n for _, n in looks[0]) == 5
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["t-SNE", "PCA"]
+    assert [[t.get_text() for t in ax.texts] for ax in fig.axes] == [["cat", "cow"]] * 2
+    assert "no unit" in fig.get_supxlabel() and fig.get_suptitle() == "alpha"
+    for text, own in zip(fig.axes[0].texts, (points[:3], points[3:]), strict=True):
+        assert any(np.array_equal(text.xy, p) for p in own)
+    small = plots.show_points({str(k): points for k in range(5)}, classes, "many", labels=False)
+    assert texts(small) == {"cat", "cow"} and not any(ax.texts for ax in small.axes)
+    assert "no unit" in small.legends[0].get_title().get_text()
+    with pytest.raises(ValueError, match=r"b: points of \(5, 3\) for 5 classes"):
+        plots.show_points({"b": np.zeros((5, 3))}, classes, "three dimensions")
+
+
+def test_a_clustered_heat_map_puts_like_classes_and_like_channels_side_by_side():
+    table = pd.DataFrame(np.eye(2)[[0, 1, 0, 1]][:, [0, 1, 0]], index=["cat", "bus", "dog", "car"], columns=[5, 7, 9])
+    fig = plots.show_channels(table, "alpha by class", "alpha (0 to 1)", limits=(0, 1))
+    heat = next(ax for ax in fig.axes if ax.get_xlabel() == "channel")
+    rows, columns = ([t.get_text() for t in labels] for labels in (heat.get_yticklabels(), heat.get_xticklabels()))
+    assert {frozenset(rows[:2]), frozenset(rows[2:])} == {frozenset({"cat", "dog"}), frozenset({"bus", "car"})}
+    assert columns in (["5", "9", "7"], ["9", "5", "7"], ["7", "5", "9"], ["7", "9", "5"])
+    assert heat.collections[0].get_clim() == (0, 1) and heat.collections[0].get_cmap().name == "cividis"
+    assert "alpha (0 to 1)" in [ax.get_ylabel() for ax in fig.axes] and heat.get_ylabel() == "class"
+    assert not plt.get_fignums()
+    with pytest.raises(ValueError, match="two rows and two columns"):
+        plots.show_channels(table[:1], "one class", "alpha")

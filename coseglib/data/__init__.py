@@ -19,12 +19,13 @@ _LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "pascal": ("pascal_coseg", "load", ()),
     "voc-train": ("voc", "load", ("train",)),
     "voc-val": ("voc", "load", ("val",)),
+    "voc-multiclass": ("multiclass", "load", ()),
     "internet": ("internet", "load", ("internet",)),
     "internet-full": ("internet", "load", ("internet-full",)),
     "coco-seg": ("coco_seg", "load", ("train2017",)),
     "coco-seg-val": ("coco_seg", "load", ("val2017",)),
 }
-NAMES = (*_LOADERS, "synthetic")
+NAMES = (*_LOADERS, "synthetic", "synthetic-multiclass")
 
 
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
@@ -40,6 +41,10 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
         from coseglib.data.synthetic import load_synthetic
 
         return load_synthetic()
+    if str(name) == "synthetic-multiclass":
+        from coseglib.data.multiclass import scenes
+
+        return scenes()
     if Path(name).is_dir():
         from coseglib.data.folder import load_folder
 
@@ -82,7 +87,11 @@ def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
     found: dict[str, str | CosegError] = {}
     for name in NAMES:
         try:
-            if name.startswith("voc-"):
+            if name == "voc-multiclass":
+                found[name] = (
+                    f"groups of two and three classes, out of {len(voc.photos(folder, 'train')):,} photographs"
+                )
+            elif name.startswith("voc-"):
                 found[name] = f"{len(voc.photos(folder, name.removeprefix('voc-'))):,} photographs"
             elif name.startswith("coco-seg"):
                 found[name] = f"{coco_seg.count(folder, *_LOADERS[name][2]):,} photographs"

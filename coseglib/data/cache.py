@@ -12,15 +12,16 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
+from coseglib.data.msrc import SURROUNDINGS
 from coseglib.data.record import VOID, Photo
 from coseglib.paths import CACHE
 
-# One vocabulary for training: names that two data sets give the same thing. Stuff is background, as in VOC.
+# One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
+# VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.
 SAME = {
     "aeroplane": "aeroplane", "plane": "aeroplane", "face": "person", "body": "person",
     "dining table": "diningtable", "potted plant": "pottedplant", "tv": "tvmonitor",
 }  # fmt: skip
-STUFF = frozenset({"grass", "sky", "water", "road", "mountain"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TrainingSet:
 
 def vocabulary(photos: list[Photo]) -> tuple[str, ...]:
     """The objects that the photographs' label maps can name, each once, in alphabetical order."""
-    return tuple(sorted({SAME.get(c, c) for p in photos for c in p.classes} - STUFF))
+    return tuple(sorted({SAME.get(c, c) for p in photos for c in p.classes} - SURROUNDINGS))
 
 
 def _relabel(photo: Photo, classes: tuple[str, ...]) -> torch.Tensor:

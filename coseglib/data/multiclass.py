@@ -1,4 +1,6 @@
-"""Groups of two and of three common classes, from VOC 2012's masks: what multi-class co-segmentation is measured on.
+"""Groups of two and of three common classes: what multi-class co-segmentation is measured on.
+
+`load`    from VOC 2012's masks          `scenes`  procedural ones, for a first try
 
 The thesis took VOC's photographs of two or three classes and added others from the web, about 80 a group; its set was
 never released. Ours are VOC's alone: photographs that hold exactly these classes, each on 1 % or more of the area.
@@ -19,6 +21,7 @@ from coseglib.data import voc
 from coseglib.data.by_class import multiclass_groups
 from coseglib.data.fingerprints import without_test_photos
 from coseglib.data.record import Group, Photo
+from coseglib.data.synthetic import CATEGORIES, load_synthetic
 
 MOST = 80  # photographs a group: "about 80" in the thesis
 LEAST = 10  # smaller groups are left out
@@ -60,3 +63,13 @@ def load(root: Path, lists: Path | None = None) -> list[Group]:
     kept = {p.name for p in without_test_photos(members, lists)}
     at = [i for i, p in enumerate(members) if p.name in kept]
     return groups([members[i] for i in at], areas[at])
+
+
+def scenes(groups: int = 3, photos: int = 8, size: int = 128) -> list[Group]:
+    """Procedural groups of two classes ("star+ring", …), each of the `photos` (an even number) that hold both."""
+    found = []
+    for pair in zip(CATEGORIES[: 2 * groups : 2], CATEGORIES[1 : 2 * groups : 2], strict=True):
+        one, other = load_synthetic(groups=pair, photos=2 * photos, size=size)
+        both = tuple(p for p in one.photos if p in other.photos)
+        found.append(Group("synthetic-multiclass", "+".join(pair), both, pair))
+    return found

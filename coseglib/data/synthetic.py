@@ -438,7 +438,7 @@ def draw(scene: Scene, size: int) -> tuple[Array, Array]:
 # ---- photographs and groups ----------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)  # more than a test split; 64 kB each at 128 pixels
 def _rendered(categories: tuple[str, ...], key: tuple[int, ...], size: int) -> tuple[Array, Array]:
     return draw(scene(categories, *key), size)
 

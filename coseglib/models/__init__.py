@@ -8,6 +8,7 @@ from torch import nn
 from coseglib.backbones import build_backbone
 from coseglib.errors import CosegError
 from coseglib.models.dual_cross import DCNet
+from coseglib.models.multiclass import MultiClass
 from coseglib.models.pyramid_correlation import PFCC
 from coseglib.models.semantic_attention import CA, CSA, FCA
 from coseglib.models.spatial_semantic import SSNM
@@ -15,10 +16,14 @@ from coseglib.models.spatial_semantic import SSNM
 
 @dataclass(frozen=True)
 class Method:
-    """model: its class, built as model(backbone, variant, input_size, **options); paper: a key of data/reported.csv."""
+    """model: its class, built as model(backbone, variant, input_size, **options); paper: a key of data/reported.csv.
+
+    online: it learns without masks on the group that it segments (`coseglib.online`), not in `coseglib.training`.
+    """
 
     model: type[nn.Module]
     paper: str
+    online: bool = False
 
     @property
     def options(self) -> dict[str, object]:
@@ -34,6 +39,7 @@ METHODS = {
     "ssnm": Method(SSNM, "zhang2020"),
     "pfcc": Method(PFCC, "chen2023"),
     "dcnet": Method(DCNet, "li2021dcnet"),
+    "multiclass": Method(MultiClass, "multiclass-thesis", online=True),
 }
 
 

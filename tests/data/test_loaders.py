@@ -411,7 +411,7 @@ def test_every_set_is_counted_or_says_what_is_missing(sets):
 
 
 def test_a_missing_set_says_where_to_get_it(tmp_path):
-    for name in set(NAMES) - {"synthetic"}:
+    for name in set(NAMES) - {"synthetic", "synthetic-multiclass"}:
         with pytest.raises(CosegError, match=r"data/README\.md"):
             load(name, tmp_path)
 

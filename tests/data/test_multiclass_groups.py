@@ -147,3 +147,12 @@ def test_the_list_in_the_repository_is_that_of_the_real_data(real_data):
         pytest.skip("COSEG_DATA holds another part of VOC than the lists were written from")
     assert found == rows
     assert np.unique([g for g, _ in rows]).size >= 8
+
+
+def test_procedural_groups_hold_both_classes_in_every_photograph():
+    groups = multiclass.scenes(photos=4, size=48)
+    assert [g.name for g in groups] == ["star+ring", "heart+arrow", "gear+crescent"]
+    for group in groups:
+        assert len(group) == 4 and group.dataset == "synthetic-multiclass"
+        for i in range(len(group)):
+            assert {1, 2} <= set(group.mask(i).unique().tolist())
