@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from coseglib.data.cache import TrainingSet, training_set
+from coseglib.data import msrc
+from coseglib.data.cache import TrainingSet, training_set, vocabulary
 from coseglib.data.groups import GroupSampler
 from coseglib.data.record import Photo
 from coseglib.data.transforms import augmentation, paste, target_of
@@ -31,6 +32,11 @@ def photographs(tmp_path) -> TrainingSet:
     photos += [_photo(f"both{i}", names, {3: left, 1: right}) for i in range(3)]
     photos += [_photo(f"grass{i}", names, {2: left}) for i in range(4)]
     return training_set(photos, SIDE, folder=tmp_path)
+
+
+def test_what_surrounds_objects_is_never_asked_for():
+    asked = vocabulary([_photo("street", msrc.CLASSES, {})])
+    assert not set(asked) & msrc.SURROUNDINGS and {"car", "aeroplane", "person"} <= set(asked)
 
 
 def test_the_cache_speaks_one_vocabulary_and_stuff_is_background(photographs):
