@@ -1,9 +1,10 @@
 """`coseg report`: the notebooks run in order by papermill, and a page that says how they went.
 
+    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.site`
     reports/<profile>/notebooks/   NN_name.ipynb as it ran, NN_name.html
     reports/<profile>/tables/      what the notebooks save, see `coseglib.paths.report_folder`
     reports/<profile>/plots/
-    reports/<profile>/summary.md   written from the notebooks as they ran, those of earlier runs too
+    reports/<profile>/summary.md   the same in short, from the notebooks as they ran, those of earlier runs too
 
 What decides a run is written into the notebook that it leaves (`metadata.coseg`): parameters, commit, versions, …
 """
@@ -23,9 +24,9 @@ import papermill
 import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from coseglib import site
 from coseglib.errors import CosegError
 from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY
 
@@ -200,8 +201,7 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
             "slowest": _timings(ran),
         }
         ran.metadata["coseg"] = about
-        page, _ = HTMLExporter().from_notebook_node(ran, {"metadata": {"name": notebook.stem}})
-        _replace(out / f"{notebook.stem}.html", page)
+        _replace(out / f"{notebook.stem}.html", site.notebook_page(ran, notebook.stem, facts["profile"]))
         _replace(out / notebook.name, nbformat.writes(ran))
     finally:
         part.unlink(missing_ok=True)
@@ -212,26 +212,51 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine."""
-    runs, waiting = {}, []
+def _as_they_ran(folder: Path, notebooks: Path) -> tuple[dict[str, nbformat.NotebookNode], list[Path]]:
+    """Name -> the notebook in `folder`/notebooks that a run left, in reading order; and those that no run has left."""
+    ran, waiting = {}, []
     for path in chosen((), notebooks):
-        ran = folder / "notebooks" / path.name
-        about = nbformat.read(ran, as_version=4).metadata.get("coseg") if ran.is_file() else None
-        if about:
-            runs[path.stem] = about
+        left = folder / "notebooks" / path.name
+        notebook = nbformat.read(left, as_version=4) if left.is_file() else None
+        if notebook and notebook.metadata.get("coseg"):
+            ran[path.stem] = notebook
         else:
-            waiting.append(path.stem)
+            waiting.append(path)
+    return ran, waiting
+
+
+def _state(runs: dict[str, dict], waiting: list[str]) -> str:
     failed = [name for name, about in runs.items() if about["error"]]
     state = f"{len(runs) - len(failed)} of {len(runs) + len(waiting)} notebooks ran"
     for what, names in (("failed", failed), ("not run", waiting)):
         state += f"; {what}: {', '.join(names)}" if names else ""
-    total = _duration(sum(about["seconds"] for about in runs.values()))
+    return f"{state}; {_duration(sum(about['seconds'] for about in runs.values()))} in all"
+
+
+def _slowest(runs: dict[str, dict]) -> list[dict]:
+    """The cells of `_timings` that took a second or more: name, cell, duration, line."""
+    return [
+        {"name": name, "cell": c["cell"], "duration": _duration(c["seconds"]), "line": c["line"]}
+        for name, about in runs.items()
+        for c in about["slowest"]
+        if c["seconds"] >= 1
+    ]
+
+
+def _machines(runs: dict[str, dict]) -> list[str]:
+    return list(dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values()))
+
+
+def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
+    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine."""
+    ran, waiting = _as_they_ran(folder, notebooks)
+    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
+    failed = [name for name, about in runs.items() if about["error"]]
     lines = [
         f"# Report, profile `{profile}`",
         "",
-        f"{state}; {total} in all. Made by `coseg report --profile {profile}`, which leaves each notebook as it "
-        "ran, and a page of it, in `notebooks/`.",
+        f"{_state(runs, [path.stem for path in waiting])}. Made by `coseg report --profile {profile}`, which leaves "
+        "each notebook as it ran, and a page of it, in `notebooks/`, and all of this in `index.html`.",
         "",
         "| notebook | status | duration | seeds | date | code |",
         "|---|---|---|---|---|---|",
@@ -241,16 +266,31 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
         lines.append(f"| {' | '.join((*row, about['seeds'] or '–', about['date'], about['commit']))} |")
     if failed:
         lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
-    slow = [(name, cell) for name, about in runs.items() for cell in about["slowest"] if cell["seconds"] >= 1]
+    slow = _slowest(runs)
     if slow:
         lines += ["", "## Slowest cells", ""]
-        lines += [f"- `{name}` [{c['cell']}] {_duration(c['seconds'])}: `{c['line']}`" for name, c in slow]
+        lines += [f"- `{c['name']}` [{c['cell']}] {c['duration']}: `{c['line']}`" for c in slow]
     made = [p.relative_to(folder).as_posix() for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
     if made:
         lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
     lines += ["", "## Where it ran", ""]
-    lines += [f"- {line}" for line in dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values())]
+    lines += [f"- {line}" for line in _machines(runs)]
     return "\n".join(lines) + "\n"
+
+
+def page(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
+    """index.html: what `summary` says, with the tables and the plots themselves. Opens from disk, without a network."""
+    ran, waiting = _as_they_ran(folder, notebooks)
+    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
+    facts = {
+        "profile": profile,
+        "state": _state(runs, [path.stem for path in waiting]),
+        "durations": {name: _duration(about["seconds"]) for name, about in runs.items()},
+        "slowest": _slowest(runs),
+        "machines": _machines(runs),
+    }
+    titles = {path.stem: site.title(nbformat.read(path, as_version=4), path.stem) for path in waiting}
+    return site.index(folder, facts, ran, titles)
 
 
 def run_report(
@@ -260,7 +300,7 @@ def run_report(
     notebooks: Path = NOTEBOOKS,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> list[str]:
-    """Run the notebooks of a profile and write `root`/<profile>/summary.md. Returns the names of those that failed.
+    """Run the notebooks of a profile; write `root`/<profile>/index.html and summary.md. Returns who failed, by name.
 
     only  numbers or names; the others keep what an earlier run left, and the summary says of when
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
@@ -289,5 +329,6 @@ def run_report(
             f"{_duration(about['seconds'])}"
         )
         _replace(folder / "summary.md", summary(profile, folder, notebooks))
-    say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'summary.md'}")
+        _replace(folder / "index.html", page(profile, folder, notebooks))
+    say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'index.html'}, {folder / 'summary.md'}")
     return failed

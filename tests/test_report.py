@@ -47,8 +47,11 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_pat
     assert "1 of 2 notebooks ran; failed: 00_wrong;" in page and f"- `00_wrong`: {error}" in page
     assert "| 01_right | ok |" in page and "| seed = 7 |" in page and "(tables/a.csv)" in page
     assert f"Python {'.'.join(map(str, report.sys.version_info[:3]))}" in page
+    index = (out / "index.html").read_text()
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in index and error in index and 'id="table-a"' in index
     for name in ("00_wrong", "01_right"):
         assert "<html" in (out / "notebooks" / f"{name}.html").read_text()
+        assert f'href="notebooks/{name}.html"' in index
     ran = nbformat.read(out / "notebooks" / "01_right.ipynb", as_version=4)
     printed = "".join(
         o.text for c in ran.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"
