@@ -457,13 +457,17 @@ def ship(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to.  [default: data/checkpoints]")
     ] = None,
+    average: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Another point of the same training, to average weights with; repeatable."),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Make a checkpoint to hand on: half precision, and a card with the figures that it reaches on the test sets."""
     from coseglib.paths import CHECKPOINTS
     from coseglib.shipping import ship as ship_run
 
-    ship_run(run, name, output or CHECKPOINTS, say=typer.echo)
+    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or ())
 
 
 @app.command(epilog=_example("coseg report --profile smoke", "coseg report --profile cpu --only 02 --data /data/sets"))

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -70,18 +71,52 @@ def _runs(about: dict) -> list[dict]:
     return [*(_runs(earlier) if earlier else []), about]
 
 
-def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None, say=print) -> Path:
+def _file_of(run: str | Path) -> Path:
+    return Path(run) / "model.safetensors" if Path(run).is_dir() else find(run)
+
+
+@torch.no_grad()
+def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
+    """Make the weights of a model the mean of its own and those of runs that went on from it, or that it went on from.
+
+    Along one path of training a network wins what it sees often and loses what it sees seldom; the mean of two points
+    keeps more of both than either. Returns step and SHA-256 of each run's file. Raises CosegError for another model.
+    """
+    models = [load_model(_file_of(run), model.card["method"]) for run in runs]
+    own = model.state_dict()
+    for other in models:
+        theirs = other.state_dict()
+        if any(key not in theirs or theirs[key].shape != value.shape for key, value in own.items()):
+            raise CosegError(f"{other.card['file']}: is another model than {model.card['file']}; average runs of one")
+    for key, value in own.items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([value, *(other.state_dict()[key] for other in models)]).mean(dim=0))
+    return [{"step": other.card["step"], "sha256": other.card["sha256"]} for other in models]
+
+
+def ship(
+    run: str | Path,
+    name: str,
+    folder: Path = CHECKPOINTS,
+    data_root=None,
+    say=print,
+    average: Sequence[str | Path] = (),
+) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
+    average  runs whose weights are averaged with the run's, see `average_in`
     The card's figures are measured on the file as shipped. Raises CosegError where the file would pass 8 MiB.
     """
-    source = Path(run) / "model.safetensors" if Path(run).is_dir() else find(run)
+    source = _file_of(run)
     model = load_model(source)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
     about = {key: model.card[key] for key in keys if key in model.card}
     runs = _runs(about)
+    averaged = average_in(model, average)
+    if averaged:
+        about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part = folder / f".{name}.safetensors"
     try:
         save_model(part, model, about, torch.float16)
@@ -102,6 +137,7 @@ def ship(run: str | Path, name: str, folder: Path = CHECKPOINTS, data_root=None,
             "device": f"{about['device']}, {about['precision']}",
             "seeds": [r["training"]["seed"] for r in runs],
             "training": [r["training"] for r in runs],
+            **({"averaged": about["averaged"]} if averaged else {}),
             "figures": figures(shipped, data_root, say),
             "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
         }

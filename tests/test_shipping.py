@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from coseglib.checkpoints import load_model, save_model
 from coseglib.data.synthetic import load_synthetic
@@ -44,6 +45,26 @@ def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_
     path = ship(tmp_path / "second.safetensors", "ca-small", tmp_path / "shipped", say=lambda _: None)
     card = json.loads(path.with_suffix(".json").read_text())
     assert (card["steps"], card["minutes"], card["seeds"]) == (8, 2.0, [7, 8])
+
+
+def test_averaged_runs_ship_the_mean_of_their_weights_and_name_each(run, few_scenes, tiny, tmp_path):
+    one, other = load_model(run / "model.safetensors"), tiny("ca", "workbook")
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    save_model(tmp_path / "later.safetensors", other, {**one.card, "step": 9})
+    path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, average=[tmp_path / "later.safetensors"])
+    mean = load_model(path)
+    for name, value in one.named_parameters():
+        wanted = (value + other.get_parameter(name)) / 2
+        torch.testing.assert_close(mean.get_parameter(name), wanted, rtol=2e-3, atol=2e-3)  # fp16
+    assert [a["step"] for a in json.loads(path.with_suffix(".json").read_text())["averaged"]] == [3, 9]
+
+
+def test_another_model_is_not_averaged_in(run, few_scenes, tiny, tmp_path):
+    save_model(tmp_path / "other.safetensors", tiny("ca", "paper"), load_model(run / "model.safetensors").card)
+    with pytest.raises(CosegError, match="is another model"):
+        ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, average=[tmp_path / "other.safetensors"])
 
 
 def test_a_checkpoint_too_large_is_refused_and_leaves_nothing(run, few_scenes, tmp_path, monkeypatch):
