@@ -22,7 +22,7 @@ from record import record
 from coseglib.backbones import build_backbone
 from coseglib.layers.mutual_attention import BLOCK, matched
 from coseglib.models.multiclass import MultiClass
-from coseglib.online import ABLATIONS
+from coseglib.multiclass_tables import ABLATIONS
 
 REPORTED = {2: "18.1", 3: "13.2"}  # %, thesis, section 4.4
 CHANNELS = 256  # of queries and keys: half of VGG16's 512

@@ -384,6 +384,9 @@ def evaluate(
             help="multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes.",
         ),
     ] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
+    ] = False,
     data: Data = None,
     weights: Weights = None,
 ) -> None:
@@ -405,13 +408,14 @@ def evaluate(
     if not _online(method) or checkpoint:
         checkpoint = checkpoint or DEFAULT_CHECKPOINT
         why = "is for learning, with --method multiclass and without --checkpoint"
-        _unfit(why, classes=classes is not None, profile=profile, set=set_, ablations=ablations)
+        _unfit(why, classes=classes is not None, profile=profile, set=set_, ablations=ablations, baselines=baselines)
         model = None if is_floor(checkpoint) and method is None else load_model(checkpoint, method)
     if not checkpoint or hasattr(model, "classes"):
         _unfit("multiclass pools no attention", group=group)
         _unfit("multiclass has no partners to choose", partner=partner != Partner.group)
         _unfit("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
-        table = _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, ablations)
+        systems = None if ablations else ("SA+MA",) if baselines else ()
+        table = _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, systems)
         _shown(table)
         return
     _unfit("is for multiclass", only=only, post=post)
@@ -433,21 +437,23 @@ def _shown(table) -> None:
     typer.echo(table.to_string(index=False, float_format="%.4f", na_rep=""))
 
 
-def _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, ablations):
+def _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, systems):
+    """systems: those that stand beside the baselines; None: all; (): the plain table."""
     import dataclasses
 
-    from coseglib import online
+    from coseglib import multiclass_tables, online
     from coseglib.data import load
 
     system = online.load_config(profile or "cpu", _fields(set_)) if model is None else model
     if classes is not None:
         online.check_classes(classes)
-    if ablations:
-        _unfit("--ablations has as many classes as the group and both ways", classes=classes, post=post)
+    systems = tuple(multiclass_tables.ABLATIONS) if systems is None else systems
+    if systems:
+        _unfit("tables with baselines have the group's number of classes, and both ways", classes=classes, post=post)
     groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in online.only(load(dataset), only)]
-    if not ablations:
-        return online.evaluate(groups, system, output, classes, post, _told)
-    return online.evaluate_groups(groups, system, output, tuple(online.ABLATIONS), _told)
+    if not systems:
+        return multiclass_tables.evaluate(groups, system, output, classes, post, _told)
+    return multiclass_tables.evaluate_groups(groups, system, output, systems, _told)
 
 
 @app.command(epilog=_example("coseg ship runs/ca ca-mobilenet_v2 --data /data/sets"))

@@ -5,7 +5,6 @@
 `refusal`       does the model know when nothing is common?
 """
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -239,11 +238,6 @@ def evaluate(
     return pd.DataFrame(rows)
 
 
-def _content(photo: Photo) -> str:
-    """What makes two photographs the same one: the file's bytes (two folders may hold one file), else the name."""
-    return hashlib.sha256(photo.path.read_bytes()).hexdigest() if photo.path else photo.name
-
-
 def swap_questions(
     groups: Sequence[Group], partners: int = 20, seed: int = 0, sources: Sequence[Group] | None = None
 ) -> list[dict]:
@@ -258,10 +252,10 @@ def swap_questions(
     key: dict[tuple[int, int], str] = {}
     for g, group in enumerate(groups):
         for i, photo in enumerate(group.photos):
-            key[g, i] = _content(photo)
+            key[g, i] = photo.content()
             places.setdefault(key[g, i], []).append((g, i))
     pools = {group.name: group.photos for group in sources or groups}
-    content = {name: [_content(p) for p in pool] for name, pool in pools.items()}
+    content = {name: [p.content() for p in pool] for name, pool in pools.items()}
     rng, questions = np.random.default_rng(seed), []
     for g, group in enumerate(groups):
         for i, photo in enumerate(group.photos):
@@ -341,7 +335,7 @@ def refusal(model, groups: Sequence[Group], seed: int = 0) -> pd.DataFrame:
     Columns group, name, partner, common, score (`foreground_score`). AUROC: `metrics.auroc(table.score, table.common)`.
     """
     rng = np.random.default_rng(seed)
-    key = [[_content(p) for p in group.photos] for group in groups]
+    key = [[p.content() for p in group.photos] for group in groups]
     holds: dict[str, set[int]] = {}
     for g, names in enumerate(key):
         for name in names:

@@ -2,64 +2,33 @@ import dataclasses
 import math
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from square_and_disc import group_of, photos_of, scene
 
 from coseglib import online
 from coseglib.checkpoints import load_model
-from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.inference import resize_to_input
+from coseglib.multiclass_tables import ABLATIONS
 from coseglib.online import (
-    ABLATIONS,
     PROFILES,
     OnlineConfig,
     choose_learning_rate,
     co_segment,
-    evaluate,
-    evaluate_groups,
     load_config,
-    table_of,
     train,
 )
 
 FAST = dataclasses.replace(PROFILES["smoke"], epochs=1)
 
 
-def _scene(number: int, size: tuple[int, int] = (48, 64)) -> tuple[torch.Tensor, torch.Tensor]:
-    """A red square and a blue disc on green noise, and who is where: 1 the square, 2 the disc."""
-    rng = np.random.default_rng(number)
-    h, w = size
-    image = rng.integers(60, 120, (3, h, w)).astype(np.uint8)
-    image[1] += 80
-    labels = np.zeros((h, w), np.uint8)
-    y, x = np.mgrid[:h, :w]
-    labels[h // 8 : h // 2, w // 8 : w // 2] = 1
-    labels[(y - 0.7 * h) ** 2 + (x - 0.7 * w) ** 2 < (0.22 * min(h, w)) ** 2] = 2
-    image[:, labels == 1] = np.array([[220], [30], [30]], np.uint8)
-    image[:, labels == 2] = np.array([[30], [30], [230]], np.uint8)
-    return torch.from_numpy(image), torch.from_numpy(labels)
-
-
-def _photos(count: int, size: tuple[int, int] = (48, 64)) -> list[torch.Tensor]:
-    return [_scene(i, size)[0] for i in range(count)]
-
-
-def _group(count: int, name: str = "square+disc") -> Group:
-    made = []
-    for i in range(count):
-        image, labels = _scene(i)
-        made.append(Photo("made", f"p{i}", ("square", "disc"), lambda x=image: x, lambda x=labels: x))
-    return Group("made", name, tuple(made), ("square", "disc"))
-
-
 # One group ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_maps_and_leaves_torchs_generator_alone():
-    photos = _photos(2)
+    photos = photos_of(2)
     torch.manual_seed(3)
     want = torch.rand(1)
     torch.manual_seed(3)
@@ -75,7 +44,7 @@ def test_the_same_seed_gives_the_same_maps_and_leaves_torchs_generator_alone():
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_a_group_of_any_number_and_of_different_sizes_has_labels_at_each_photographs_own_size(count):
     sizes = [(48, 64), (64, 40), (33, 71), (50, 50), (20, 90), (64, 64), (41, 43)][:count]
-    photos = [_scene(i, size)[0] for i, size in enumerate(sizes)]
+    photos = [scene(i, size)[0] for i, size in enumerate(sizes)]
     found = co_segment(photos, 2, FAST)
     for post in ("argmax", "crf"):
         labels = found.labels(post)
@@ -87,7 +56,7 @@ def test_a_group_of_any_number_and_of_different_sizes_has_labels_at_each_photogr
 
 @pytest.mark.parametrize("classes", [1, 5])
 def test_k_is_the_users_and_may_be_more_than_there_are(classes):
-    found = co_segment(_photos(3), classes, FAST)
+    found = co_segment(photos_of(3), classes, FAST)
     assert found.maps.shape[1] == classes + 1 and bool(found.maps.isfinite().all())
     assert math.isfinite(found.log.loss.iloc[-1])
 
@@ -96,13 +65,13 @@ def test_masks_are_never_read():
     def forbidden():
         raise AssertionError("a mask was read")
 
-    photos = [dataclasses.replace(p, read_labels=forbidden) for p in _group(3).photos]
+    photos = [dataclasses.replace(p, read_labels=forbidden) for p in group_of(3).photos]
     config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-4, 1e-3), trial_epochs=1)
     assert len(co_segment(photos, 2, config).labels("crf")) == 3
 
 
 def test_learning_lowers_the_loss():
-    found = co_segment(_photos(6), 2, dataclasses.replace(FAST, epochs=5, masking="features", patience=5))
+    found = co_segment(photos_of(6), 2, dataclasses.replace(FAST, epochs=5, masking="features", patience=5))
     assert found.log.loss.iloc[-1] < found.log.loss.iloc[0] - 0.01
     assert found.log.epoch.tolist() == [1, 2, 3, 4, 5] and found.log.seconds.is_monotonic_increasing
 
@@ -111,7 +80,7 @@ def test_learning_lowers_the_loss():
 @pytest.mark.parametrize("masking", ["image", "features"])
 def test_each_ablation_and_masking_runs(name, masking):
     config = dataclasses.replace(FAST, masking=masking, balance=0.5, border=0.5, gamma_rate=10.0, **ABLATIONS[name])
-    found = co_segment(_photos(2), 2, config)
+    found = co_segment(photos_of(2), 2, config)
     assert bool(found.maps.isfinite().all())
     assert (found.generator.self_attention is not None) == ("SA" in name)
     assert (found.generator.mutual_attention is not None) == ("MA" in name)
@@ -125,23 +94,23 @@ def test_constant_photographs_are_segmented_into_something_finite(value, masking
 
 
 def test_bfloat16_gives_float32_maps():
-    found = co_segment(_photos(3), 2, dataclasses.replace(FAST, precision="bf16-mixed"))
+    found = co_segment(photos_of(3), 2, dataclasses.replace(FAST, precision="bf16-mixed"))
     assert found.maps.dtype == torch.float32 and bool(found.maps.isfinite().all())
 
 
 def test_every_photograph_is_in_every_epoch_and_batches_are_full_and_without_twins():
-    job = online._Job(_photos(7), 2, FAST)
+    job = online._Job(photos_of(7), 2, FAST)
     for epoch in range(3):
         batches = job.batches(epoch)
         assert sorted({i for batch in batches for i in batch}) == list(range(7))
         assert [len(set(batch)) for batch in batches] == [3, 3, 3]
     assert job.batches(0) == job.batches(0) != job.batches(1)
-    assert online._Job(_photos(2), 2, FAST).batches(0) in ([[0, 1]], [[1, 0]])
+    assert online._Job(photos_of(2), 2, FAST).batches(0) in ([[0, 1]], [[1, 0]])
 
 
 def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_attention():
     config = dataclasses.replace(FAST, mutual_attention=False)
-    job = online._Job(_photos(5), 2, config)
+    job = online._Job(photos_of(5), 2, config)
     model = job.generator()
     whole = job.maps(model)
     job.config = dataclasses.replace(config, together=2)
@@ -149,10 +118,10 @@ def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_
 
 
 def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(real_weights):
-    job = online._Job(_photos(4), 2, FAST)
+    job = online._Job(photos_of(4), 2, FAST)
     images = job.images.clone()
     assert float(job.extractor.describe(images).std()) > 0.01
-    kept = online._Job(_photos(4), 2, dataclasses.replace(FAST, pretrained=True), real_weights)
+    kept = online._Job(photos_of(4), 2, dataclasses.replace(FAST, pretrained=True), real_weights)
     model = kept.generator()
     before = {k: v.clone() for k, v in model.backbone.state_dict().items() if "running" in k}
     kept.optimise(model, 1e-4, 1, lambda text: None)
@@ -178,7 +147,7 @@ def _scripted(monkeypatch, losses):
 def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(monkeypatch):
     _scripted(monkeypatch, [0.69, 0.50, 0.52, 0.4999, 0.55, 0.1, 0.1])
     seen = []
-    job = online._Job(_photos(3), 2, dataclasses.replace(FAST, patience=3, tolerance=1e-3, weight_decay=0.5))
+    job = online._Job(photos_of(3), 2, dataclasses.replace(FAST, patience=3, tolerance=1e-3, weight_decay=0.5))
     model = job.generator()
     original = torch.optim.Adam.step
 
@@ -196,7 +165,7 @@ def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(mon
 def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch):
     _scripted(monkeypatch, [0.7, 0.6, 0.7, 0.4, float("nan"), 0.9, 0.5])
     config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-5, 1e-4, 1e-3, 1e-2), trial_epochs=2)
-    rate, trials = choose_learning_rate(_photos(3), 2, config)
+    rate, trials = choose_learning_rate(photos_of(3), 2, config)
     assert rate == 1e-4
     assert trials.learning_rate.tolist() == [1e-5, 1e-4, 1e-3, 1e-2]
     assert trials.loss.tolist() == pytest.approx([0.6, 0.4, float("nan"), 0.5], nan_ok=True)
@@ -205,25 +174,25 @@ def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch)
 
 def test_the_chosen_rate_is_the_one_that_is_used():
     config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-6, 1e-3), trial_epochs=1)
-    found = co_segment(_photos(2), 2, config)
+    found = co_segment(photos_of(2), 2, config)
     assert found.learning_rate == found.trials.learning_rate[found.trials.loss.idxmin()]
-    given = co_segment(_photos(2), 2, dataclasses.replace(config, learning_rate=found.learning_rate))
+    given = co_segment(photos_of(2), 2, dataclasses.replace(config, learning_rate=found.learning_rate))
     assert torch.equal(given.maps, found.maps) and given.trials.empty
 
 
 def test_a_loss_that_is_not_finite_is_an_error_in_one_line(monkeypatch):
     _scripted(monkeypatch, [float("nan")])
     with pytest.raises(CosegError, match=r"learning rate 0.001: the loss is not finite in epoch 1; give a smaller one"):
-        co_segment(_photos(3), 2, FAST)
+        co_segment(photos_of(3), 2, FAST)
     _scripted(monkeypatch, [float("inf"), float("nan")])
     config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1.0, 2.0))
     with pytest.raises(CosegError, match="not finite at any of them"):
-        co_segment(_photos(3), 2, config)
+        co_segment(photos_of(3), 2, config)
 
 
 def test_progress_tells_the_epoch_the_loss_and_the_time_left():
     lines = []
-    co_segment(_photos(3), 2, dataclasses.replace(FAST, epochs=2), lines.append)
+    co_segment(photos_of(3), 2, dataclasses.replace(FAST, epochs=2), lines.append)
     assert len(lines) == 2
     for epoch, line in enumerate(lines, start=1):
         want = rf"epoch {epoch} of 2, step 1 of 1: loss \d\.\d{{4}} \(chance 0\.693\), \d+:\d\d:\d\d left"
@@ -276,87 +245,15 @@ def test_no_photographs_and_no_classes_are_errors():
     with pytest.raises(CosegError, match="no photographs"):
         co_segment([], 2, FAST)
     with pytest.raises(CosegError, match="K is 1 to 254"):
-        co_segment(_photos(2), 0, FAST)
+        co_segment(photos_of(2), 0, FAST)
     assert isinstance(OnlineConfig(), OnlineConfig)
-
-
-# The table ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def ran(monkeypatch) -> list[int]:
-    """co_segment replaced by a stand-in that knows the answer; the sizes of the groups that it was asked for."""
-    asked: list[int] = []
-
-    def stand_in(photos, classes, config, progress=None, weights_root=None):
-        asked.append(len(photos))
-        maps = [torch.nn.functional.one_hot(p.labels().long(), classes + 1).permute(2, 0, 1).float() for p in photos]
-        log = pd.DataFrame({"epoch": [1, 2], "loss": [0.6, 0.5], "seconds": [1.0, 2.0]})
-        empty = pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
-        return online.CoSegmentation(photos, config, None, torch.stack(maps), log, 1e-3, empty, 2.0)
-
-    monkeypatch.setattr(online, "co_segment", stand_in)
-    return asked
-
-
-def test_the_table_has_baselines_and_both_ways_for_every_group_and_over_them(tmp_path, ran):
-    groups, out = [_group(3), _group(4, "other")], tmp_path / "table.csv"
-    table = evaluate_groups(groups, FAST, out)
-    systems = ["colour k-means", "stripes across", "stripes down", "SA+MA, argmax", "SA+MA, crf"]
-    assert table.system.tolist() == [s for s in systems for _ in range(3)]
-    assert table.group.tolist() == ["square+disc", "other", "all"] * 5
-    assert set(table.protocol) == {"multiclass"} and table.J.between(0, 1).all()
-    colours = table[table.system == "colour k-means"]
-    assert colours.J.min() > 0.9  # scenes of three colours
-    assert table.J[table.system == "SA+MA, argmax"].tolist() == [1, 1, 1]
-    overall = table[table.group == "all"].set_index("system").J
-    for system, rows in table[table.group != "all"].groupby("system"):
-        assert rows.J.mean() == pytest.approx(overall[system])
-    written = pd.read_csv(out)
-    assert written.J.tolist() == pytest.approx(table.J.tolist(), abs=1e-6)
-    assert "square" in written.classes[0] and set(written.profile.dropna()) == {"changed"}
-    assert written.learning_rate[9] == pytest.approx(1e-3) and written.loss[9] == 0.5 and written.epochs[9] == 2
-
-
-def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
-    first, second, out = _group(3), _group(4, "other"), tmp_path / "table.csv"
-    evaluate_groups([first], FAST, out)
-    table = evaluate_groups([first, second], FAST, out)
-    assert ran == [3, 4] and set(table.group) == {"square+disc", "other", "all"}
-    evaluate_groups([first], dataclasses.replace(FAST, seed=1), out)  # another configuration is another run
-    assert ran == [3, 4, 3]
-    again = evaluate_groups([first, second], FAST, out)
-    assert ran == [3, 4, 3]
-    pd.testing.assert_frame_equal(again, table, check_dtype=False, atol=1e-6)
-    both = pd.read_csv(tmp_path / "table.photos.csv")
-    assert set(both.seed) == {0, 1} and len(table_of(both.query("seed == 0"))) == len(table)
-
-
-def test_a_table_of_one_way_has_the_columns_of_every_evaluation_and_goes_on_after_a_kill(tmp_path, ran):
-    first, second, out = _group(3), _group(4, "other"), tmp_path / "table.csv"
-    evaluate([first], FAST, out)
-    table = evaluate([first, second], FAST, out)
-    assert ran == [3, 4] and table.group.tolist() == ["square+disc", "other", "all"]
-    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
-    assert list(table.columns) == names and list(pd.read_csv(out).columns) == names
-    assert table.J.tolist() == [1, 1, 1] and set(table.protocol) == {"multiclass"}
-    evaluate([first], FAST, out, post="crf")  # another way, or another K, is another run
-    evaluate([first], FAST, out, classes=3)
-    assert ran == [3, 4, 3, 3]
-    changed = [dataclasses.replace(p, read_labels=lambda: torch.zeros(48, 64, dtype=torch.uint8)) for p in first.photos]
-    evaluate([dataclasses.replace(first, photos=tuple(changed))], FAST, out)  # so are other masks under these names
-    assert ran == [3, 4, 3, 3, 3]
-    with pytest.raises(CosegError, match="no groups"):
-        evaluate([], FAST, out)
-    with pytest.raises(CosegError, match=r"square\+disc: no classes to score by"):
-        evaluate([dataclasses.replace(first, targets=())], FAST, out)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
-    group, said = _group(3), []
+    group, said = group_of(3), []
     model = load_model(train(group, 2, FAST, tmp_path / "run", progress=said.append), "multiclass")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.yaml", "log.csv", "model.safetensors"]
     found = co_segment(group.photos, 2, FAST)
@@ -371,7 +268,7 @@ def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
 
 
 def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch):
-    group, run = _group(2), tmp_path / "run"
+    group, run = group_of(2), tmp_path / "run"
     train(group, 2, FAST, run)
     monkeypatch.setattr(online, "co_segment", None)
     said = []
@@ -382,7 +279,7 @@ def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch
         ((group, 2, FAST, run), "already holds a run; add --resume"),
         ((group, 2, slower, run, True), "epochs = 1, not 2; resume with the same"),
         ((group, 3, FAST, run, True), "classes = 2, not 3"),
-        ((_group(3), 2, FAST, run, True), "other photographs"),
+        ((group_of(3), 2, FAST, run, True), "other photographs"),
         ((group, 255, FAST, tmp_path / "new"), "K is 1 to 254"),
     ):
         with pytest.raises(CosegError, match=words):

@@ -3,6 +3,7 @@
 A label map is uint8 (H, W): 0 background, k the class `classes[k - 1]`, 255 void (ignored in losses and metrics).
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,10 @@ class Photo:
             raise CosegError(f"{self.path or self.name}: has no mask; give a ground_truth folder to score it")
         return tv_tensors.Mask(self.read_labels())
 
+    def content(self) -> str:
+        """What makes two photographs the same one: the file's SHA-256, whatever its name; without a file the name."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path else self.name
+
     def mask(self, targets: tuple[str, ...]) -> tv_tensors.Mask:
         """The label map of `targets` alone: k where the k-th target is, 0 elsewhere, 255 void. uint8 (H, W)."""
         labels = self.labels()
@@ -73,3 +78,12 @@ class Group:
     def mask(self, index: int) -> tv_tensors.Mask:
         """Photo `index`'s label map, 0 … len(targets), 255 void. uint8 (H, W)."""
         return self.photos[index].mask(self.targets)
+
+    def content(self, masks: bool = False) -> str:
+        """SHA-256 of the photographs' names and contents, and of their masks: a file may change under its name."""
+        digest = hashlib.sha256()
+        for number, photo in enumerate(self.photos):
+            digest.update(f"{photo.name}\n{photo.content()}\n".encode())
+            if masks:
+                digest.update(self.mask(number).numpy().tobytes())
+        return digest.hexdigest()
