@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from coseglib.errors import CosegError
 from coseglib.paths import CHECKPOINTS
+from coseglib.second_look import LOOKS
 
 FORMAT = "coseg-1"
 
@@ -74,6 +75,7 @@ def save_model(path: str | Path, model: torch.nn.Module, config: dict, dtype: to
         "variant": model.variant,
         "input_size": model.input_size,
         "options": model.options,
+        **({"looks": model.looks} if getattr(model, "looks", 1) > 1 else {}),
     }
     write_tensors(path, tensors, header)
     return sha256(path)
@@ -91,11 +93,13 @@ def find(name_or_path: str | Path) -> Path:
     return shipped
 
 
-def load_model(name_or_path: str | Path, expect: str | None = None) -> torch.nn.Module:
+def load_model(name_or_path: str | Path, expect: str | None = None, looks: int | None = None) -> torch.nn.Module:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, and name, file and sha256.
 
-    expect  the method that it must be of. Raises CosegError: wrong checksum (against the card beside the file), another
-    model, a newer format, a damaged file.
+    expect  the method that it must be of
+    looks   how often it looks at a photograph (`coseglib.second_look`); None: as its header says, else once
+    Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
+    looks that the model does not have.
     """
     from coseglib.models import build_model
 
@@ -136,5 +140,10 @@ def load_model(name_or_path: str | Path, expect: str | None = None) -> torch.nn.
         first = (wrong + sorted(set(tensors) - set(want)))[0]
         raise CosegError(f"{path}: its tensors do not fit {header['method']} on {header['backbone']} (first: {first})")
     model.load_state_dict(tensors, strict=False)
-    model.card = {**header, "name": path.stem, "file": str(path), "sha256": digest}
+    looks = looks or header.get("looks", 1)
+    if looks not in LOOKS or (looks > 1 and not hasattr(model, "looks")):
+        raise CosegError(f"{path}: looks = {looks}: 1 or 2, and 2 for ca, fca and csa alone; leave it out")
+    if looks > 1:
+        model.looks = looks
+    model.card = {**header, "looks": looks, "name": path.stem, "file": str(path), "sha256": digest}
     return model.eval()

@@ -105,6 +105,12 @@ Method = Annotated[
 Group = Annotated[
     Pooling | None, typer.Option(help="How the group's attention is pooled.  [default: mean; not for multiclass]")
 ]
+Looks = Annotated[
+    int | None,
+    typer.Option(
+        metavar="1|2", min=1, max=2, help="ca, fca, csa: look again where something was found.  [default: as shipped]"
+    ),
+]
 Classes = Annotated[
     int | None, typer.Option(metavar="K", help="multiclass: how many classes the photographs have in common.")
 ]
@@ -178,6 +184,7 @@ def segment(
     checkpoint: Checkpoint = None,
     method: Method = None,
     group: Group = None,
+    looks: Looks = None,
     classes: Classes = None,
     post: PostOption = None,
     profile: OnlineProfile = None,
@@ -208,9 +215,9 @@ def segment(
     else:
         why = "is for learning, with --method multiclass and without --checkpoint"
         _unfit(why, classes=classes is not None, profile=profile, set=set_)
-        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method)
+        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks)
     if hasattr(model, "classes"):
-        _unfit("multiclass pools no attention", group=group)
+        _unfit("multiclass pools no attention", group=group, looks=looks)
     else:
         _unfit("is for multiclass", post=post)
     summary = segment_photos(
@@ -367,6 +374,7 @@ def evaluate(
     ] = None,
     partner: Annotated[Partner, typer.Option(help="Whose attention a photograph receives.")] = Partner.group,
     group: Group = None,
+    looks: Looks = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs of each group.")
     ] = None,
@@ -409,9 +417,12 @@ def evaluate(
         checkpoint = checkpoint or DEFAULT_CHECKPOINT
         why = "is for learning, with --method multiclass and without --checkpoint"
         _unfit(why, classes=classes is not None, profile=profile, set=set_, ablations=ablations, baselines=baselines)
-        model = None if is_floor(checkpoint) and method is None else load_model(checkpoint, method)
+        floor = is_floor(checkpoint) and method is None
+        if floor:
+            _unfit("a floor looks once", looks=looks)
+        model = None if floor else load_model(checkpoint, method, looks)
     if not checkpoint or hasattr(model, "classes"):
-        _unfit("multiclass pools no attention", group=group)
+        _unfit("multiclass pools no attention", group=group, looks=looks)
         _unfit("multiclass has no partners to choose", partner=partner != Partner.group)
         _unfit("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
         systems = None if ablations else ("SA+MA",) if baselines else ()
@@ -427,6 +438,7 @@ def evaluate(
         (group or Pooling.mean).value,
         limit,
         lambda name, done, total: typer.echo(f"{done}/{total} {name}", err=True),
+        looks=looks,
     )
     write_table(table, output)
     _shown(table)
@@ -467,13 +479,14 @@ def ship(
         list[Path] | None,
         typer.Option(metavar="RUN", help="Another point of the same training, to average weights with; repeatable."),
     ] = None,
+    looks: Looks = None,
     data: Data = None,
 ) -> None:
     """Make a checkpoint to hand on: half precision, and a card with the figures that it reaches on the test sets."""
     from coseglib.paths import CHECKPOINTS
     from coseglib.shipping import ship as ship_run
 
-    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or ())
+    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or (), looks=looks)
 
 
 @app.command(epilog=_example("coseg report --profile smoke", "coseg report --profile cpu --only 02 --data /data/sets"))

@@ -19,6 +19,7 @@ from coseglib import metrics
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.inference import masks_from_logits, resize_to_input
+from coseglib.second_look import reduced, second_look
 
 PARTNERS = ("group", "self", "other")
 BATCH = 16  # images, or pairs of them, that go through a network at once
@@ -26,8 +27,7 @@ COMPARED = 5  # partners that a partner model compares a photograph with
 KEPT = 96  # photographs whose features are kept for further comparisons
 
 
-def _inputs(model, photos: Sequence[Photo]) -> tuple[Tensor, list[tuple[int, int]]]:
-    images = [p.image() for p in photos]
+def _inputs(model, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
     device = next(model.parameters()).device
     stacked = torch.stack([resize_to_input(i, model.input_size) for i in images])
     return stacked.to(device), [tuple(i.shape[-2:]) for i in images]
@@ -39,7 +39,7 @@ def answers(
     """For each question (photograph, its partners; indices into `photos`): logits (2, h, w) and the own size (H, W).
 
     context  every photograph is read once for its attention and once for its mask; the attention of the partners is
-             pooled once for every distinct set of them, by `how`
+             pooled once for every distinct set of them, by `how`; a model may look twice (`coseglib.second_look`)
     partner  at most COMPARED partners a question, drawn by the question's number; the photograph itself only where it
              has no other; probabilities are averaged
     group    a question that shares its partners with others, and is one of them: the partners in their order, cut into
@@ -61,7 +61,7 @@ def _context_answers(model, photos, questions, how):
     alpha = {}
     for start in range(0, len(wanted), BATCH):
         some = wanted[start : start + BATCH]
-        images, _ = _inputs(model, [photos[i] for i in some])
+        images, _ = _inputs(model, [photos[i].image() for i in some])
         alpha |= dict(zip(some, model.attention(model.encode(images)), strict=True))
     pooled: dict[tuple[int, ...], Tensor] = {}
     for start in range(0, len(questions), BATCH):
@@ -73,9 +73,12 @@ def _context_answers(model, photos, questions, how):
                 pooled[key] = model.pool(torch.stack([alpha[j] for j in key]), how)
             contexts.append(pooled[key])
         read = list(dict.fromkeys(i for i, _ in part))  # a photograph of several questions is read and encoded once
-        images, sizes = _inputs(model, [photos[i] for i in read])
+        pictures = [photos[i].image() for i in read]
+        images, sizes = _inputs(model, pictures)
         rows = [read.index(i) for i, _ in part]
         logits = model.decode([f[rows] for f in model.encode(images)], torch.stack(contexts))
+        if getattr(model, "looks", 1) > 1:
+            logits = second_look(model, [reduced(pictures[k]) for k in rows], logits, torch.stack(contexts))
         yield from zip(logits.cpu(), [sizes[k] for k in rows], strict=True)
 
 
@@ -93,7 +96,7 @@ def _partner_answers(model, photos, questions, how):
         new = [j for j in dict.fromkeys(numbers) if j not in kept]
         for start in range(0, len(new), BATCH):
             some = new[start : start + BATCH]
-            images, sizes = _inputs(model, [photos[j] for j in some])
+            images, sizes = _inputs(model, [photos[j].image() for j in some])
             pyramids = zip(*(f.split(1) for f in model.encode(images)), strict=True)
             kept.update(zip(some, zip(pyramids, sizes, strict=True), strict=True))
         for j in numbers:
@@ -137,7 +140,7 @@ def _group_answers(model, photos, questions, how):
             filled = members + [j for j in key if j not in members][: size - len(members)]
             if not set(members) & set(rows):
                 continue
-            images, sizes = _inputs(model, [photos[j] for j in filled])
+            images, sizes = _inputs(model, [photos[j].image() for j in filled])
             logits = model(images[None]).logits[0].cpu()
             found |= {number: (logits[k], sizes[k]) for k, j in enumerate(members) for number in rows.get(j, ())}
         while due in found:
@@ -212,7 +215,7 @@ def evaluate(
         for (i, name), (logits, size) in zip(places, found, strict=True):
             truth = photos[i].mask(group.targets)
             if rule.size == "network":
-                size = logits.shape[-2:]
+                size = 2 * (getattr(model, "input_size", logits.shape[-1]),)
                 truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
             mask = _mask(logits, size, rule.threshold)
             right, counted, intersection, union = metrics.counts(mask, truth)

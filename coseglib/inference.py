@@ -5,10 +5,11 @@
 
 How a model answers for a group is its `kind`, and KINDS has one function for each. A *context* model meets the rest of
 the group in D numbers only (Chen et al. 2018, algorithm 1): the first pass pools the images' attention, the second
-decodes each image by the pool. A *partner* model compares each image with COMPARED others, the same few references for
-all, drawn by a seed; their features are computed once. A *group* model sees a chunk of images at once; a chunk shorter
-than it was trained with is filled up with references. For all three cost is linear in the number of images, and memory
-does not depend on it. A model with `classes`, K, gives K+1 logits a pixel, and label maps in the place of masks.
+decodes each image by the pool, and once more from nearer where the checkpoint asks for it (`coseglib.second_look`). A
+*partner* model compares each image with COMPARED others, the same few references for all, drawn by a seed; their
+features are computed once. A *group* model sees a chunk of images at once; a chunk shorter than it was trained with is
+filled up with references. For all three cost is linear in the number of images, and memory does not depend on it. A
+model with `classes`, K, gives K+1 logits a pixel, and label maps in the place of masks.
 """
 
 import contextlib
@@ -35,10 +36,11 @@ from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, wr
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
 from coseglib.processes import clock, launch
+from coseglib.second_look import LONGEST, reduced, second_look
 
 BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
 COMPARED = 5  # partners that a partner model compares each image with
-OVERLAY_SIDE = 1600  # longest side of an overlay, pixels
+OVERLAY_SIDE = LONGEST  # longest side of an overlay, pixels; a second look reads the same picture
 STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
 
 
@@ -159,7 +161,7 @@ class Chunk:
     """Images that go through the network together.
 
     numbers  (B,) places in the group        inputs    (B, 3, S, S) in [0, 1], on the model's device
-    sizes    (B,) own sizes (H, W)           pictures  (B,) uint8 (3, H', W') to draw on; empty where nothing is drawn
+    sizes    (B,) own sizes (H, W)           pictures  (B,) uint8 (3, H', W') to draw on and to look at again; or empty
     started  when its reading began, seconds of `time.perf_counter`
     """
 
@@ -197,7 +199,8 @@ class Stream:
         items, started = [], time.perf_counter()
         for number, photo in enumerate(self.photos):
             image = _image(photo)
-            items.append((number, self.input_of(image), tuple(image.shape[-2:]), None))
+            picture = reduced(image) if last and getattr(self.model, "looks", 1) > 1 else None
+            items.append((number, self.input_of(image), tuple(image.shape[-2:]), picture))
             if len(items) == self.batch:
                 yield self.chunk(items, started)
                 items, started = [], time.perf_counter()
@@ -241,9 +244,10 @@ def _attention(stream: Stream, how: str) -> Pool:
 
 @torch.no_grad()
 def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterator[tuple[Chunk, Tensor]]:
-    """Algorithm 1 for context models: chunk by chunk, each with its logits (B, 2, S, S).
+    """Algorithm 1 for context models: chunk by chunk, each with its logits (B, 2, S, S), 2S after a second look.
 
-    A context model offers `context_size`, `encode`, `attention` and `decode`, see `coseglib.models.semantic_attention`.
+    A context model offers `context_size`, `encode`, `attention` and `decode`, see `coseglib.models.semantic_attention`,
+    and may ask for a second look by `looks`.
     context  (D,), or None: pooled over the stream in a pass of its own
     """
     model = stream.model
@@ -255,6 +259,8 @@ def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterato
     for chunk in stream.chunks(last=True):
         with stream.autocast():
             logits = model.decode(model.encode(chunk.inputs), context)
+            if getattr(model, "looks", 1) > 1:
+                logits = second_look(model, chunk.pictures, logits, context)
         yield chunk, logits.float().cpu()
 
 
@@ -719,7 +725,16 @@ def segment_photos(
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()
     stamps = fabric.broadcast([_stamp(p) for p in photos])
-    key = [_identity(model), stamps, how, model.input_size, batch, bfloat16, *multi.values()]
+    key = [
+        _identity(model),
+        stamps,
+        how,
+        model.input_size,
+        getattr(model, "looks", 1),
+        batch,
+        bfloat16,
+        *multi.values(),
+    ]
     if multi:
         multi["learning"] = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
     job = _Job(model, photos, out, fabric, batch, bfloat16, multi.get("post"), quiet)

@@ -22,7 +22,7 @@ from coseglib.inference import segment_group
 from coseglib.models.multiclass import MultiClass
 from coseglib.multiclass_scores import colour_kmeans, score_group, stripes
 from coseglib.online import PROFILES, OnlineConfig, co_segment
-from coseglib.tables import write_table
+from coseglib.tables import gone_through, write_table
 
 ABLATIONS = {
     "w/o ATT": {"self_attention": False, "mutual_attention": False},
@@ -99,23 +99,9 @@ def _gone_through(
     run: Callable[[Group, Callable[[str], None]], pd.DataFrame],
     say: Callable[[str], None],
 ) -> Iterator[pd.DataFrame]:
-    """Group by group, the photographs' rows so far. They are kept in `<out>.photos.csv`: of groups whose key stands
-    there, nothing is run again."""
-    kept = out.with_name(f"{out.stem}.photos.csv")
-    done = pd.read_csv(kept) if kept.is_file() else pd.DataFrame(columns=["key"])
-    tables = []
-    for number, group in enumerate(groups, start=1):
-        name = f"{group.name} ({number} of {len(groups)}, {len(group)} photos)"
-        rows = done[done.key == key(group)]
-        if len(rows):
-            say(f"{name}: done before")
-        else:
-            rows = run(group, lambda text, name=name: say(f"{name}: {text}")).assign(key=key(group))
-        tables.append(rows)
-        so_far = pd.concat(tables, ignore_index=True)
-        others = done[~done.key.isin(so_far.key)]
-        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
-        yield so_far
+    """Group by group, the photographs' rows so far, kept in `<out>.photos.csv`; see `coseglib.tables.gone_through`."""
+    parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": g for i, g in enumerate(groups, start=1)}
+    yield from gone_through(parts, out.with_name(f"{out.stem}.photos.csv"), key, run, say)
 
 
 def evaluate_groups(

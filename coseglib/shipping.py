@@ -102,14 +102,16 @@ def ship(
     data_root=None,
     say=print,
     average: Sequence[str | Path] = (),
+    looks: int | None = None,
 ) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
     average  runs whose weights are averaged with the run's, see `average_in`
+    looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.second_look`)
     The card's figures are measured on the file as shipped. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
-    model = load_model(source)
+    model = load_model(source, looks=looks)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
@@ -132,6 +134,7 @@ def ship(
             "backbone": about["backbone"],
             "variant": model.variant,
             "input_size": model.input_size,
+            "looks": shipped.card["looks"],
             "trained_on": TRAINED_ON[about["training"]["data"]],
             "steps": sum(r["step"] for r in runs),
             "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),

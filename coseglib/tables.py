@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from coseglib.errors import CosegError
 from coseglib.evaluation import evaluate, partner_swap, refusal
 from coseglib.floors import build_floor, is_floor
 
+Part = TypeVar("Part")
 SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
 
@@ -46,6 +48,7 @@ def evaluation_table(
     limit: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     data_root: str | Path | None = None,
+    looks: int | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
@@ -53,6 +56,7 @@ def evaluation_table(
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
+    looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
@@ -61,7 +65,7 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {known}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint)
+    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint, looks=looks)
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
@@ -93,3 +97,32 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise CosegError(f"{path}: not written ({error.strerror or error}); give another -o") from error
+
+
+def gone_through(
+    parts: Mapping[str, Part],
+    kept: Path,
+    key: Callable[[Part], str],
+    run: Callable[[Part, Callable[[str], None]], pd.DataFrame],
+    say: Callable[[str], None],
+) -> Iterator[pd.DataFrame]:
+    """Part by part, the rows so far. They are kept in the CSV `kept`: of parts whose key stands there, nothing is run.
+
+    parts  {what is said of a part before each of its lines: the part}
+    key    what a part's rows depend on
+    run    a part, and a function that says a line -> its rows
+    """
+    done = pd.read_csv(kept, dtype={"key": str}) if kept.is_file() else pd.DataFrame(columns=["key"])
+    tables = []
+    for name, part in parts.items():
+        wanted = key(part)
+        rows = done[done.key == wanted]
+        if len(rows):
+            say(f"{name}: done before")
+        else:
+            rows = run(part, lambda text, name=name: say(f"{name}: {text}")).assign(key=wanted)
+        tables.append(rows)
+        so_far = pd.concat(tables, ignore_index=True)
+        others = done[~done.key.isin(so_far.key)]
+        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
+        yield so_far

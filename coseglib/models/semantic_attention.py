@@ -54,6 +54,7 @@ class SemanticAttention(nn.Module):
     """
 
     kind = "context"
+    looks = 1  # at a photograph, when a group is segmented; 2 is not in the paper: `coseglib.second_look`
     EXTRAS = ("alpha", "context")
 
     def __init__(self, backbone: Backbone, variant: str = "paper", input_size: int = 224):
