@@ -490,6 +490,143 @@ def show_channels(table: pd.DataFrame, title: str, unit: str, limits: tuple[floa
         return drawn.figure
 
 
+def stacks(panels: Mapping[str, pd.DataFrame], title: str, unit: str) -> Figure:
+    """Shares that sum to 1, as bars cut in parts: a bar a row, a colour a column, the same in all panels.
+
+    panels  {what the rows are: table}, of the same columns; the rows' names stand at the bars. The first column, what
+            is as it should be, is grey
+    unit    of the shares: "share of the photographs (0 to 1)"
+    Raises ValueError for panels of different columns, or rows that do not sum to 1.
+    """
+    columns = list(next(iter(panels.values())).columns)
+    for name, table in panels.items():
+        if list(table.columns) != columns or not np.allclose(table.sum(axis=1), 1):
+            raise ValueError(f"{name}: rows of {columns} that sum to 1 are asked for")
+    colours = dict(zip(columns, ["#d0d0d0", *class_colours(len(columns) - 1)], strict=True))
+    across = min(len(panels), 2)
+    down = -(-len(panels) // across)
+    with _styled():
+        most = max(len(table) for table in panels.values())
+        size = (7.6 if across == 1 else 8.6, down * (0.75 + 0.28 * most) + 0.75)
+        fig, grid = plt.subplots(down, across, figsize=size, squeeze=False)
+        for ax in grid.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (name, table) in zip(grid.flat, panels.items(), strict=False):
+            left = np.zeros(len(table))
+            for column in columns:
+                drawn = ax.barh(range(len(table)), table[column], 0.8, left, color=colours[column], edgecolor="white")
+                for bar, share in zip(drawn, table[column], strict=True):
+                    if share >= 0.07:
+                        at = bar.get_x() + share / 2, bar.get_y() + bar.get_height() / 2
+                        dark = np.dot(matplotlib.colors.to_rgb(colours[column]), (0.299, 0.587, 0.114)) < 0.5
+                        ink = "white" if dark else "black"
+                        ax.text(*at, f"{share:.2f}", color=ink, fontsize=7, ha="center", va="center")
+                left += table[column]
+            ax.set_yticks(range(len(table)), [str(row) for row in table.index])
+            ax.tick_params(axis="y", length=0)
+            ax.set_xlim(0, 1)
+            ax.set_ylim(most - 0.5, -0.5)  # bars of one thickness in all panels
+            ax.spines.left.set_visible(False)
+            ax.set_ylabel(name)
+            ax.grid(False)
+            if ax.get_subplotspec().is_last_row() or name in list(panels)[-across:]:
+                ax.set_xlabel(unit)
+        parts = [Patch(facecolor=colour, label=column) for column, colour in colours.items()]
+        fig.legend(handles=parts, loc="outside lower center", ncols=len(parts) if len(parts) < 6 else 4)
+        fig.suptitle(title)
+        return fig
+
+
+def intervals(panels: Mapping[str, pd.DataFrame], title: str, value: str = "J", columns: int = 3) -> Figure:
+    """Means with their intervals, bin by bin: a dot, a line from low to high, and how many it is the mean of.
+
+    panels  {what the bins are of, with its unit: table of columns bin, masks, `value`, low, high}, as
+            `coseglib.failures.binned` makes them; without low and high a dot is hollow. Dashed: the mean of the panel
+    """
+    unit = {"J": "Jaccard index J (0 to 1)"}.get(value, value)
+    across = min(len(panels), columns)
+    down = -(-len(panels) // across)
+    with _styled():
+        fig, grid = plt.subplots(
+            down, across, figsize=(0.4 + 2.7 * across, 0.4 + 2.5 * down), squeeze=False, sharey=True
+        )
+        for ax in grid.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (name, table) in zip(grid.flat, panels.items(), strict=False):
+            places = np.arange(len(table))
+            known = table.low.notna().to_numpy()
+            mean = np.average(table[value], weights=table.masks)
+            ax.axhline(mean, color="0.5", linestyle="dashed", linewidth=1)
+            ax.vlines(places[known], table.low[known], table.high[known], color=BLUE, linewidth=2)
+            ax.plot(places[known], table[value][known], "o", color=BLUE, markersize=6)
+            ax.plot(places[~known], table[value][~known], "o", color=BLUE, markersize=6, markerfacecolor="white")
+            for place, count in zip(places, table.masks, strict=True):
+                ax.text(place, 0.02, f"n {count}", fontsize=7, ha="center", color="0.3")
+            ax.set_ylim(0, 1)
+            ax.set_xlim(-0.6, len(table) - 0.4)
+            long = max(len(str(b)) for b in table.bin) * len(table) > 32
+            ax.set_xticks(places, table.bin, rotation=25 if long else 0, ha="right" if long else "center", fontsize=7)
+            ax.set_xlabel(name)
+        for row in grid:
+            row[0].set_ylabel(unit)
+        fig.suptitle(title)
+        return fig
+
+
+def dots(
+    table: pd.DataFrame,
+    mark: str = "partner",
+    value: str = "J",
+    by: str = "system",
+    paper: pd.DataFrame | None = None,
+    lines: Mapping[str, float] | None = None,
+    unit: str = "",
+    limits: tuple[float, float] | None = (0, 1),
+    title: str | None = None,
+) -> Figure:
+    """A row a system, a dot for each `mark`; the papers' figures apart, below, as open diamonds; floors as lines.
+
+    table  columns `by`, `mark` and `value`; where "sd <value>" is known, as bars at both sides of the dot
+    paper  columns `by` and `value`, a row each
+    lines  {name: value}, over the whole height
+    unit   of the axis; "": J's. limits: of the axis, None: what the values need
+    Raises ValueError for a table without rows.
+    """
+    if table.empty:
+        raise ValueError("no rows to show")
+    systems, marks = list(dict.fromkeys(table[by])), list(dict.fromkeys(table[mark]))
+    printed = [] if paper is None else list(paper[by])
+    places = [*range(len(systems)), *(len(systems) + 0.5 + i for i in range(len(printed)))]
+    with _styled():
+        height = 0.3 * max(1.0, len(marks) / 4) * len(systems) + 0.25 * len(printed) + 1.0 + 0.2 * -(-len(marks) // 3)
+        fig, ax = plt.subplots(figsize=(7.4, height))
+        for k, name in enumerate(marks):
+            some = table[table[mark] == name]
+            y = [systems.index(s) + (k - (len(marks) - 1) / 2) * 0.7 / len(marks) for s in some[by]]
+            look = {"color": SERIES[k % len(SERIES)], "markersize": 5, "elinewidth": 1, "label": str(name)}
+            ax.errorbar(some[value], y, xerr=some.get(f"sd {value}"), fmt="osD^vPX*"[k % 8], **look)
+        if printed:
+            look = {"markeredgecolor": "black", "markerfacecolor": "white", "linestyle": "none", "markersize": 6}
+            ax.plot(paper[value], places[len(systems) :], "D", label="as printed in the papers", **look)
+            ax.axhline(len(systems) - 0.25, color="black", linewidth=0.6)
+        for k, (name, at) in enumerate((lines or {}).items()):
+            style = ("dotted", "dashed", "dashdot", (0, (6, 2)))[k % 4]
+            ax.axvline(at, color="0.35", linewidth=1.1, linestyle=style, label=name, zorder=0.5)
+        ax.set_yticks(places, [*map(str, systems), *map(str, printed)])
+        ax.set_ylim(places[-1] + 0.6, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(False, axis="y")
+        ax.grid(True, axis="x")
+        ax.set_xlabel(unit or "Jaccard index J (0 to 1)")
+        ax.set_ylabel(by)
+        if limits:
+            ax.set_xlim(*limits)
+        fig.legend(loc="outside lower center", ncols=3)
+        if title:
+            fig.suptitle(title)
+        return fig
+
+
 def save(fig: Figure, path: str | Path) -> tuple[Path, Path]:
     """Write `path`.png (200 dpi) and `path`.svg, each whole or not at all; a suffix .png or .svg of `path` is dropped.
 
