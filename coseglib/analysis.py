@@ -42,6 +42,12 @@ from coseglib.models.dual_cross import DCNet, correlation_of
 from coseglib.models.multiclass import MultiClass
 from coseglib.models.pyramid_correlation import PFCC
 
+# What other sets call a class of VOC, lower case: PASCAL's folders, Internet, COCO.
+VOC_NAMES = {
+    "aero": "aeroplane", "airplane": "aeroplane", "couch": "sofa", "mbike": "motorbike", "monitor": "tvmonitor",
+    "motorcycle": "motorbike", "plant": "pottedplant", "table": "diningtable",
+}  # fmt: skip
+
 # Grad-CAM -------------------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +283,9 @@ def single_class(groups: Sequence[Group], most: int | None = None, seed: int = 0
 
 def _kind(dataset: str, name: str) -> str:
     """One name for what two sets of photographs call differently; a drawn flower is another kind than a flower."""
-    return f"synthetic/{name}" if dataset == "synthetic" else SAME.get(name, name)
+    if dataset == "synthetic":
+        return f"synthetic/{name}"
+    return VOC_NAMES.get(name.lower(), SAME.get(name.lower(), name.lower()))
 
 
 def classes_trained_on(model) -> frozenset[str]:
@@ -290,6 +298,14 @@ def classes_trained_on(model) -> frozenset[str]:
     if data not in known:
         raise CosegError(f"{type(model).__name__}: trained on {data or 'nothing'}; known are {', '.join(known)}")
     return frozenset(_kind(data, name) for name in known[data] if name not in msrc.SURROUNDINGS)
+
+
+def seen(group: Group, trained_on: Collection[str]) -> bool:
+    """Did training hold masks of the group's class? trained_on: `classes_trained_on`.
+
+    By its name, whatever its set calls it. The full iCoseg's groups are no classes ("Red Sox Players"): never seen.
+    """
+    return any(_kind(group.dataset, target) in trained_on for target in group.targets)
 
 
 def hide_object(image: Tensor, mask: Tensor) -> Tensor:
@@ -353,7 +369,7 @@ def channel_table(
             "dataset": group.dataset,
             "class": group.name,
             "photo": group.photos[i].name,
-            "seen": any(_kind(group.dataset, target) in trained_on for target in group.targets),
+            "seen": seen(group, trained_on),
         }
         for group, i in members
     ]

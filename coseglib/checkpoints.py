@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from coseglib.errors import CosegError
 from coseglib.paths import CHECKPOINTS
 from coseglib.second_look import LOOKS
+from coseglib.second_look import looks as looks_of
 
 FORMAT = "coseg-1"
 
@@ -75,7 +76,7 @@ def save_model(path: str | Path, model: torch.nn.Module, config: dict, dtype: to
         "variant": model.variant,
         "input_size": model.input_size,
         "options": model.options,
-        **({"looks": model.looks} if getattr(model, "looks", 1) > 1 else {}),
+        **({"looks": model.looks} if looks_of(model) > 1 else {}),
     }
     write_tensors(path, tensors, header)
     return sha256(path)

@@ -38,6 +38,7 @@ from coseglib.metrics import PROTOCOLS, Protocol
 from coseglib.models import METHODS
 from coseglib.reported import REPORTED, SHARES, reported
 from coseglib.reproduction import cards
+from coseglib.second_look import looks
 from coseglib.shipping import TRAINED_ON
 from coseglib.tables import SOURCES, gone_through
 
@@ -63,7 +64,7 @@ CHANGES = (
     dataclasses.replace(_COMMON, name="total counts of all images", average="total"),
 )
 
-# What the papers say of their own systems. Backbones of SSNM stand in its systems' names.
+# What the papers say of their own systems: backbone, trained on.
 _PAPERS = {
     "chen2018": ("VGG16", "pairs of VOC 2012"),
     "zhang2020": ("", "COCO-SEG"),
@@ -113,7 +114,7 @@ class System:
         known = [{k: v for k, v in t.items() if k not in ("seed", "start")} for t in self._trainings()]
         card = self.model.card
         about = [card[key] for key in ("method", "variant", "backbone", "input_size")]
-        about += [card.get("options"), len(card.get("averaged", ())), known or self.sha256]
+        about += [card.get("options"), looks(self.model), len(card.get("averaged", ())), known or self.sha256]
         return json.dumps(about, sort_keys=True, default=str)
 
     def facts(self) -> dict[str, str]:
@@ -279,7 +280,7 @@ def measured(
 
     def key(part) -> str:
         system, which, _, asked = part
-        return f"{system.sha256[:16]} {which} {'|'.join(asked)} {content}"
+        return f"{system.sha256[:16]} {looks(system.model)} {which} {'|'.join(asked)} {content}"
 
     def run(part, say) -> pd.DataFrame:
         system, which, protocol, asked = part
@@ -362,7 +363,7 @@ def questioned(
 
     def key(part) -> str:
         system, question = part
-        return f"{system.sha256[:16]} {question} {wanted(system)} {content[question]}"
+        return f"{system.sha256[:16]} {looks(system.model)} {question} {wanted(system)} {content[question]}"
 
     def run(part, say) -> pd.DataFrame:
         system, question = part
@@ -437,15 +438,16 @@ def printed(dataset: str, file: Path = REPORTED) -> pd.DataFrame:
         backbone, trained = _PAPERS.get(paper, ("", "")) if own else ("", "")
         special = "-pairs" if number.startswith("text") else "-instant" if system.endswith("instant") else ""
         protocol = _PROTOCOL_OF.get(paper, paper + special)
-        notes = [n.removeprefix("ablation").strip("; ") for n in dict.fromkeys(some.note)]
+        network = re.search(r"VGG16|HRNet", system) if own else None  # SSNM's systems are named for theirs
+        notes = list(dict.fromkeys(some.note))
         notes += [f"{figures['seconds']:g} s for the whole set"] if "seconds" in figures else []
         rows.append(
             {
                 "source": f"{paper}, {number if number.startswith('text') else f'table {number}'}",
                 "system": system,
                 "own": own,
-                "ablation": any(n.startswith("ablation") for n in some.note),
-                "backbone": backbone or (system.partition("-")[2] if own and paper == "zhang2020" else ""),
+                "ablation": some.note.str.startswith("ablation").any(),
+                "backbone": network[0] if network else backbone,
                 "trained on": trained,
                 "protocol": protocol if own else "as quoted",
                 "group": group,

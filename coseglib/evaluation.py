@@ -19,7 +19,7 @@ from coseglib import metrics
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.inference import masks_from_logits, resize_to_input
-from coseglib.second_look import reduced, second_look
+from coseglib.second_look import looks, reduced, second_look
 
 PARTNERS = ("group", "self", "other")
 BATCH = 16  # images, or pairs of them, that go through a network at once
@@ -77,7 +77,7 @@ def _context_answers(model, photos, questions, how):
         images, sizes = _inputs(model, pictures)
         rows = [read.index(i) for i, _ in part]
         logits = model.decode([f[rows] for f in model.encode(images)], torch.stack(contexts))
-        if getattr(model, "looks", 1) > 1:
+        if looks(model) > 1:
             logits = second_look(model, [reduced(pictures[k]) for k in rows], logits, torch.stack(contexts))
         yield from zip(logits.cpu(), [sizes[k] for k in rows], strict=True)
 

@@ -36,7 +36,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from coseglib.data.cache import SAME
+from coseglib.analysis import seen
 from coseglib.data.record import VOID, Group
 from coseglib.errors import CosegError
 from coseglib.evaluation import answers
@@ -61,11 +61,6 @@ RING = 0.25  # width of the surroundings that contrast is measured against, in s
 RESAMPLES = 2000  # of the bootstrap; intervals are 95 %
 PLACE = ["dataset", "group"]  # photographs of one group are alike: intervals draw groups, not photographs
 PHOTO = [*PLACE, "name"]
-# What other sets call a class of VOC, lower case: PASCAL's folders, Internet, COCO.
-VOC_NAMES = {
-    "aero": "aeroplane", "airplane": "aeroplane", "couch": "sofa", "mbike": "motorbike", "monitor": "tvmonitor",
-    "motorcycle": "motorbike", "plant": "pottedplant", "table": "diningtable",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -266,20 +261,6 @@ class Masks:
 
     def __len__(self) -> int:
         return len(self._packed)
-
-
-def seen(group: Group, trained_on: Collection[str]) -> bool:
-    """Did training hold masks of the group's class? trained_on: `coseglib.analysis.classes_trained_on`.
-
-    By its name, whatever its set calls it. The full iCoseg's groups are no classes ("Red Sox Players"): never seen.
-    """
-
-    def kind_of_thing(name: str) -> str:
-        if group.dataset == "synthetic":
-            return f"synthetic/{name}"  # a drawn flower is another thing than a flower
-        return VOC_NAMES.get(name.lower(), SAME.get(name.lower(), name.lower()))
-
-    return any(kind_of_thing(name) in trained_on for name in group.targets)
 
 
 def failure_table(
@@ -557,11 +538,10 @@ def class_kind(of: Mapping[str, float], by: ClassThresholds = ClassThresholds())
     """One of `CLASS_KINDS`: the thesis's three failures as rules, ours, since it shows one picture each.
 
     good          J is `good` or more
-    overextended  most wrong pixels are background: (a) "the co-segmentation result is overextended", in clutter
-    confused      most are taken from another class or given to one: (b) "similar in colour and appearance, making them
-                  both classified as ball"
+    overextended  most wrong pixels are background: its case (a), small objects in clutter
+    confused      most are taken from another class or given to one: (b), two classes of one colour
     incomplete    most are the class's own, marked as background, and the photograph's border cuts through the object:
-                  (c) "the car object is present incompletely"
+                  (c), a car half in the picture
     lost          the same, and the object is whole. The thesis has no such case
     Of equal shares the first counts.
     """

@@ -36,7 +36,7 @@ from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, wr
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
 from coseglib.processes import clock, launch
-from coseglib.second_look import LONGEST, reduced, second_look
+from coseglib.second_look import LONGEST, looks, reduced, second_look
 
 BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
 COMPARED = 5  # partners that a partner model compares each image with
@@ -199,7 +199,7 @@ class Stream:
         items, started = [], time.perf_counter()
         for number, photo in enumerate(self.photos):
             image = _image(photo)
-            picture = reduced(image) if last and getattr(self.model, "looks", 1) > 1 else None
+            picture = reduced(image) if last and looks(self.model) > 1 else None
             items.append((number, self.input_of(image), tuple(image.shape[-2:]), picture))
             if len(items) == self.batch:
                 yield self.chunk(items, started)
@@ -259,7 +259,7 @@ def context_answers(stream: Stream, how: str, context: Tensor | None) -> Iterato
     for chunk in stream.chunks(last=True):
         with stream.autocast():
             logits = model.decode(model.encode(chunk.inputs), context)
-            if getattr(model, "looks", 1) > 1:
+            if looks(model) > 1:
                 logits = second_look(model, chunk.pictures, logits, context)
         yield chunk, logits.float().cpu()
 
@@ -702,10 +702,10 @@ def segment_photos(
 
     Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
     0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-    `output_names`, and out/result.json: {checkpoint, sha256, group, ignored, note, photos}, photos with one entry each
-    in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file, skipped}; of a
-    multi-class model also classes, K, post, and learning, what its card says of that, and in the entries class_shares,
-    a number for each class. Every file is written beside its place and moved there.
+    `output_names`, and out/result.json: {checkpoint, sha256, group, looks, ignored, note, photos}, photos with one
+    entry each in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file, skipped};
+    of a multi-class model also classes, K, post, and learning, what its card says of that, and in the entries
+    class_shares, a number for each class. Every file is written beside its place and moved there.
 
     A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
     done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
@@ -730,7 +730,7 @@ def segment_photos(
         stamps,
         how,
         model.input_size,
-        getattr(model, "looks", 1),
+        looks(model),
         batch,
         bfloat16,
         *multi.values(),
@@ -759,6 +759,7 @@ def segment_photos(
                 "checkpoint": card.get("name"),
                 "sha256": card.get("sha256"),
                 "group": how,
+                "looks": looks(model),
                 **multi,
                 "ignored": ignored,
                 "note": note,

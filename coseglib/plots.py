@@ -611,7 +611,7 @@ def dots(
             ax.axhline(len(systems) - 0.25, color="black", linewidth=0.6)
         for k, (name, at) in enumerate((lines or {}).items()):
             style = ("dotted", "dashed", "dashdot", (0, (6, 2)))[k % 4]
-            ax.axvline(at, color="0.35", linewidth=1.1, linestyle=style, label=name, zorder=0.5)
+            ax.axvline(at, color="0.35", linewidth=1.1, linestyle=style, label=name, zorder=1)
         ax.set_yticks(places, [*map(str, systems), *map(str, printed)])
         ax.set_ylim(places[-1] + 0.6, -0.6)
         ax.tick_params(axis="y", length=0)

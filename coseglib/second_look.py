@@ -21,6 +21,11 @@ ENOUGH = 20  # pixels of foreground: fewer say nothing about where
 LONGEST = 1600  # pixels: longer sides are reduced before anything is cut out
 
 
+def looks(model) -> int:
+    """How often a model looks at a photograph, 1 or 2; once where it is no context model."""
+    return getattr(model, "looks", 1)
+
+
 def reduced(picture: Tensor) -> Tensor:
     """uint8 (3, H, W) -> the same, at most LONGEST a side: what a window is cut out of."""
     height, width = picture.shape[-2:]

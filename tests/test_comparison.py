@@ -197,6 +197,8 @@ def test_papers_rows_name_their_source_their_protocol_and_their_errata():
     assert not quoted.own and quoted.protocol == "as quoted"
     network = printed("pascal").query("system == 'SSNM-HRNet'")
     assert set(network.backbone) == {"HRNet"} and len(network) == 21
+    part = printed("pascal").query("system == 'SSNM -f_spa'").iloc[0]
+    assert part.ablation and part.note == "ablation" and part.backbone == "" and not network.ablation.any()
     for dataset in ("msrc7", "icoseg8", "pascal", "internet"):
         table = reported(dataset=dataset)
         figures = printed(dataset)

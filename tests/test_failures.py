@@ -9,6 +9,7 @@ import torch
 from tiny_models import TinyContext, TinyPartner
 
 from coseglib import plots
+from coseglib.analysis import seen
 from coseglib.data.record import VOID, Group, Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.errors import CosegError
@@ -37,7 +38,6 @@ from coseglib.failures import (
     kind,
     measures,
     named,
-    seen,
     shares,
     sweep,
     together,

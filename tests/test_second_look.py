@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,7 @@ def test_groups_in_memory_files_and_evaluation_give_one_answer(tmp_path):
     for k, mask in enumerate(masks):
         written = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{k}.png"))
         assert (written == 255 * mask.numpy()).all()
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["looks"] == 2
     records = [
         Photo("made", str(k), ("it",), lambda x=x: x, lambda m=m: m)
         for k, (x, m) in enumerate(zip(photos, masks, strict=True))
@@ -151,6 +154,13 @@ def test_groups_in_memory_files_and_evaluation_give_one_answer(tmp_path):
     assert evaluate(model, [group]).J.tolist() == [1, 1, 1]
     model.looks = 1
     assert evaluate(model, [group]).J.max() < 1
+
+
+def test_bfloat16_looks_twice_too():
+    model = Bright()
+    model.looks = 2
+    exact, fast = (next(segment_group(model, [_photo(80, 110)], bfloat16=b)) for b in (False, True))
+    assert (exact != fast).float().mean() < 0.01 < exact.float().mean()
 
 
 def test_a_checkpoint_says_how_often_it_looks_and_the_caller_may_say_otherwise(tmp_path):
