@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from coseglib.crf import POSTS, post_of
 from coseglib.errors import CosegError
 from coseglib.paths import CHECKPOINTS
 from coseglib.second_look import LOOKS
@@ -77,6 +78,7 @@ def save_model(path: str | Path, model: torch.nn.Module, config: dict, dtype: to
         "input_size": model.input_size,
         "options": model.options,
         **({"looks": model.looks} if looks_of(model) > 1 else {}),
+        **({"post": model.post} if post_of(model) == "crf" and not hasattr(model, "classes") else {}),
     }
     write_tensors(path, tensors, header)
     return sha256(path)
@@ -94,11 +96,14 @@ def find(name_or_path: str | Path) -> Path:
     return shipped
 
 
-def load_model(name_or_path: str | Path, expect: str | None = None, looks: int | None = None) -> torch.nn.Module:
+def load_model(
+    name_or_path: str | Path, expect: str | None = None, looks: int | None = None, post: str | None = None
+) -> torch.nn.Module:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, and name, file and sha256.
 
     expect  the method that it must be of
     looks   how often it looks at a photograph (`coseglib.second_look`); None: as its header says, else once
+    post    how its maps become masks, "argmax" or "crf" (`coseglib.crf`); None: as its header says, see `post_of`
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """
@@ -146,5 +151,10 @@ def load_model(name_or_path: str | Path, expect: str | None = None, looks: int |
         raise CosegError(f"{path}: looks = {looks}: 1 or 2, and 2 for ca, fca and csa alone; leave it out")
     if looks > 1:
         model.looks = looks
+    post = post or header.get("post", "argmax")
+    if post not in POSTS:
+        raise CosegError(f"{path}: post = {post}: one of {', '.join(POSTS)}")
+    if not hasattr(model, "classes"):
+        model.post = post
     model.card = {**header, "looks": looks, "name": path.stem, "file": str(path), "sha256": digest}
     return model.eval()

@@ -47,7 +47,7 @@ class Pooling(StrEnum):
 
 
 class Post(StrEnum):
-    """How maps of several classes become labels."""
+    """How maps become masks."""
 
     argmax = "argmax"
     crf = "crf"
@@ -115,7 +115,7 @@ Classes = Annotated[
     int | None, typer.Option(metavar="K", help="multiclass: how many classes the photographs have in common.")
 ]
 PostOption = Annotated[
-    Post | None, typer.Option(help="multiclass: how labels are decided.  [default: as the profile says]")
+    Post | None, typer.Option(help="How maps become masks: the larger one, or a dense CRF.  [default: as shipped]")
 ]
 OnlineProfile = Annotated[
     str | None, typer.Option(metavar="smoke|cpu|paper", help="multiclass: how it learns.  [default: cpu]")
@@ -215,11 +215,9 @@ def segment(
     else:
         why = "is for learning, with --method multiclass and without --checkpoint"
         _unfit(why, classes=classes is not None, profile=profile, set=set_)
-        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks)
+        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
     if hasattr(model, "classes"):
         _unfit("multiclass pools no attention", group=group, looks=looks)
-    else:
-        _unfit("is for multiclass", post=post)
     summary = segment_photos(
         photos,
         output,
@@ -419,8 +417,8 @@ def evaluate(
         _unfit(why, classes=classes is not None, profile=profile, set=set_, ablations=ablations, baselines=baselines)
         floor = is_floor(checkpoint) and method is None
         if floor:
-            _unfit("a floor looks once", looks=looks)
-        model = None if floor else load_model(checkpoint, method, looks)
+            _unfit("a floor looks once, and its masks stay as they are", looks=looks, post=post)
+        model = None if floor else load_model(checkpoint, method, looks, post)
     if not checkpoint or hasattr(model, "classes"):
         _unfit("multiclass pools no attention", group=group, looks=looks)
         _unfit("multiclass has no partners to choose", partner=partner != Partner.group)
@@ -429,7 +427,7 @@ def evaluate(
         table = _evaluate_online(dataset, output, model, limit, only, classes, post, profile, set_, systems)
         _shown(table)
         return
-    _unfit("is for multiclass", only=only, post=post)
+    _unfit("is for multiclass", only=only)
     table = evaluation_table(
         checkpoint,
         dataset,
@@ -439,6 +437,7 @@ def evaluate(
         limit,
         lambda name, done, total: typer.echo(f"{done}/{total} {name}", err=True),
         looks=looks,
+        post=post,
     )
     write_table(table, output)
     _shown(table)
@@ -480,13 +479,14 @@ def ship(
         typer.Option(metavar="RUN", help="Another point of the same training, to average weights with; repeatable."),
     ] = None,
     looks: Looks = None,
+    post: PostOption = None,
     data: Data = None,
 ) -> None:
     """Make a checkpoint to hand on: half precision, and a card with the figures that it reaches on the test sets."""
     from coseglib.paths import CHECKPOINTS
     from coseglib.shipping import ship as ship_run
 
-    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or (), looks=looks)
+    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or (), looks=looks, post=post)
 
 
 @app.command(epilog=_example("coseg report --profile smoke", "coseg report --profile cpu --only 02 --data /data/sets"))

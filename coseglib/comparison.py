@@ -29,6 +29,7 @@ from torch import nn
 
 from coseglib import metrics
 from coseglib.checkpoints import load_model
+from coseglib.crf import post_of
 from coseglib.data import NAMES, load
 from coseglib.data.record import Group
 from coseglib.errors import CosegError
@@ -114,7 +115,13 @@ class System:
         known = [{k: v for k, v in t.items() if k not in ("seed", "start")} for t in self._trainings()]
         card = self.model.card
         about = [card[key] for key in ("method", "variant", "backbone", "input_size")]
-        about += [card.get("options"), looks(self.model), len(card.get("averaged", ())), known or self.sha256]
+        about += [
+            card.get("options"),
+            looks(self.model),
+            post_of(self.model),
+            len(card.get("averaged", ())),
+            known or self.sha256,
+        ]
         return json.dumps(about, sort_keys=True, default=str)
 
     def facts(self) -> dict[str, str]:
@@ -212,6 +219,11 @@ def found(
     return sets
 
 
+def _answering(system: System) -> str:
+    """What masks depend on besides photographs and questions."""
+    return f"{system.sha256[:16]} {looks(system.model)} {post_of(system.model)}"
+
+
 def _key(groups: Sequence[Group], *more: object) -> str:
     """What rows depend on besides the checkpoint: photographs, masks, and more."""
     known = [[g.dataset, g.name, g.content(masks=True)] for g in groups]
@@ -280,7 +292,7 @@ def measured(
 
     def key(part) -> str:
         system, which, _, asked = part
-        return f"{system.sha256[:16]} {looks(system.model)} {which} {'|'.join(asked)} {content}"
+        return f"{_answering(system)} {which} {'|'.join(asked)} {content}"
 
     def run(part, say) -> pd.DataFrame:
         system, which, protocol, asked = part
@@ -363,7 +375,7 @@ def questioned(
 
     def key(part) -> str:
         system, question = part
-        return f"{system.sha256[:16]} {looks(system.model)} {question} {wanted(system)} {content[question]}"
+        return f"{_answering(system)} {question} {wanted(system)} {content[question]}"
 
     def run(part, say) -> pd.DataFrame:
         system, question = part

@@ -1,6 +1,7 @@
 """From soft-max maps to a label map: each map normalised, then the largest wins, or a dense CRF decides.
 
-Maps are (K+1, h, w) in [0, 1], channel 0 the background; label maps are uint8 (H, W), 0 … K.
+Maps are (K+1, h, w) in [0, 1], channel 0 the background; label maps are uint8 (H, W), 0 … K. The answer of a system
+with one class, foreground against background, can be drawn along the photograph's edges as well: `refined`.
 
 The dense CRF (Krähenbühl and Koltun, NIPS 2011) lets every pixel of a photograph talk to every other one. A labelling
 costs −log p of each pixel's label, and for every two pixels of *different* labels a price that is the higher the more
@@ -19,6 +20,16 @@ from coseglib.errors import CosegError
 
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
 POSTS = ("argmax", "crf")
+
+
+def post_of(model) -> str:
+    """How a model's maps become masks, "argmax" or "crf", where the caller does not say.
+
+    One class: as its checkpoint's header says, else "argmax". Several: as the configuration it learned by, else "crf".
+    """
+    if hasattr(model, "classes"):
+        return getattr(model, "card", {}).get("training", {}).get("post", "crf")
+    return getattr(model, "post", "argmax")
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -91,6 +102,11 @@ class CRF:
             raise ValueError(f"certainty = {self.certainty}: must lie between 0 and 1")
 
 
+# For one class: nothing but the contour is to move, so both prices reach less far. Chosen on iCoseg's groups beside the
+# eight, whose masks have no void band (`reports/trials.md`, 8 and 9).
+CONTOUR = CRF(smooth_xy=2, smooth_weight=2, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=4, steps=5)
+
+
 def _pydensecrf():
     try:
         import pydensecrf.densecrf as densecrf
@@ -116,13 +132,13 @@ def unary(maps: Tensor, certainty: float = 0.99) -> np.ndarray:
     return np.ascontiguousarray(-p.log().flatten(1).numpy(), dtype=np.float32)
 
 
-def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
-    """The dense CRF's label map of a photograph. -> uint8 (H, W), at the photograph's own size.
+def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
+    """Each label's probability at each pixel after the mean-field iterations. -> float32 (K+1, H', W').
 
-    image  uint8 RGB (3, H, W)     maps  (K+1, h, w) of any size, resized here     crf  its parameters; None: the usual
+    image  uint8 RGB (3, H, W); H' and W' are its size, or that of its copy of `crf.longest` pixels a side
+    maps   (K+1, h, w) in [0, 1] of any size, resized here
     Raises CosegError where pydensecrf is missing, ValueError for an image that is not uint8 RGB.
     """
-    crf = crf or CRF()
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image {image.dtype} {tuple(image.shape)}: uint8 (3, H, W) is wanted")
     densecrf = _pydensecrf()
@@ -133,11 +149,10 @@ def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
         reduced = (
             F.interpolate(torch.as_tensor(image)[None].float(), size=small, mode="area")[0].round().to(torch.uint8)
         )
-        labels = crf_labels(reduced, maps, crf)
-        return F.interpolate(labels[None, None], size=size, mode="nearest")[0, 0]
+        return marginals(reduced, maps, crf)
     height, width = size
     model = densecrf.DenseCRF2D(width, height, len(maps))
-    model.setUnaryEnergy(unary(resized(normalised(maps.detach().cpu()), size), crf.certainty))
+    model.setUnaryEnergy(unary(resized(maps.detach().cpu(), size), crf.certainty))
     if crf.smooth_weight:
         model.addPairwiseGaussian(sxy=crf.smooth_xy, compat=crf.smooth_weight)
     if crf.bilateral_weight:
@@ -147,8 +162,26 @@ def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
             rgbim=np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)),
             compat=crf.bilateral_weight,
         )
-    probabilities = np.asarray(model.inference(crf.steps))  # (K+1, H·W)
-    return torch.from_numpy(probabilities.argmax(axis=0).reshape(height, width).astype(np.uint8))
+    return torch.from_numpy(np.array(model.inference(crf.steps)).reshape(-1, height, width))
+
+
+def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
+    """The dense CRF's label map of a photograph. -> uint8 (H, W), at the photograph's own size.
+
+    image, maps  as for `marginals`; each map is normalised, eq. (8)     crf  its parameters; None: the usual
+    """
+    labels = marginals(image, normalised(maps), crf or CRF()).argmax(dim=0).to(torch.uint8)
+    return F.interpolate(labels[None, None], size=tuple(image.shape[-2:]), mode="nearest")[0, 0]
+
+
+def refined(picture: Tensor, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:
+    """Logits of one class (2, h, w) after the dense CRF, which draws its contour. -> log p (2, H', W'), on the CPU.
+
+    picture  uint8 RGB (3, H, W); H' and W' as for `marginals`, so that masks of any size can be read from them
+    In none of the papers on one class. p is the soft-max's own, not stretched as eq. (8) does: a photograph without a
+    foreground must stay without.
+    """
+    return marginals(picture, logits.detach().float().cpu().softmax(dim=0), crf).clamp(min=1e-6).log()
 
 
 def labels_of(image: Tensor, maps: Tensor, post: str = "crf", crf: CRF | None = None) -> Tensor:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib import metrics
+from coseglib.crf import post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
-from coseglib.inference import masks_from_logits, resize_to_input
+from coseglib.inference import mask_of, masks_from_logits, resize_to_input
 from coseglib.second_look import looks, reduced, second_look
 
 PARTNERS = ("group", "self", "other")
@@ -164,6 +165,12 @@ def _partners(i: int, pool: Sequence[int], context: str, rng: np.random.Generato
     return tuple(pool) or (i,)
 
 
+def own_mask(model, photo: Photo, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mask that `coseg segment` would write: uint8 (H, W), its own size; by the CRF where the model asks for it."""
+    post = post_of(model)
+    return mask_of(model, reduced(photo.image()) if post == "crf" else None, logits, size, post)
+
+
 def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:
     """uint8 (H, W) by the protocol's threshold."""
     if threshold == "argmax":
@@ -191,8 +198,9 @@ def evaluate(
               seed, stands for the group (and one of the wrong group for that)
     limit     the first so many photographs of each group; None: all
     progress  called with (group's name, done, total)
-    Averages: `metrics.aggregate`, of the rows of one partner. Raises CosegError for an unknown protocol or partner, or
-    photographs without masks.
+    A model that asks for the dense CRF gets it where masks are counted at their own size by argmax alone: no paper's
+    protocol on one class has it. Averages: `metrics.aggregate`, of the rows of one partner. Raises CosegError for an
+    unknown protocol or partner, or photographs without masks.
     """
     asked = (partner,) if isinstance(partner, str) else tuple(partner)
     for name in asked:
@@ -217,7 +225,10 @@ def evaluate(
             if rule.size == "network":
                 size = 2 * (getattr(model, "input_size", logits.shape[-1]),)
                 truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
-            mask = _mask(logits, size, rule.threshold)
+            if rule.size == "own" and rule.threshold == "argmax":
+                mask = own_mask(model, photos[i], logits, size)
+            else:
+                mask = _mask(logits, size, rule.threshold)
             right, counted, intersection, union = metrics.counts(mask, truth)
             rows.append(
                 {
@@ -307,7 +318,7 @@ def partner_swap(
 
     asked = [(place(q["photo"]), tuple(sorted(place(p) for p in q["partners"]))) for q in questions]
     for q, (logits, size) in zip(questions, answers(model, photos, asked, how), strict=True):
-        mask = masks_from_logits(logits, size)
+        mask = own_mask(model, q["photo"], logits, size)
         j = {}
         for which in ("asked", "other"):
             group, i = q[f"{which}_mask"]

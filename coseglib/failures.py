@@ -39,8 +39,7 @@ from torch import Tensor
 from coseglib.analysis import seen
 from coseglib.data.record import VOID, Group
 from coseglib.errors import CosegError
-from coseglib.evaluation import answers
-from coseglib.inference import masks_from_logits
+from coseglib.evaluation import answers, own_mask
 from coseglib.metrics import jaccard
 from coseglib.multiclass_scores import assignment, confusion
 
@@ -284,7 +283,10 @@ def failure_table(
     for number, group in enumerate(groups, start=1):
         questions = [(i, tuple(range(len(group)))) for i in range(len(group))]
         answered = {
-            name: [masks_from_logits(*answer) for answer in answers(model, group.photos, questions)]
+            name: [
+                own_mask(model, photo, *answer)
+                for photo, answer in zip(group.photos, answers(model, group.photos, questions), strict=True)
+            ]
             for name, model in models.items()
         }
         for i, photo in enumerate(group.photos):

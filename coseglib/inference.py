@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.checkpoints import FORMAT, read_tensors, write_tensors
-from coseglib.crf import POSTS, argmax_labels, crf_labels
+from coseglib.crf import POSTS, argmax_labels, crf_labels, post_of, refined
 from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
@@ -40,7 +40,7 @@ from coseglib.second_look import LONGEST, looks, reduced, second_look
 
 BATCH = 8  # images that go through the network at once; chunks are cut by it, whatever the number of processes
 COMPARED = 5  # partners that a partner model compares each image with
-OVERLAY_SIDE = LONGEST  # longest side of an overlay, pixels; a second look reads the same picture
+OVERLAY_SIDE = LONGEST  # longest side of an overlay, pixels; a second look and the CRF read the same picture
 STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
 
 
@@ -88,6 +88,17 @@ def label_map(picture: Tensor, logits: Tensor, size: tuple[int, int], post: str)
     if post == "argmax":
         return argmax_labels(maps, size)
     return F.interpolate(crf_labels(picture, maps)[None, None], size=size, mode="nearest")[0, 0]
+
+
+def mask_of(model, picture: Tensor | None, logits: Tensor, size: tuple[int, int], post: str) -> Tensor:
+    """A model's logits for one photograph -> its mask, or the label map of a multi-class model, uint8 (H, W).
+
+    picture  uint8 (3, H', W'), see `second_look.reduced`; "argmax" does without
+    post     "argmax" or "crf"
+    """
+    if hasattr(model, "classes"):
+        return label_map(picture, logits, size, post)
+    return masks_from_logits(refined(picture, logits) if post == "crf" else logits, size)
 
 
 def read_picture(file: Path) -> tuple[Tensor, tuple[int, int]]:
@@ -179,8 +190,18 @@ def _image(photo: Tensor | Photo) -> Tensor:
 class Stream:
     """A group gone through from its start as often as asked, `batch` images in memory at a time."""
 
-    def __init__(self, model, photos: Iterable[Tensor | Photo], batch: int = BATCH, bfloat16: bool = False):
+    def __init__(
+        self,
+        model,
+        photos: Iterable[Tensor | Photo],
+        batch: int = BATCH,
+        bfloat16: bool = False,
+        post: str | None = None,
+    ):
         self.model, self.photos, self.batch, self.bfloat16 = model, photos, batch, bfloat16
+        self.post = post or post_of(model)
+        if self.post not in POSTS:
+            raise CosegError(f"post = {self.post}: one of {', '.join(POSTS)}")
 
     def autocast(self):
         """bfloat16 for the calls of the model within it, where that was asked for."""
@@ -199,7 +220,8 @@ class Stream:
         items, started = [], time.perf_counter()
         for number, photo in enumerate(self.photos):
             image = _image(photo)
-            picture = reduced(image) if last and looks(self.model) > 1 else None
+            again = looks(self.model) > 1 or self.post == "crf"
+            picture = reduced(image) if last and again else None
             items.append((number, self.input_of(image), tuple(image.shape[-2:]), picture))
             if len(items) == self.batch:
                 yield self.chunk(items, started)
@@ -346,7 +368,7 @@ def segment_group(
     context: Tensor | None = None,
     batch: int = BATCH,
     bfloat16: bool = False,
-    post: str = "argmax",
+    post: str | None = None,
 ) -> Iterator[Tensor]:
     """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
 
@@ -356,18 +378,16 @@ def segment_group(
     how       how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself
     context   attention (D,) to segment by instead of the group's own, from `collect_context`; one pass is enough then
     bfloat16  faster on processors that have it; masks may then differ in single pixels between machines
-    post      how a multi-class model's maps become labels, "argmax" or "crf"
+    post      how maps become masks, "argmax" or "crf"; None: as the model says, see `coseglib.crf.post_of`
     Raises CosegError for an iterator that can be used up only once, or a model whose kind is not known here.
     """
     if context is None and iter(photos) is photos:
         raise CosegError("a group is read twice: give a sequence, not an iterator, or a context to segment by")
-    again = iter(photos) if hasattr(model, "classes") else None
-    for chunk, logits in _answers(Stream(model, photos, batch, bfloat16), how, context):
-        for map_, size in zip(logits, chunk.sizes, strict=True):
-            if again is None:
-                yield masks_from_logits(map_, size)
-            else:
-                yield label_map(_image(next(again)), map_, size, post)
+    stream = Stream(model, photos, batch, bfloat16, post)
+    for chunk, logits in _answers(stream, how, context):
+        pictures = chunk.pictures or [None] * len(chunk.sizes)
+        for map_, size, picture in zip(logits, chunk.sizes, pictures, strict=True):
+            yield mask_of(model, picture, map_, size, stream.post)
 
 
 # Files and folders --------------------------------------------------------------------------------------------------
@@ -536,9 +556,8 @@ class _Job(Stream):
     """
 
     def __init__(self, model, photos: list[Path], out: Path, fabric, batch: int, bfloat16: bool, post, quiet: bool):
-        super().__init__(model, photos, batch, bfloat16)
+        super().__init__(model, photos, batch, bfloat16, post)
         self.out, self.fabric, self.quiet = out, fabric, quiet or fabric.global_rank > 0
-        self.post = post  # of a multi-class model
         self.names = output_names(photos)
         self.skipped: dict[int, str] = {}
         self.first_pass = 0.0  # seconds a photograph
@@ -660,7 +679,7 @@ class _Job(Stream):
             if number in self.done:
                 continue
             started = time.perf_counter()
-            mask = label_map(picture, map_, size, self.post) if classes else masks_from_logits(map_, size)
+            mask = mask_of(self.model, picture, map_, size, self.post)
             name = self.names[number]
             files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
             write_png(self.out / files["mask"], mask if classes else 255 * mask)
@@ -698,13 +717,13 @@ def segment_photos(
     named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
     devices, num_nodes, accelerator  Fabric's; torchrun works as well. Several processes give the very masks of one.
-    post    how a multi-class model's maps become labels: "argmax" or "crf"; None: as its training's configuration says
+    post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.crf.post_of`
 
     Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
     0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-    `output_names`, and out/result.json: {checkpoint, sha256, group, looks, ignored, note, photos}, photos with one
-    entry each in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file, skipped};
-    of a multi-class model also classes, K, post, and learning, what its card says of that, and in the entries
+    `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, ignored, note, photos}, photos with
+    one entry each in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file,
+    skipped}; of a multi-class model also classes, K, and learning, what its card says of that, and in the entries
     class_shares, a number for each class. Every file is written beside its place and moved there.
 
     A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
@@ -714,30 +733,25 @@ def segment_photos(
     started, out = time.perf_counter(), Path(out)
     _check_kind(model, how)  # before anything is written
     card = getattr(model, "card", {})
-    multi = {}
-    if hasattr(model, "classes"):
-        multi = {"classes": model.classes, "post": post or card.get("training", {}).get("post", "crf")}
-        if multi["post"] not in POSTS:
-            raise CosegError(f"post = {multi['post']}: one of {', '.join(POSTS)}")
-    elif post:
-        raise CosegError(f"post = {post}: is for label maps; leave it out for {type(model).__name__}")
+    multi = {"classes": model.classes} if hasattr(model, "classes") else {}
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()
     stamps = fabric.broadcast([_stamp(p) for p in photos])
+    job = _Job(model, photos, out, fabric, batch, bfloat16, post, quiet)
     key = [
         _identity(model),
         stamps,
         how,
         model.input_size,
         looks(model),
+        job.post,
         batch,
         bfloat16,
         *multi.values(),
     ]
     if multi:
         multi["learning"] = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
-    job = _Job(model, photos, out, fabric, batch, bfloat16, multi.get("post"), quiet)
     try:
         out.mkdir(parents=True, exist_ok=True)
         job.open(hashlib.sha256(json.dumps(key).encode()).hexdigest())
@@ -760,6 +774,7 @@ def segment_photos(
                 "sha256": card.get("sha256"),
                 "group": how,
                 "looks": looks(model),
+                "post": job.post,
                 **multi,
                 "ignored": ignored,
                 "note": note,

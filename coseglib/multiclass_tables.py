@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from coseglib import metrics
-from coseglib.crf import POSTS
+from coseglib.crf import POSTS, post_of
 from coseglib.data.record import Group
 from coseglib.errors import CosegError
 from coseglib.inference import segment_group
@@ -148,7 +148,7 @@ def evaluate(
     Written to `out` after each group, the photographs' rows beside it, as `evaluate_groups` does.
     """
     out, learns = Path(out), isinstance(system, OnlineConfig)
-    post = post or (system.post if learns else system.card.get("training", {}).get("post", "crf"))
+    post = post or (system.post if learns else post_of(system))
     checksum = "" if learns else system.card["sha256"]
     _check_scored(groups)
 

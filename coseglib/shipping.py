@@ -11,6 +11,7 @@ import torch
 
 from coseglib import metrics
 from coseglib.checkpoints import find, load_model, save_model, sha256
+from coseglib.crf import post_of
 from coseglib.data import load
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS, evaluate, partner_swap, refusal
@@ -103,18 +104,20 @@ def ship(
     say=print,
     average: Sequence[str | Path] = (),
     looks: int | None = None,
+    post: str | None = None,
 ) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.second_look`)
+    post     how its maps become masks, "argmax" or "crf" (`coseglib.crf`); of both, None: as the run's file says
     The card's figures are measured on the file as shipped. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
-    model = load_model(source, looks=looks)
+    model = load_model(source, looks=looks, post=post)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
-    keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
+    keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from", "averaged")
     about = {key: model.card[key] for key in keys if key in model.card}
     runs = _runs(about)
     averaged = average_in(model, average)
@@ -135,13 +138,14 @@ def ship(
             "variant": model.variant,
             "input_size": model.input_size,
             "looks": shipped.card["looks"],
+            "post": post_of(shipped),
             "trained_on": TRAINED_ON[about["training"]["data"]],
             "steps": sum(r["step"] for r in runs),
             "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
             "device": f"{about['device']}, {about['precision']}",
             "seeds": [r["training"]["seed"] for r in runs],
             "training": [r["training"] for r in runs],
-            **({"averaged": about["averaged"]} if averaged else {}),
+            **({"averaged": about["averaged"]} if "averaged" in about else {}),
             "figures": figures(shipped, data_root, say),
             "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
         }

@@ -49,6 +49,7 @@ def evaluation_table(
     progress: Callable[[str, int, int], None] | None = None,
     data_root: str | Path | None = None,
     looks: int | None = None,
+    post: str | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
@@ -57,6 +58,7 @@ def evaluation_table(
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
     looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says
+    post        "argmax" or "crf", how maps become masks at the photographs' own size; None: as the checkpoint says
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
@@ -65,7 +67,7 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {known}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint, looks=looks)
+    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint, looks=looks, post=post)
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:

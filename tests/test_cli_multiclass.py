@@ -219,7 +219,7 @@ SCORE = ["evaluate", "--dataset", "synthetic-multiclass", "-o", "t.csv"]
         ([*LEARN, "--classes", "2", "--devices", "2"], "--devices: learning takes one process"),
         ([*LEARN, "--classes", "2", "--post", "best"], "'argmax', 'crf'"),
         (["segment", "a.jpg", "-o", "out", "--classes", "2"], "--classes: is for learning"),
-        (["segment", "a.jpg", "-o", "out", "--post", "crf"], "--post: is for multiclass"),
+        ([*SCORE, "--checkpoint", "ellipse", "--post", "crf"], "--post: a floor looks once"),
         (["segment", "a.jpg", "-o", "out", "--method", "pfcc"], "holds a ca model, pfcc was asked for"),
         (["segment", "a.jpg", "-o", "out", "--method", "xa"], "xa: no such method; one of ca"),
         ([*TRAIN, "--classes", "300"], "classes = 300: K is 1 to 254"),

@@ -3,9 +3,23 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from coseglib.crf import CRF, argmax_labels, crf_labels, labels_of, normalised, resized, unary
+from coseglib.crf import (
+    CONTOUR,
+    CRF,
+    argmax_labels,
+    crf_labels,
+    labels_of,
+    marginals,
+    normalised,
+    post_of,
+    refined,
+    resized,
+    unary,
+)
 from coseglib.errors import CosegError
+from coseglib.inference import masks_from_logits
 
 NO_PAIRS = CRF(smooth_weight=0, bilateral_weight=0)
 
@@ -152,6 +166,74 @@ def test_constant_images_constant_maps_and_half_precision_are_decided(dtype):
             assert int(labels_of(image, maps.to(dtype), post).max()) == 0
     one = torch.stack([torch.zeros(4, 4), torch.ones(4, 4)]).to(dtype)
     assert int(crf_labels(image, one).min()) == 1
+
+
+# One class ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_contour_is_what_pydensecrf_makes_of_the_soft_max():
+    import pydensecrf.densecrf as densecrf
+    from pydensecrf.utils import unary_from_softmax
+
+    torch.manual_seed(5)
+    picture, logits = torch.randint(0, 60, (3, 30, 44), dtype=torch.uint8), torch.randn(2, 8, 8)
+    picture[:, 8:20, 10:30] += 120
+    p = F.interpolate(logits.softmax(0)[None], size=(30, 44), mode="bilinear")[0]
+    field = densecrf.DenseCRF2D(44, 30, 2)
+    field.setUnaryEnergy(unary_from_softmax((0.98 * p + 0.01).numpy()))  # certainty .99
+    field.addPairwiseGaussian(sxy=2, compat=2)
+    field.addPairwiseBilateral(sxy=20, srgb=8, rgbim=picture.permute(1, 2, 0).contiguous().numpy(), compat=4)
+    want = torch.from_numpy(np.array(field.inference(5))).reshape(2, 30, 44)
+    torch.testing.assert_close(refined(picture, logits).exp(), want, rtol=0, atol=1e-4)
+    mask = masks_from_logits(refined(picture, logits), (30, 44))
+    assert (mask == want.argmax(0)).float().mean() > 0.999
+    assert (mask != masks_from_logits(logits, (30, 44))).float().mean() > 0.02  # the two do not agree for want of work
+
+
+def test_a_photograph_without_a_foreground_stays_without():
+    """Eq. (8) would stretch its faint map to the whole range."""
+    torch.manual_seed(6)
+    picture, logits = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8), torch.randn(2, 8, 8)
+    logits[1] -= 9
+    assert masks_from_logits(refined(picture, logits), (30, 40)).sum() == 0
+    assert crf_labels(picture, logits.softmax(0), CONTOUR).sum() > 0
+
+
+def test_the_contour_of_a_large_photograph_is_no_staircase():
+    """Decided on a copy of 640 pixels a side, read at the own size between the copy's pixels."""
+    y, x = torch.meshgrid(torch.arange(1280.0), torch.arange(1280.0), indexing="ij")
+    inside = (y - 640) ** 2 + (x - 640) ** 2 < 400**2
+    picture = torch.where(inside, 220, 30).to(torch.uint8).expand(3, -1, -1)
+    small = F.interpolate(inside[None, None].float(), size=(56, 56), mode="area")[0, 0]
+    logits = torch.stack([0 * small, 8 * small - 4])
+    found = refined(picture, logits)
+    assert found.shape == (2, 640, 640)
+    mask = masks_from_logits(found, (1280, 1280))
+    blocks = mask.reshape(640, 2, 640, 2)
+    assert (blocks.amin(dim=(1, 3)) != blocks.amax(dim=(1, 3))).sum() > 300  # pixels of one copy's pixel that differ
+    assert (mask != inside).float().mean() < 0.003
+
+
+def test_marginals_are_probabilities(halves):
+    image, maps = halves
+    found = marginals(image, maps, CONTOUR)
+    assert found.shape == (2, 24, 36) and found.min() >= 0
+    torch.testing.assert_close(found.sum(0), torch.ones(24, 36))
+
+
+def test_who_says_how_maps_become_masks():
+    class Model:
+        pass
+
+    model = Model()
+    assert post_of(model) == "argmax"
+    model.post = "crf"
+    assert post_of(model) == "crf"
+    several = Model()
+    several.classes = 3
+    assert post_of(several) == "crf"
+    several.card = {"training": {"post": "argmax"}}
+    assert post_of(several) == "argmax"
 
 
 def test_a_missing_pydensecrf_is_one_line_that_says_what_to_do(monkeypatch, halves):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from coseglib import second_look as sl
 from coseglib.checkpoints import load_model, save_model
+from coseglib.crf import post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.evaluation import evaluate
@@ -133,9 +134,10 @@ def test_a_small_disc_is_drawn_better_from_nearer():
 # Who looks twice ------------------------------------------------------------------------------------------------------
 
 
-def test_groups_in_memory_files_and_evaluation_give_one_answer(tmp_path):
+@pytest.mark.parametrize("post", ["argmax", "crf"])
+def test_groups_in_memory_files_and_evaluation_give_one_answer(post, tmp_path):
     model = Bright()
-    model.looks = 2
+    model.looks, model.post = 2, post
     photos = [_photo(80, 110, seed) for seed in range(3)]
     (tmp_path / "in").mkdir()
     for k, photo in enumerate(photos):
@@ -145,14 +147,15 @@ def test_groups_in_memory_files_and_evaluation_give_one_answer(tmp_path):
     for k, mask in enumerate(masks):
         written = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{k}.png"))
         assert (written == 255 * mask.numpy()).all()
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["looks"] == 2
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["looks"], result["post"]) == (2, post)
     records = [
         Photo("made", str(k), ("it",), lambda x=x: x, lambda m=m: m)
         for k, (x, m) in enumerate(zip(photos, masks, strict=True))
     ]
     group = Group("made", "it", tuple(records), ("it",))
     assert evaluate(model, [group]).J.tolist() == [1, 1, 1]
-    model.looks = 1
+    model.looks, model.post = 1, "argmax"
     assert evaluate(model, [group]).J.max() < 1
 
 
@@ -161,6 +164,18 @@ def test_bfloat16_looks_twice_too():
     model.looks = 2
     exact, fast = (next(segment_group(model, [_photo(80, 110)], bfloat16=b)) for b in (False, True))
     assert (exact != fast).float().mean() < 0.01 < exact.float().mean()
+
+
+def test_a_checkpoint_says_how_its_maps_become_masks_and_the_caller_may_say_otherwise(tmp_path):
+    about, file = {"method": "dcnet", "backbone": "mobilenet_v2"}, tmp_path / "dcnet.safetensors"
+    model = build_model("dcnet", "mobilenet_v2", "paper", 64, weights=None)
+    save_model(file, model, about)
+    assert post_of(load_model(file)) == "argmax" and post_of(load_model(file, post="crf")) == "crf"
+    model.post = "crf"
+    save_model(file, model, about)
+    assert post_of(load_model(file)) == "crf" and post_of(load_model(file, post="argmax")) == "argmax"
+    with pytest.raises(CosegError, match="post = best: one of argmax, crf"):
+        load_model(file, post="best")
 
 
 def test_a_checkpoint_says_how_often_it_looks_and_the_caller_may_say_otherwise(tmp_path):
