@@ -181,8 +181,8 @@ def test_a_contour_is_what_pydensecrf_makes_of_the_soft_max():
     p = F.interpolate(logits.softmax(0)[None], size=(30, 44), mode="bilinear")[0]
     field = densecrf.DenseCRF2D(44, 30, 2)
     field.setUnaryEnergy(unary_from_softmax((0.98 * p + 0.01).numpy()))  # certainty .99
-    field.addPairwiseGaussian(sxy=2, compat=2)
-    field.addPairwiseBilateral(sxy=20, srgb=8, rgbim=picture.permute(1, 2, 0).contiguous().numpy(), compat=4)
+    field.addPairwiseGaussian(sxy=2, compat=1)
+    field.addPairwiseBilateral(sxy=20, srgb=8, rgbim=picture.permute(1, 2, 0).contiguous().numpy(), compat=2)
     want = torch.from_numpy(np.array(field.inference(5))).reshape(2, 30, 44)
     torch.testing.assert_close(refined(picture, logits).exp(), want, rtol=0, atol=1e-4)
     mask = masks_from_logits(refined(picture, logits), (30, 44))
