@@ -214,6 +214,14 @@ def test_the_contour_of_a_large_photograph_is_no_staircase():
     assert (mask != inside).float().mean() < 0.003
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 1600), (1600, 1)])
+def test_the_smallest_and_the_narrowest_photographs_have_a_contour_too(size):
+    torch.manual_seed(7)
+    found = refined(torch.randint(0, 256, (3, *size), dtype=torch.uint8), torch.randn(2, 16, 16))
+    assert bool(found.isfinite().all())
+    assert masks_from_logits(found, size).shape == size
+
+
 def test_marginals_are_probabilities(halves):
     image, maps = halves
     found = marginals(image, maps, CONTOUR)
