@@ -154,7 +154,7 @@ def load_model(
     post = post or header.get("post", "argmax")
     if post not in POSTS:
         raise CosegError(f"{path}: post = {post}: one of {', '.join(POSTS)}")
-    if not hasattr(model, "classes"):
-        model.post = post
     model.card = {**header, "looks": looks, "name": path.stem, "file": str(path), "sha256": digest}
+    if not hasattr(model, "classes"):
+        model.post = model.card["post"] = post
     return model.eval()

@@ -38,7 +38,7 @@ from coseglib.floors import FLOORS, Floor, build_floor, is_floor
 from coseglib.metrics import PROTOCOLS, Protocol
 from coseglib.models import METHODS
 from coseglib.reported import REPORTED, SHARES, reported
-from coseglib.reproduction import cards
+from coseglib.reproduction import beyond, cards
 from coseglib.second_look import looks
 from coseglib.shipping import TRAINED_ON
 from coseglib.tables import SOURCES, gone_through
@@ -134,7 +134,8 @@ class System:
         else:
             trained = TRAINED_ON.get(trainings[0].get("data", ""), "not said") if trainings else "not said"
             seeds = ", ".join(dict.fromkeys(str(t.get("seed", "?")) for t in trainings)) or "not said"
-            known = (self.name, card["method"], card["variant"], card["backbone"], trained.split(" (")[0], seeds)
+            variant = ", ".join([card["variant"], *beyond(card)])
+            known = (self.name, card["method"], variant, card["backbone"], trained.split(" (")[0], seeds)
         return dict(zip(FACTS, (*known, self.sha256[:8]), strict=True))
 
 

@@ -33,6 +33,13 @@ def system_of(card: dict) -> str:
     return {"dcnet": "DCNet"}.get(card["method"], card["method"].upper())
 
 
+def beyond(card: dict) -> list[str]:
+    """What a card's answers owe to no network: "two looks", "CRF", or neither."""
+    return [
+        name for name, there in {"two looks": card.get("looks") == 2, "CRF": card.get("post") == "crf"}.items() if there
+    ]
+
+
 def own(table: pd.DataFrame) -> pd.DataFrame:
     """Of reported rows the P and J of the paper's own systems: averages, or groups where the paper has no average."""
     table = table[table.metric.isin(SHARES) & ~table.method.str.contains(r"\d{4}")]
@@ -69,13 +76,15 @@ def figures(shipped: list[dict], table: pd.DataFrame) -> str:
             workbook = card["variant"] == "workbook"  # on any backbone, attended by the group
             same = method.split("-")[0] == name.split("-")[0] if workbook else method == name
             if same and (score := _ours(card, dataset, group)):
-                found[card["variant"]].append(f"{score}, {card['backbone']}, {card['sha256'][:8]}")
+                about = [card["backbone"], *beyond(card), card["sha256"][:8]]
+                found[card["variant"]].append(", ".join([score, *about]))
         beside = ["<br>".join(found[variant]) or NOT_YET for variant in ("paper", "workbook")]
         lines.append(f"| {' | '.join((paper, number, method, dataset, group, printed, *beside))} |")
     lines += ["", "All of the same cards, beyond the papers' questions too:", ""]
     lines += ["| checkpoint | set | question | figure |", "|---|---|---|---|"]
     for card in shipped:
-        name = f"`{card['name']}`, {card['method']}, {card['variant']} variant, {card['sha256'][:8]}"
+        about = [card["method"], f"{card['variant']} variant", *beyond(card), card["sha256"][:8]]
+        name = ", ".join([f"`{card['name']}`", *about])
         for dataset, found in card["figures"].items():
             for partner, who in (("group", "the group"), ("self", "itself"), ("other", "a wrong group")):
                 if partner in found:

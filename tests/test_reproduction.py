@@ -66,6 +66,8 @@ def test_ours_stands_beside_the_papers_and_variants_do_not_mix():
     assert other.endswith("| not yet measured | not yet measured |")
     assert "| msrc7 | P / J, attended by a wrong group | 0.800 / 0.300 |" in text
     assert "| partner swap, 4 questions, points | 12.3 |" in text and "| refusal, AUROC | 0.568 |" in text
+    more = reproduction.figures([CARD | {"looks": 2, "post": "crf"}], reported())
+    assert "| 0.900 / 0.712, vgg16, two looks, CRF, 01234567 |" in more
     workbook = reproduction.figures([CARD | {"variant": "workbook"}], reported())
     assert "| not yet measured | 0.900 / 0.712, vgg16, 01234567 |" in workbook
 
