@@ -99,7 +99,8 @@ def find(name_or_path: str | Path) -> Path:
 def load_model(
     name_or_path: str | Path, expect: str | None = None, looks: int | None = None, post: str | None = None
 ) -> torch.nn.Module:
-    """A trained model in evaluation mode, fp32, with `model.card`: the header, and name, file and sha256.
+    """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
+    beside the file has it, common_from (`coseglib.shipping`).
 
     expect  the method that it must be of
     looks   how often it looks at a photograph (`coseglib.second_look`); None: as its header says, else once
@@ -112,9 +113,10 @@ def load_model(
     path = find(name_or_path)
     tensors, header = read_tensors(path)
     digest = sha256(path)
-    card_file = path.with_suffix(".json")
+    card_file, beside = path.with_suffix(".json"), {}
     if card_file.is_file():
-        stated = json.loads(card_file.read_text()).get("sha256")
+        beside = json.loads(card_file.read_text())
+        stated = beside.get("sha256")
         if stated != digest:
             raise CosegError(
                 f"{path}: SHA-256 {digest[:8]}…, its card {card_file.name} says {str(stated)[:8]}…; fetch it again"
@@ -155,6 +157,8 @@ def load_model(
     if post not in POSTS:
         raise CosegError(f"{path}: post = {post}: one of {', '.join(POSTS)}")
     model.card = {**header, "looks": looks, "name": path.stem, "file": str(path), "sha256": digest}
+    if "common_from" in beside:
+        model.card["common_from"] = beside["common_from"]
     if not hasattr(model, "classes"):
         model.post = model.card["post"] = post
     return model.eval()

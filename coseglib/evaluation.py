@@ -19,7 +19,7 @@ from coseglib import metrics
 from coseglib.crf import post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
-from coseglib.inference import mask_of, masks_from_logits, resize_to_input
+from coseglib.inference import foreground_score, mask_of, masks_from_logits, resize_to_input
 from coseglib.second_look import looks, reduced, second_look
 
 PARTNERS = ("group", "self", "other")
@@ -334,13 +334,6 @@ def partner_swap(
         )
     table = pd.DataFrame(rows)
     return table.assign(score=table.J_asked - table.J_other)
-
-
-def foreground_score(logits: Tensor) -> float:
-    """How sure the model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
-    p = logits.softmax(0)[1]
-    p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
-    return float(p.flatten().topk(200).values.mean())
 
 
 def refusal(model, groups: Sequence[Group], seed: int = 0) -> pd.DataFrame:

@@ -101,6 +101,13 @@ def mask_of(model, picture: Tensor | None, logits: Tensor, size: tuple[int, int]
     return masks_from_logits(refined(picture, logits) if post == "crf" else logits, size)
 
 
+def foreground_score(logits: Tensor) -> float:
+    """How sure a model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
+    p = logits.softmax(0)[1]
+    p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
+    return float(p.flatten().topk(200).values.mean())
+
+
 def read_picture(file: Path) -> tuple[Tensor, tuple[int, int]]:
     """A photograph's file: uint8 (3, H', W'), at most 2 · OVERLAY_SIDE a side, and its own size (H, W).
 
@@ -507,6 +514,24 @@ def _shares(labels: Tensor, classes: int) -> list[float]:
     return [round(int(count) / labels.numel(), 6) for count in counts]
 
 
+def _note(entries: Iterable[dict], common_from: dict | None) -> str:
+    """What the user should know of a group that was segmented; "" for nothing.
+
+    common_from  {"score", "on", …} of the checkpoint's card: below that score pairs without a common class are the
+                 likelier ones, see `coseglib.shipping`; None: not known of this checkpoint
+    """
+    entries = list(entries)
+    if len(entries) == 1:
+        return "a group of one photograph: it is attended by itself"
+    scores = [entry["score"] for entry in entries if "score" in entry]
+    if not scores or not common_from or np.mean(scores) >= common_from["score"]:
+        return ""
+    return (
+        f"perhaps nothing is common to these photographs: their mean score is {np.mean(scores):.2f}, and from "
+        f"{common_from['score']:.2f} on something is likelier than not ({common_from['on']})"
+    )
+
+
 class _Progress:
     """Photographs done and time left, on stderr: one line, rewritten, in a terminal, a line every 5 s elsewhere."""
 
@@ -690,7 +715,9 @@ class _Job(Stream):
                 "width": size[1],
                 "height": size[0],
                 "foreground_share": round(int(mask.count_nonzero()) / mask.numel(), 6),
-                **({"class_shares": _shares(mask, classes)} if classes else {}),
+                **(
+                    {"class_shares": _shares(mask, classes)} if classes else {"score": round(foreground_score(map_), 4)}
+                ),
                 "seconds": round(shared + time.perf_counter() - started, 4),
             }
             self.log.write(json.dumps({"photo": number, **entry}).encode() + b"\n")
@@ -722,9 +749,10 @@ def segment_photos(
     Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
     0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
     `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, ignored, note, photos}, photos with
-    one entry each in the order found: {file, mask, overlay, width, height, foreground_share, seconds} or {file,
-    skipped}; of a multi-class model also classes, K, and learning, what its card says of that, and in the entries
-    class_shares, a number for each class. Every file is written beside its place and moved there.
+    one entry each in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or {file,
+    skipped}; score says how sure the model is (`foreground_score`), and the note whether anything is common at all. Of
+    a multi-class model also classes, K, and learning, what its card says of that, and in the entries class_shares, a
+    number for each class, and no score. Every file is written beside its place and moved there.
 
     A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
     done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
@@ -763,7 +791,7 @@ def segment_photos(
         for done, skipped in job.gather((job.done, job.skipped)):
             job.done |= done
             job.skipped |= skipped
-        note = "a group of one photograph: it is attended by itself" if len(job.done) == 1 else ""
+        note = _note(job.done.values(), card.get("common_from"))
         entries = [
             {"file": str(p), **(job.done[i] if i in job.done else {"skipped": job.skipped[i]})}
             for i, p in enumerate(photos)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from coseglib.data.record import VOID
@@ -70,6 +70,21 @@ def auroc(scores, labels) -> float:
     """Area under the ROC curve: chance that a positive (label 1) outscores a negative (0). One sort of label: NaN."""
     labels = np.asarray(labels)
     return float(roc_auc_score(labels, np.asarray(scores))) if len(np.unique(labels)) == 2 else float("nan")
+
+
+def best_threshold(scores, labels) -> tuple[float, float]:
+    """From which score on to answer "1" so that most of both labels are answered right, and that share.
+
+    The share is the mean of the positives' and the negatives' (balanced accuracy); the threshold lies half-way between
+    two scores. Raises ValueError for one sort of label.
+    """
+    if len(np.unique(labels)) != 2:
+        raise ValueError("labels of both sorts are wanted")
+    false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    best = int(np.argmax(true - false))
+    below = np.asarray(scores)[np.asarray(scores) < thresholds[best]]
+    threshold = (thresholds[best] + below.max()) / 2 if len(below) and best else thresholds[best]
+    return float(threshold), float((1 + true[best] - false[best]) / 2)
 
 
 @dataclass(frozen=True)

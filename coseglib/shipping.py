@@ -29,6 +29,7 @@ TRAINED_ON = {
     "synthetic": "procedural scenes of the training split, from ImageNet weights",
 }
 LARGEST = 8 * 2**20  # bytes
+TELLING = 0.6  # balanced accuracy, where .5 is chance
 
 
 def figures(model, data_root=None, say=print) -> dict:
@@ -62,8 +63,22 @@ def figures(model, data_root=None, say=print) -> dict:
             "points": round(100 * float(swap.score.mean()), 2),
         }
         found[name]["refusal_auroc"] = round(metrics.auroc(unsure.score, unsure.common), 4)
+        score, right = metrics.best_threshold(unsure.score, unsure.common)
+        found[name]["refusal_from"] = {"score": round(score, 4), "right": round(right, 4)}
         say(f"{name}: swap {found[name]['partner_swap']['points']}, refusal {found[name]['refusal_auroc']}")
     return found
+
+
+def common_from(found: dict) -> dict | None:
+    """From which score on `coseg segment` believes that something is common: of validation images, else of scenes.
+
+    found  what `figures` gives. -> score, on (the set's name), right (share of its pairs answered right); or None where
+           that share is below TELLING: such a model cannot tell, and a warning would be noise
+    """
+    for name in ("voc-val", "synthetic"):
+        if about := found.get(name, {}).get("refusal_from"):
+            return {**about, "on": name} if about["right"] >= TELLING else None
+    return None
 
 
 def _runs(about: dict) -> list[dict]:
@@ -146,7 +161,8 @@ def ship(
             "seeds": [r["training"]["seed"] for r in runs],
             "training": [r["training"] for r in runs],
             **({"averaged": about["averaged"]} if "averaged" in about else {}),
-            "figures": figures(shipped, data_root, say),
+            "figures": (found := figures(shipped, data_root, say)),
+            "common_from": common_from(found),
             "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
         }
         final = folder / f"{name}.safetensors"

@@ -15,6 +15,7 @@ from coseglib.metrics import (
     Protocol,
     aggregate,
     auroc,
+    best_threshold,
     binarise,
     counts,
     jaccard,
@@ -138,6 +139,23 @@ def test_auroc_equals_counting_the_pairs_in_order():
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels == 1] for b in scores[labels == 0]]
     assert auroc(scores, labels) == pytest.approx(np.mean(pairs))
     assert math.isnan(auroc([0.1, 0.2], [1, 1]))
+
+
+def test_no_other_threshold_answers_more_of_both_labels_right():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        scores, labels = rng.integers(0, 12, 30) / 12, rng.integers(0, 2, 30)
+        threshold, right = best_threshold(scores, labels)
+
+        def share(t, scores=scores, labels=labels):
+            return ((scores[labels == 1] >= t).mean() + (scores[labels == 0] < t).mean()) / 2
+
+        assert right == pytest.approx(share(threshold))
+        assert right == pytest.approx(max(share(t) for t in np.linspace(-0.01, 1.01, 500)))
+        assert threshold not in scores or right == 0.5
+    assert best_threshold([0.2, 0.8], [0, 1]) == (0.5, 1)
+    with pytest.raises(ValueError, match="both sorts"):
+        best_threshold([0.2, 0.8], [1, 1])
 
 
 # right, counted, intersection, union of three photographs in two groups

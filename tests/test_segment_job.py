@@ -14,7 +14,15 @@ from tiny_models import TinyContext
 
 from coseglib.data.images import image_size, read_image
 from coseglib.errors import CosegError
-from coseglib.inference import find_photos, output_names, segment_group, segment_photos
+from coseglib.inference import (
+    collect_context,
+    find_photos,
+    foreground_score,
+    output_names,
+    resize_to_input,
+    segment_group,
+    segment_photos,
+)
 
 HERE = Path(__file__).parent
 
@@ -39,8 +47,8 @@ def folder(tmp_path):
     return make
 
 
-def segment(named, out, **options):
-    return segment_photos(named, out, TinyContext(), quiet=True, **options)
+def segment(named, out, model=None, **options):
+    return segment_photos(named, out, model or TinyContext(), quiet=True, **options)
 
 
 def entries(out: Path) -> dict[str, dict]:
@@ -91,6 +99,23 @@ def test_an_overlay_is_at_most_1600_pixels_long_and_the_mask_is_not(tmp_path):
     segment([tmp_path / "wide.png"], tmp_path / "out")
     assert Image.open(tmp_path / "out/overlays/wide.jpg").size == (1600, 40)
     assert Image.open(tmp_path / "out/masks/wide.png").size == (2000, 50)
+
+
+def test_a_low_mean_score_says_that_perhaps_nothing_is_common(folder, tmp_path):
+    photos, model = folder(3), TinyContext()
+    summary = segment([photos], tmp_path / "out", model)
+    assert summary.note == ""  # of this model nothing is known
+    scores = [entry["score"] for entry in json.loads((tmp_path / "out/result.json").read_text())["photos"]]
+    context = collect_context(model, files := [read_image(p) for p in sorted(photos.iterdir())])
+    for score, file in zip(scores, files, strict=True):
+        with torch.no_grad():
+            logits = model.decode(model.encode(resize_to_input(file, model.input_size)[None]), context)[0]
+        assert score == pytest.approx(foreground_score(logits), abs=1e-4)
+    for margin, told in ((-0.01, ""), (0.01, "perhaps nothing is common to these photographs: their mean score is")):
+        model.card = {"common_from": {"score": float(np.mean(scores)) + margin, "on": "voc-val"}}
+        summary = segment([photos], tmp_path / f"out{margin}", model)
+        assert summary.note.startswith(told) and bool(summary.note) == bool(told)
+        assert json.loads((tmp_path / f"out{margin}/result.json").read_text())["note"] == summary.note
 
 
 def test_a_group_of_one_is_attended_by_itself_and_the_result_says_so(folder, tmp_path):

@@ -6,9 +6,9 @@ import torch
 from coseglib.checkpoints import load_model, save_model
 from coseglib.data.synthetic import load_synthetic
 from coseglib.errors import CosegError
-from coseglib.evaluation import evaluate, partner_swap
-from coseglib.metrics import aggregate
-from coseglib.shipping import ship
+from coseglib.evaluation import evaluate, partner_swap, refusal
+from coseglib.metrics import aggregate, best_threshold
+from coseglib.shipping import common_from, ship
 
 
 @pytest.fixture
@@ -35,7 +35,20 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     assert card["figures"]["synthetic"]["group"]["J"] == pytest.approx(scored.J.iloc[-1], abs=1e-4)
     swap = 100 * partner_swap(model, few_scenes).score.mean()
     assert card["figures"]["synthetic"]["partner_swap"]["points"] == pytest.approx(swap, abs=1e-2)
+    assert model.card["common_from"] == card["common_from"] == common_from(card["figures"])
+    unsure = refusal(model, few_scenes)
+    score, right = best_threshold(unsure.score, unsure.common)
+    assert card["figures"]["synthetic"]["refusal_from"] == {"score": round(score, 4), "right": round(right, 4)}
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
+def test_whether_anything_is_common_is_asked_of_validation_photographs_first():
+    scenes, photos, chance = ({"score": 0.7, "right": right} for right in (0.6, 0.8, 0.55))
+    found = {"msrc7": {"group": {}}, "synthetic": {"refusal_from": scenes}, "pascal": {"refusal_from": photos}}
+    assert common_from(found) == {**scenes, "on": "synthetic"}
+    assert common_from({**found, "voc-val": {"refusal_from": photos}}) == {**photos, "on": "voc-val"}
+    assert common_from({"pascal": {"refusal_from": photos}}) is None  # a test set decides nothing
+    assert common_from({**found, "voc-val": {"refusal_from": chance}}) is None  # nor does a coin
 
 
 def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_path):
