@@ -1,4 +1,4 @@
-"""The command line: `coseg doctor | segment | train | evaluate | ship | report | download`.
+"""The command line: `coseg doctor | segment | train | evaluate | ship | ablate | report | download`.
 
 Each command calls one function of the library; the library is imported inside it, so that `coseg --help` costs nothing.
 An error is one line on stderr, `coseg: <file>: <what is wrong>; <what to do>`, and an exit code that is not 0.
@@ -487,6 +487,37 @@ def ship(
     from coseglib.shipping import ship as ship_run
 
     ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or (), looks=looks, post=post)
+
+
+@app.command(
+    epilog=_example(
+        "coseg ablate --profile smoke --output runs/ablations-smoke --only dcnet-sccm --seeds 2",
+        "coseg ablate --profile cpu --output runs/ablations --data /data/sets",
+    )
+)
+def ablate(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The queue's folder.")],
+    profile: Annotated[str, typer.Option(metavar="smoke|cpu|paper", help="The budget of a training.")] = "cpu",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLAIM|SYSTEM", help="Only what this claim, or all claims of a method, needs; repeatable."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each variant; a verdict needs 3.")] = 3,
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Test the papers' claims about their own parts: a queue of short trainings, one at a time, hours for all.
+
+    DIR/ablations.csv grows by each: J by group, partner swap, refusal, checksum. A queue that was killed goes on where
+    it was; a training that fails is named, the others go on, and the exit code is 1. Notebook 09 reads the table.
+    """
+    from coseglib.ablations import ablate as run_queue
+
+    outcome = run_queue(output, profile, only or (), seeds, lambda text: print(text, flush=True))
+    if outcome.failed:
+        raise typer.Exit(1)
 
 
 @app.command(epilog=_example("coseg report --profile smoke", "coseg report --profile cpu --only 02 --data /data/sets"))

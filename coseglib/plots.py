@@ -627,6 +627,62 @@ def dots(
         return fig
 
 
+VERDICTS = {"confirmed": (BLUE, "o"), "contradicted": ("#D55E00", "X"), "within noise": ("0.45", "o")}
+
+
+def forest(table: pd.DataFrame, title: str, unit: str = "points of J, first less second") -> Figure:
+    """A row a claim: its effect with the interval, the paper's figure as an open diamond, the verdict in words.
+
+    table  columns claim, system, effect, low, high, paper, verdict, of `coseglib.ablations.verdicts`; rows without an
+           effect are left out. A filled dot is a verdict, a hollow one none; a paper's figure that lies far outside is
+           an arrow with its number at the edge
+    unit   of the effects, which the axis names
+    Raises ValueError for a table in which nothing was measured.
+    """
+    shown = table[table.effect.notna()].reset_index(drop=True)
+    if shown.empty:
+        raise ValueError("no effects to show")
+    new_system = (shown.system != shown.system.shift()).cumsum() - 1
+    y = np.arange(len(shown)) + 0.6 * new_system.to_numpy()
+    ends = shown[["effect", "low", "high"]].to_numpy().ravel()
+    reach = 1.15 * max(1.0, float(np.nanmax(np.abs(ends))))
+    with _styled():
+        fig, ax = plt.subplots(figsize=(8.2, 1.1 + 0.27 * (y[-1] + 1)))
+        ax.axvline(0, color="black", linewidth=0.8, zorder=1)
+        for at, row in zip(y, shown.itertuples(), strict=True):
+            colour, marker = VERDICTS.get(row.verdict, ("0.45", "o"))
+            face = colour if row.verdict in ("confirmed", "contradicted") else "white"
+            if row.low == row.low:
+                ax.hlines(at, row.low, row.high, color=colour, linewidth=2)
+            ax.plot(row.effect, at, marker, color=colour, markerfacecolor=face, markersize=7)
+            if row.paper == row.paper and abs(row.paper) <= reach:
+                ax.plot(row.paper, at, "D", color="black", markerfacecolor="white", markersize=5, zorder=4)
+            elif row.paper == row.paper:
+                side = float(np.sign(row.paper))
+                ax.plot(0.97 * side * reach, at, ">" if side > 0 else "<", color="black", markersize=5)
+                away = -9 * side, 0
+                place = "right" if side > 0 else "left"
+                text = f"{row.paper:+.0f}"
+                ax.annotate(text, (0.97 * side * reach, at), away, textcoords="offset points", ha=place, va="center")
+            ax.text(1.01, at, row.verdict, color=colour, fontsize=8, va="center", transform=ax.get_yaxis_transform())
+        ax.set_xlim(-reach, reach)
+        ax.set_ylim(y[-1] + 0.7, -0.7)
+        ax.set_yticks(y, shown.claim)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(False, axis="y")
+        ax.grid(True, axis="x")
+        ax.set_xlabel(unit)
+        ax.set_ylabel("claim")
+        look = {"linestyle": "none", "markersize": 6}
+        handles = [
+            Line2D([], [], color="0.3", marker="o", markerfacecolor="white", label="ours, 95 % interval", **look),
+            Line2D([], [], color="black", marker="D", markerfacecolor="white", label="as printed in the paper", **look),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        fig.suptitle(title)
+        return fig
+
+
 def save(fig: Figure, path: str | Path) -> tuple[Path, Path]:
     """Write `path`.png (200 dpi) and `path`.svg, each whole or not at all; a suffix .png or .svg of `path` is dropped.
 

@@ -13,7 +13,7 @@ from coseglib import cli
 from coseglib.data.images import read_mask, write_png
 from coseglib.errors import CosegError
 
-COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "report", "download")
+COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "ablate", "report", "download")
 
 
 def _refused(capsys, *arguments) -> str:
