@@ -61,8 +61,7 @@ from coseglib.data.multiclass import chosen, scenes
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.errors import CosegError
-from coseglib.evaluation import answers, evaluate, partner_swap, refusal
-from coseglib.inference import masks_from_logits
+from coseglib.evaluation import answers, evaluate, own_mask, partner_swap, refusal
 from coseglib.models import METHODS
 from coseglib.online import OnlineConfig
 from coseglib.online import load_config as load_online
@@ -430,7 +429,7 @@ def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFra
         photos = [*group.photos, stranger]
         questions = [(i, range(len(photos))) for i in range(len(group))]
         for i, (logits, size) in enumerate(answers(model, photos, questions, how)):
-            mask, truth = masks_from_logits(logits, size), group.mask(i)
+            mask, truth = own_mask(model, group.photos[i], logits, size), group.mask(i)
             scores = {"P": metrics.precision(mask, truth), "J": metrics.jaccard(mask, truth)}
             rows.append({"dataset": group.dataset, "group": group.name, "name": group.photos[i].name, **scores})
     return pd.DataFrame(rows)
