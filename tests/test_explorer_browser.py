@@ -26,12 +26,18 @@ pytestmark = pytest.mark.skipif(
     reason="Chromium or chromedriver is not installed: apt-get install chromium chromium-driver",
 )
 
-from selenium.webdriver import ActionChains  # noqa: E402 (only where selenium is)
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402 (only where selenium is)
+from selenium.webdriver import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-PATIENCE = 60  # seconds for one thing to appear
+PATIENCE = 120  # seconds for one thing to appear: machines that do other things besides are slow
+# All that can be read of the elements of a selector, at one moment: widgets may replace them between two questions.
+TEXT = """
+return Array.from(document.querySelectorAll(arguments[0]))
+  .filter(element => element.checkVisibility()).map(element => element.innerText).join(' ');
+"""
 # Every picture of the page: how large it is, and the mean of its red, green and blue.
 READ = """
 return Array.from(document.querySelectorAll('.coseg-stage img')).map(img => {
@@ -161,13 +167,28 @@ class Page:
         self.driver = driver
 
     def until(self, true, what: str):
-        return WebDriverWait(self.driver, PATIENCE, 0.1).until(lambda _: true(), what)
+        """What `true` gives, once it holds; an element that the page replaced meanwhile is looked for again."""
+        stale = (StaleElementReferenceException,)
+        return WebDriverWait(self.driver, PATIENCE, 0.1, ignored_exceptions=stale).until(lambda _: true(), what)
 
     def all(self, selector: str):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def one(self, selector: str):
         return self.until(lambda: next(iter(self.all(selector)), None), f"no {selector}")
+
+    def seen(self, find, what: str):
+        """The first of the elements found, scrolled into the window."""
+
+        def shown():
+            if found := find():
+                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
+            return found[:1]
+
+        return self.until(shown, what)[0]
+
+    def click(self, find, what: str) -> None:
+        self.until(lambda: self.seen(find, what).click() is None, what)
 
     def open(self, address: str) -> None:
         self.driver.get(address)
@@ -176,8 +197,8 @@ class Page:
 
     def run_all(self) -> None:
         """By the menu, as a person does."""
-        self.until(lambda: [e for e in self.all(".lm-MenuBar-item") if e.text == "Run"], "no menu Run")[0].click()
-        self.one(".lm-Menu-item[data-command='runmenu:run-all']").click()
+        self.click(lambda: [e for e in self.all(".lm-MenuBar-item") if e.text == "Run"], "no menu Run")
+        self.click(lambda: self.all(".lm-Menu-item[data-command='runmenu:run-all']"), "no Run All Cells")
         self.until(lambda: min((p[0] for p in self.pictures()), default=0) > 0, "no pictures")
 
     def pictures(self) -> list[list[float]]:
@@ -192,22 +213,18 @@ class Page:
         return [sum(p[1:]) / 3 for p in self.pictures()]
 
     def text(self, selector: str) -> str:
-        return " ".join(e.text for e in self.all(selector))
+        return self.driver.execute_script(TEXT, selector)
 
     def press(self, label: str, within: str) -> None:
-        (button,) = [e for e in self.all(f"{within} button") if e.text == label]
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-        button.click()
+        self.click(lambda: [e for e in self.all(f"{within} button") if e.text == label], f"no button {label}")
 
     def drag_threshold(self, pixels: int) -> None:
-        handle = self.one(".coseg-explorer .coseg-threshold .noUi-handle")
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+        handle = self.seen(lambda: self.all(".coseg-explorer .coseg-threshold .noUi-handle"), "no threshold")
         ActionChains(self.driver).click_and_hold(handle).move_by_offset(pixels, 0).release().perform()
 
     def click_picture(self, number: int, y: float, x: float) -> None:
         """At a place in shares of the picture's height and width, whatever lies above it there."""
-        stage = self.all(".coseg-stage")[number]
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", stage)
+        stage = self.seen(lambda: self.all(".coseg-stage")[number:], f"no picture {number}")
         size = stage.size
         offset = round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"])
         ActionChains(self.driver).move_to_element_with_offset(stage, *offset).click().perform()
@@ -218,7 +235,7 @@ class Page:
             "HTMLInputElement.prototype.click = function () {"
             "  this.value = ''; this.id = 'chosen'; document.body.append(this); }"
         )
-        self.one(".coseg-explorer .widget-upload").click()
+        self.click(lambda: self.all(".coseg-explorer .widget-upload"), "nothing to upload with")
         self.one("#chosen").send_keys("\n".join(map(str, files)))
 
 
@@ -243,18 +260,20 @@ def test_a_person_moves_the_threshold_clicks_a_place_and_uploads(lab, browser, t
     # A click asks what the place matches; the pictures become heat maps, and the cell is marked.
     page.click_picture(1, 0.4, 0.6)
     page.until(lambda: "cosine" in page.text(".coseg-scale"), "no matches after a click")
-    (marked,) = page.all(".coseg-cells button.mod-active")
-    assert marked.get_attribute("title") == "row 6, column 9"  # .4 and .6 of 14 cells
+    cells = ".coseg-cells button.mod-active"
+    where = page.until(lambda: [e.get_attribute("title") for e in page.all(cells)], "no cell is marked")
+    assert where == ["row 6, column 9"]  # .4 and .6 of 14 cells
     page.until(lambda: any(abs(p[1] - p[3]) > 3 for p in page.pictures()), "the pictures stay grey")
-    assert page.text(".coseg-values").count("best") == 5
+    page.until(lambda: page.text(".coseg-values").count("best") == 5, "the best matches are not named")
     page.settle()
     first = page.brightness()
     page.click_picture(1, 0.05, 0.05)
     page.until(lambda: page.brightness() != first, "another place, the same matches")
 
     # A partner less.
-    partners = page.all(".coseg-card input[type='checkbox']")
-    partners[0].send_keys(Keys.SPACE)
+    page.settle()
+    partner = page.seen(lambda: page.all(".coseg-card input[type='checkbox']"), "no partner to choose")
+    partner.send_keys(Keys.SPACE)
     page.until(lambda: "5 of 6 photographs are partners" in page.text(".coseg-status"), "the partner is still one")
 
     # What is no photograph is named in one line, and all stays; what is one is shown.
