@@ -105,13 +105,13 @@ def config_of(folder: str | Path) -> TrainConfig:
         ) from error
 
 
-def log_of(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
-    """A run's log.csv, a row a step: COLUMNS but for `system`; a validation joins the row of its step.
+def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
+    """A training's log, a row a step: COLUMNS but for `system`; a validation joins the row of its step.
 
-    images  seen so far: groups × photographs a group × steps; NaN where batches of several sides hold several numbers
+    training  its configuration's fields, as cards have them
+    images    seen so far: groups × photographs a group × steps; NaN where batches of several sides hold several numbers
     Raises CosegError for a log that is missing, damaged or empty.
     """
-    file = Path(folder) / "log.csv"
     try:
         rows = pd.read_csv(file)
     except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
@@ -123,8 +123,13 @@ def log_of(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
         why = f"lacks the column {missing[0]}" if missing else "holds no row of training yet"
         raise CosegError(f"{file}: {why}; train on, or train anew")
     rows = rows.reindex(columns=list(Log.COLUMNS)).groupby("step", as_index=False).first().sort_values("step")
-    images = rows.step * config.groups * config.group_size if len(config.sides) < 2 else np.nan
-    return rows.assign(images=images)[list(COLUMNS[1:])].reset_index(drop=True)
+    a_step = training["groups"] * training["group_size"] if len(training.get("sides", ())) < 2 else np.nan
+    return rows.assign(images=rows.step * a_step)[list(COLUMNS[1:])].reset_index(drop=True)
+
+
+def log_of(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
+    """`read_log` of a run's folder."""
+    return read_log(Path(folder) / "log.csv", dataclasses.asdict(config))
 
 
 def read_run(folder: str | Path, name: str | None = None) -> Run:
@@ -381,6 +386,17 @@ def shipped(folder: Path = CHECKPOINTS) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
 
 
+def shipped_curves(folder: Path = CHECKPOINTS) -> pd.DataFrame:
+    """`tidy`'s columns, by checkpoint that is shipped with the log of its (last) training; empty where none is."""
+    logs = {
+        card["name"]: read_log(file, card["training"][-1])
+        for card in cards(folder)
+        if (file := folder / f"{card['name']}.log.csv").is_file()
+    }
+    told = [log.assign(system=name) for name, log in logs.items()]
+    return pd.concat(told, ignore_index=True)[list(COLUMNS)] if told else pd.DataFrame(columns=list(COLUMNS))
+
+
 def terms(run: Run, data_root=None) -> pd.DataFrame:
     """The loss of a training, term by term, on the batch of its first step, with the weights that it ended with.
 
@@ -469,8 +485,9 @@ def show_curves(
                 below.set_ylabel("J (0 to 1)")
         told = f"{AXES[x]}; line: J in training"
         told += ", dots: in validation" if table.val_J.notna().any() else ""
-        fig.supxlabel(f"{told}; grey: the other systems", fontsize=8)
-        fig.suptitle(title)
+        told += "; grey: the other systems" if len(logs) > 1 else ""
+        fig.supxlabel(textwrap.fill(told, round(14 * size[0])), fontsize=8)
+        fig.suptitle(textwrap.fill(title, round(10 * size[0])))
         plt.close(fig)
         return fig
 

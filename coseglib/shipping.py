@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,6 +124,9 @@ def ship(
 ) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
+    Where the run's log.csv lies beside it, it becomes `name`.log.csv: the curves of the (last) training.
+
+
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.second_look`)
     post     how its maps become masks, "argmax" or "crf" (`coseglib.crf`); of both, None: as the run's file says
@@ -170,6 +174,13 @@ def ship(
         note = folder / f".{name}.json"
         note.write_text(json.dumps(card, indent=1) + "\n")
         os.replace(note, folder / f"{name}.json")
+        log, kept = source.parent / "log.csv", folder / f"{name}.log.csv"
+        if log.is_file():
+            copy = folder / f".{name}.log.csv"
+            shutil.copyfile(log, copy)
+            os.replace(copy, kept)
+        else:  # of another run
+            kept.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
     say(f"{final.relative_to(REPOSITORY) if final.is_relative_to(REPOSITORY) else final}: {card['sha256'][:8]}")

@@ -28,6 +28,7 @@ from coseglib.curves import (
     plan,
     read_run,
     shipped,
+    shipped_curves,
     show_costs,
     show_curves,
     show_race,
@@ -37,6 +38,7 @@ from coseglib.curves import (
     train_all,
 )
 from coseglib.errors import CosegError
+from coseglib.reproduction import cards
 from coseglib.training import Log, load_profile, train
 
 TINY = {"steps": 4, "groups": 2, "input_size": 32, "cache_side": 40, "synthetic_photos": 48, "log_every": 2}
@@ -340,7 +342,20 @@ def test_cards_tell_the_cost_of_what_is_shipped(tmp_path):
     assert shipped(tmp_path / "none").empty
 
 
+def test_logs_beside_the_cards_become_curves(tmp_path):
+    assert shipped_curves(tmp_path).empty
+    for name in "xy":
+        training = [{"groups": 9, "group_size": 9}, {"groups": 12, "group_size": 2, "sides": []}]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"name": name, "training": training}))
+    (tmp_path / "y.log.csv").write_text("step,seconds,loss,J,images_per_s\n20,4.5,0.7,0.4,30\n40,9.0,0.6,0.5,31\n")
+    table = shipped_curves(tmp_path)
+    assert table.system.tolist() == ["y", "y"]  # x has none
+    assert table.images.tolist() == [20 * 24, 40 * 24] and table.J.tolist() == [0.4, 0.5]  # of the last training
+
+
 def test_the_cards_in_the_repository_can_be_read():
+    known, last = {card["name"]: card for card in cards()}, shipped_curves().groupby("system").step.max()
+    assert len(last) and {name: known[name]["training"][-1]["steps"] for name in last.index} == last.to_dict()
     table = shipped()
     assert len(table) and (table.minutes > 0).all() and table.checkpoint.str.len().eq(8).all()
 

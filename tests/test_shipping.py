@@ -42,6 +42,16 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
 
 
+def test_the_log_goes_with_the_weights(run, few_scenes, tiny, tmp_path):
+    (run / "log.csv").write_text("step,loss\n3,0.5\n")
+    shipped = tmp_path / "shipped"
+    ship(run, "ca-small", shipped, say=lambda _: None)
+    assert (shipped / "ca-small.log.csv").read_bytes() == (run / "log.csv").read_bytes()
+    (run / "log.csv").unlink()  # shipped anew, from a run that has none: the other run's log would be a lie
+    ship(run, "ca-small", shipped, say=lambda _: None)
+    assert sorted(p.name for p in shipped.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
 def test_whether_anything_is_common_is_asked_of_validation_photographs_first():
     scenes, photos, chance = ({"score": 0.7, "right": right} for right in (0.6, 0.8, 0.55))
     found = {"msrc7": {"group": {}}, "synthetic": {"refusal_from": scenes}, "pascal": {"refusal_from": photos}}
