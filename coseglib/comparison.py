@@ -50,6 +50,7 @@ FACTS = ("system", "method", "variant", "backbone", "trained on", "seeds", "chec
 SHOWN = ("system", "variant", "backbone", "trained on", "seeds", "protocol", "partner", "images", "P", "J")
 SHOWN += ("s an image", "checkpoint")
 NONE = "–"
+MEASURED = "measured here"  # the source of our rows, beside the papers'
 ALL = tuple(PROTOCOLS.values())
 
 _COMMON = PROTOCOLS["common"]
@@ -475,7 +476,7 @@ def printed(dataset: str, file: Path = REPORTED) -> pd.DataFrame:
 def beside(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """One table for a CSV: the papers' rows first, then ours; the column `source` says whose they are."""
     theirs = paper.drop(columns=["own", "ablation"]).assign(dataset=table.dataset.iloc[0])
-    ours = table.assign(source="measured here")
+    ours = table.assign(source=MEASURED)
     return pd.concat([theirs, ours], ignore_index=True)[["source", *table.columns, "note"]] if len(paper) else ours
 
 
@@ -484,7 +485,7 @@ def by_group(table: pd.DataFrame, paper: pd.DataFrame, partner: str = "group") -
 
     table  of `scored`, one protocol
     """
-    ours = table[table.partner == partner].assign(source="measured here")
+    ours = table[table.partner == partner].assign(source=MEASURED)
     groups = list(dict.fromkeys(ours.group))
     theirs = paper[paper.group.isin(groups)]
     theirs = theirs[theirs.groupby(["source", "system"]).group.transform("size") > 1]

@@ -9,17 +9,20 @@
 What decides a run is written into the notebook that it leaves (`metadata.coseg`): parameters, commit, versions, …
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import yaml
 from jupyter_client import AsyncKernelManager
@@ -27,8 +30,11 @@ from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
 from coseglib import site
+from coseglib.comparison import MEASURED, NONE
 from coseglib.errors import CosegError
+from coseglib.evaluation import PARTNERS
 from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY
+from coseglib.reproduction import cards
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 SLOWEST = 3  # cells a notebook, in the summary
@@ -247,8 +253,71 @@ def _machines(runs: dict[str, dict]) -> list[str]:
     return list(dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values()))
 
 
+def _csv(folder: Path) -> dict[str, pd.DataFrame]:
+    """{name: table} of the CSV files in `folder`/tables that can be read; checksums stay text."""
+    found = {}
+    for file in sorted((folder / "tables").glob("[!.]*.csv")):
+        with contextlib.suppress(ValueError, OSError):  # pandas' own errors are ValueErrors; `site` names them
+            found[file.name] = pd.read_csv(file, dtype={"checkpoint": str})
+    return found
+
+
+def figures(folder: Path) -> pd.DataFrame:
+    """What the benchmark tables of `folder`/tables come to: a row a set and system, J under `common` by partner.
+
+    Columns set, system, checkpoint, images, group, self, other (NaN where not asked). Empty without such tables.
+    """
+    needed = {"dataset", "system", "checkpoint", "protocol", "partner", "group", "images", "J", "source"}
+    parts = [t for name, t in _csv(folder).items() if name.startswith("08_") and needed <= set(t)]
+    if not parts:
+        return pd.DataFrame(columns=["set", "system", "checkpoint", "images", *PARTNERS])
+    rows = pd.concat(parts)
+    rows = rows[(rows.source == MEASURED) & (rows.group == "all") & (rows.protocol == "common")]
+    keys = ["dataset", "system", "checkpoint", "images"]
+    wide = rows.drop_duplicates([*keys, "partner"]).set_index([*keys, "partner"]).J.unstack(sort=False)
+    return (
+        wide.reindex(columns=list(PARTNERS)).reset_index().rename(columns={"dataset": "set"}).rename_axis(columns=None)
+    )
+
+
+def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
+    """A row a CSV table: table, notebook, code (commit), lists, checkpoints (first 8 digits; by name where shipped).
+
+    runs  {notebook: its `metadata.coseg`}; a table whose name begins with no notebook's number was made by a command
+    """
+    shipped, rows = {card["sha256"][:8]: card["name"] for card in cards()}, []
+    for name, table in _csv(folder).items():
+        notebook = next((n for n in runs if n[:3] == name[:3]), "")
+        sets = table["dataset"].dropna().unique() if "dataset" in table else []
+        lists = [f"data/lists/groups_{one}.csv" for one in sets]
+        lists = [path if (REPOSITORY / path).is_file() else str(one) for path, one in zip(lists, sets, strict=True)]
+        sums = table["checkpoint"].dropna().unique() if "checkpoint" in table else []
+        rows.append(
+            {
+                "table": name,
+                "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command"),
+                "code": runs[notebook]["commit"] if notebook else NONE,
+                "lists": ", ".join(lists) or NONE,
+                "checkpoints": ", ".join(f"{shipped[s]} {s}" if s in shipped else s for s in sums) or NONE,
+            }
+        )
+    return rows
+
+
+def _markdown(rows: Iterable[Mapping]) -> list[str]:
+    rows = [{k: v if isinstance(v, str) else f"{v:.4g}" if v == v else NONE for k, v in row.items()} for row in rows]
+    return [
+        f"| {' | '.join(rows[0])} |",
+        f"|{'---|' * len(rows[0])}",
+        *(f"| {' | '.join(row.values())} |" for row in rows),
+    ]
+
+
 def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine."""
+    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine.
+
+    And from the tables: what the benchmarks come to (`figures`), and what made each table (`origins`).
+    """
     ran, waiting = _as_they_ran(folder, notebooks)
     runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
     failed = [name for name, about in runs.items() if about["error"]]
@@ -266,6 +335,9 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
         lines.append(f"| {' | '.join((*row, about['seeds'] or '–', about['date'], about['commit']))} |")
     if failed:
         lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
+    benchmarks = figures(folder)
+    if len(benchmarks):
+        lines += ["", "## J by partner, under protocol `common`", "", *_markdown(benchmarks.to_dict("records"))]
     slow = _slowest(runs)
     if slow:
         lines += ["", "## Slowest cells", ""]
@@ -273,6 +345,10 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
     made = [p.relative_to(folder).as_posix() for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
     if made:
         lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
+    if made_by := origins(folder, runs):
+        lines += ["", "## What made each table", ""]
+        lines += _markdown(made_by)
+        lines += ["", "Checkpoints without a name were trained by the notebook itself, or are floors."]
     lines += ["", "## Where it ran", ""]
     lines += [f"- {line}" for line in _machines(runs)]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,5 @@
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
@@ -121,3 +122,38 @@ def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
     monkeypatch.setattr(report, "run_report", lambda *given: asked.append(given) or ["00_wrong"])
     assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00"]).exit_code == 1
     assert asked == [("cpu", ["00"])]
+
+
+# What the tables say -----------------------------------------------------------------------------------------------
+
+
+def _tables(folder, **tables):
+    (folder / "tables").mkdir(parents=True)
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(folder / "tables" / f"{name}.csv", index=False)
+
+
+def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_path):
+    row = {"dataset": "msrc7", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 9}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": report.MEASURED}
+    others = [{**row, "partner": "other", "J": 0.25}, {**row, "system": "b", "checkpoint": "00000001", "J": 0.75}]
+    wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
+    wrong = [{**one, "J": 0.1} for one in wrong]
+    _tables(tmp_path, **{"08_msrc7": [row, *others, *wrong], "08_swap": [{"swap": 1}], "by_hand": [{"dataset": "x"}]})
+    (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
+    table = report.figures(tmp_path).set_index("system")
+    assert table.loc["a", ["group", "other"]].tolist() == [0.5, 0.25] and table.loc["b", "group"] == 0.75
+    assert table.self.isna().all() and table.checkpoint.tolist() == ["01234567", "00000001"]
+    made = {r["table"]: r for r in report.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
+    assert made["08_msrc7.csv"] == {
+        "table": "08_msrc7.csv",
+        "notebook": "08_tables",
+        "code": "abc",
+        "lists": "data/lists/groups_msrc7.csv",
+        "checkpoints": "01234567, 00000001",
+    }
+    assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
+    page = report.summary("smoke", tmp_path)
+    assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
+    assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
+    assert report.figures(tmp_path / "none").empty
