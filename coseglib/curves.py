@@ -39,7 +39,7 @@ from coseglib.checkpoints import load_model
 from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
 from coseglib.models import METHODS
-from coseglib.paths import CHECKPOINTS
+from coseglib.paths import CHECKPOINTS, write_text
 from coseglib.plots import SERIES, STYLE
 from coseglib.reproduction import cards
 from coseglib.training import MAY_CHANGE, Log, TrainConfig, load_profile, photographs, train
@@ -215,9 +215,7 @@ def _made(name, config, folder: Path, say, apart: bool, data_root, weights_root)
     _, memory = in_a_process(_trained, config, folder, data_root, weights_root, while_it_runs=look)
     with contextlib.suppress(OSError, json.JSONDecodeError):  # what the part before the interruption took
         memory["peak"] = max(memory["peak"], json.loads((folder / MEMORY).read_text(encoding="utf-8"))["peak"])
-    part = folder / f".{MEMORY}.part"
-    part.write_text(json.dumps(memory) + "\n", encoding="utf-8")
-    os.replace(part, folder / MEMORY)
+    write_text(folder / MEMORY, json.dumps(memory) + "\n")
     (folder / "state.safetensors").unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
 
 

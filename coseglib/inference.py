@@ -35,6 +35,7 @@ from coseglib.crf import POSTS, argmax_labels, crf_labels, post_of, refined
 from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
+from coseglib.paths import write_text
 from coseglib.processes import clock, launch
 from coseglib.second_look import LONGEST, looks, reduced, second_look
 
@@ -502,12 +503,6 @@ def output_names(photos: Sequence[Path]) -> list[str]:
     return names
 
 
-def _write_json(path: Path, value) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
-
-
 def _shares(labels: Tensor, classes: int) -> list[float]:
     """How much of a photograph each of the classes 1 … `classes` covers."""
     counts = torch.bincount(labels.flatten(), minlength=classes + 1)[1:]
@@ -808,7 +803,7 @@ def segment_photos(
                 "note": note,
                 "photos": entries,
             }
-            _write_json(out / "result.json", result)
+            write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
         fabric.barrier()
         if fabric.local_rank == 0:
             shutil.rmtree(out / ".coseg", ignore_errors=True)

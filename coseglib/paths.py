@@ -36,6 +36,13 @@ def weights_root(given: str | Path | None = None) -> Path | None:
     return _folder(given, "COSEG_WEIGHTS", REPOSITORY / "data" / "weights")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 as a whole or not at all: whoever looks meanwhile sees the old one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
 def report_folder(profile: str, part: str = "") -> Path:
     """`reports/<profile>/<part>`, made where it is missing: "tables", "plots", … COSEG_REPORTS moves `reports/`."""
     folder = Path(os.environ.get("COSEG_REPORTS") or REPORTS).expanduser() / profile / part

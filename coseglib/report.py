@@ -33,7 +33,7 @@ from coseglib import site
 from coseglib.comparison import MEASURED, NONE
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS
-from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY
+from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY, write_text
 from coseglib.reproduction import cards
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
@@ -167,12 +167,6 @@ def _seeds(values: dict, notebook: Path) -> str:
     return ", ".join(f"{name} = {used[name]}" for name in used if "seed" in name)
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict[str, str]) -> dict:
     """Run one; leave `out`/NN_name.ipynb and .html, of a failed one too. Returns its `metadata.coseg`.
 
@@ -207,8 +201,8 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
             "slowest": _timings(ran),
         }
         ran.metadata["coseg"] = about
-        _replace(out / f"{notebook.stem}.html", site.notebook_page(ran, notebook.stem, facts["profile"]))
-        _replace(out / notebook.name, nbformat.writes(ran))
+        write_text(out / f"{notebook.stem}.html", site.notebook_page(ran, notebook.stem, facts["profile"]))
+        write_text(out / notebook.name, nbformat.writes(ran))
     finally:
         part.unlink(missing_ok=True)
     return about
@@ -404,7 +398,7 @@ def run_report(
             f"[{i}/{len(some)}] {notebook.stem} {'FAILED, ' + about['error'] if about['error'] else 'ok'}, "
             f"{_duration(about['seconds'])}"
         )
-        _replace(folder / "summary.md", summary(profile, folder, notebooks))
-        _replace(folder / "index.html", page(profile, folder, notebooks))
+        write_text(folder / "summary.md", summary(profile, folder, notebooks))
+        write_text(folder / "index.html", page(profile, folder, notebooks))
     say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'index.html'}, {folder / 'summary.md'}")
     return failed

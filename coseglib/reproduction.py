@@ -6,14 +6,13 @@ writes it anew between the page's two marks, after a checkpoint was shipped. No 
 """
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from coseglib.errors import CosegError
-from coseglib.paths import CHECKPOINTS, REPORTS
+from coseglib.paths import CHECKPOINTS, REPORTS, write_text
 from coseglib.reported import SHARES, reported
 
 PAGE = REPORTS / "REPRODUCTION.md"
@@ -107,9 +106,7 @@ def renewed(page: str, block: str) -> str:
 
 def main() -> None:
     text = renewed(PAGE.read_text(encoding="utf-8"), figures(cards(), reported()))
-    part = PAGE.with_name(f".{PAGE.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, PAGE)
+    write_text(PAGE, text)
 
 
 if __name__ == "__main__":

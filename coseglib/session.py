@@ -17,7 +17,6 @@ partners the masks are those of `coseglib.inference.segment_group`.
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,7 @@ from coseglib.inference import (
 from coseglib.models.dual_cross import DCNet
 from coseglib.models.multiclass import MultiClass
 from coseglib.models.pyramid_correlation import PFCC
+from coseglib.paths import write_text
 from coseglib.second_look import looks, reduced, second_look
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
@@ -426,9 +426,7 @@ class Session:
         pixels = self.masks(threshold, post, own=True)
         try:
             masks.mkdir(parents=True, exist_ok=True)
-            part = settings.with_name(f".{SETTINGS}.{os.getpid()}.part")
-            part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, settings)
+            write_text(settings, json.dumps(made, indent=1) + "\n")
         except OSError as error:
             raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
         files = [masks / f"{name}.png" for name in names]

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from coseglib.data import load
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS, evaluate, partner_swap, refusal
 from coseglib.models import METHODS
-from coseglib.paths import CHECKPOINTS, REPOSITORY
+from coseglib.paths import CHECKPOINTS, REPOSITORY, write_text
 from coseglib.tables import SOURCES
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
@@ -171,14 +170,10 @@ def ship(
         }
         final = folder / f"{name}.safetensors"
         os.replace(part, final)
-        note = folder / f".{name}.json"
-        note.write_text(json.dumps(card, indent=1) + "\n")
-        os.replace(note, folder / f"{name}.json")
+        write_text(folder / f"{name}.json", json.dumps(card, indent=1) + "\n")
         log, kept = source.parent / "log.csv", folder / f"{name}.log.csv"
         if log.is_file():
-            copy = folder / f".{name}.log.csv"
-            shutil.copyfile(log, copy)
-            os.replace(copy, kept)
+            write_text(kept, log.read_text(encoding="utf-8"))
         else:  # of another run
             kept.unlink(missing_ok=True)
     finally:
