@@ -102,6 +102,7 @@ class Variant:
 
     options  what its model's constructor takes besides, see `coseglib.models`; a multi-class system's: fields of its
              configuration. PFCC's kernels are the letter's, for its maps of 33²: `config_of` fits them to the input
+    fields   of its training's configuration, where it is the training that differs
     printed  its row in `data/reported.csv`, table by table: {table: method there}
     """
 
@@ -109,6 +110,7 @@ class Variant:
     name: str
     method: str
     options: Mapping = field(default_factory=dict, hash=False)
+    fields: Mapping = field(default_factory=dict, hash=False)
     printed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -154,13 +156,15 @@ _ALL_KERNELS = (11, 15, 19)
 VARIANTS = {
     v.name: v
     for v in (
-        Variant("CA, FCA, CSA", "CA", "ca", {}, {"1": "CA", "3": "CA"}),
-        Variant("CA, FCA, CSA", "FCA", "fca", {}, {"1": "FCA", "3": "FCA"}),
-        Variant("CA, FCA, CSA", "CSA", "csa", {}, {"1": "CSA", "3": "CSA"}),
-        Variant("SSNM", "SSNM", "ssnm", {}, {"5": "SSNM full"}),
-        Variant("SSNM", "SSNM -f_spa", "ssnm", {"spatial": False}, {"5": "SSNM -f_spa"}),
-        Variant("SSNM", "SSNM -f_sem", "ssnm", {"semantic": False}, {"5": "SSNM -f_sem"}),
-        Variant("SSNM", "SSNM -both", "ssnm", {"spatial": False, "semantic": False}, {"5": "SSNM -f_spa -f_sem"}),
+        Variant("CA, FCA, CSA", "CA", "ca", printed={"1": "CA", "3": "CA"}),
+        Variant("CA, FCA, CSA", "FCA", "fca", printed={"1": "FCA", "3": "FCA"}),
+        Variant("CA, FCA, CSA", "CSA", "csa", printed={"1": "CSA", "3": "CSA"}),
+        Variant("SSNM", "SSNM", "ssnm", printed={"5": "SSNM full"}),
+        Variant("SSNM", "SSNM -f_spa", "ssnm", {"spatial": False}, printed={"5": "SSNM -f_spa"}),
+        Variant("SSNM", "SSNM -f_sem", "ssnm", {"semantic": False}, printed={"5": "SSNM -f_sem"}),
+        Variant(
+            "SSNM", "SSNM -both", "ssnm", {"spatial": False, "semantic": False}, printed={"5": "SSNM -f_spa -f_sem"}
+        ),
         Variant("SSNM", "SSNM balance as printed", "ssnm", {"balance": "paper"}),
         _pfcc(*_ALL_KERNELS),
         *(_pfcc(k) for k in _ALL_KERNELS),
@@ -174,16 +178,28 @@ VARIANTS = {
             "DCNet baseline",
             "dcnet",
             {"correlation": "nonlocal", "multiscale": False},
-            {"IV": "baseline (CRM, single scale)"},
+            printed={"IV": "baseline (CRM, single scale)"},
         ),
-        Variant("DCNet", "DCNet +MCFD", "dcnet", {"correlation": "nonlocal"}, _PRINTED["+MCFD"]),
-        Variant("DCNet", "DCNet +SCCM", "dcnet", {"correlation": "spatial"}, _PRINTED["+SCCM"]),
-        Variant("DCNet", "DCNet", "dcnet", {}, _DCCM),
+        Variant("DCNet", "DCNet +MCFD", "dcnet", {"correlation": "nonlocal"}, printed=_PRINTED["+MCFD"]),
+        Variant("DCNet", "DCNet +SCCM", "dcnet", {"correlation": "spatial"}, printed=_PRINTED["+SCCM"]),
+        Variant("DCNet", "DCNet", "dcnet", printed=_DCCM),
         Variant("DCNet", "DCNet K = 1", "dcnet", {"loops": 1}),
         Variant("DCNet", "DCNet K = 3", "dcnet", {"loops": 3}),
         Variant("DCNet", "DCNet cross-entropy", "dcnet", {"objective": "cross_entropy"}),
         *(Variant("multi-class", name, "multiclass", parts) for name, parts in multiclass_tables.ABLATIONS.items()),
     )
+}
+
+# No claim of a paper's but a question of ours: what do pairs cost that make a system listen to its partners?
+SHARES = "shares"
+BY_SHARE = {
+    share: Variant(
+        "CA by share",
+        f"CA, {share:.0%} hard or empty",
+        "ca",
+        fields={"variant": "workbook", "dice": 0.5, "shares": (1 - share, 0.6 * share, 0.4 * share)},
+    )
+    for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
 }
 
 
@@ -248,13 +264,22 @@ CLAIMS = {
 
 
 def chosen_claims(only: Iterable[str] = ()) -> list[Claim]:
-    """Claims by name, or all of a system's or of a method's; none: all. Raises CosegError for a name that fits none."""
+    """Claims by name, or all of a system's or of a method's; none: all. SHARES names no claim, see `asks_for_shares`.
+
+    Raises CosegError for a name that fits nothing.
+    """
     wanted = list(only)
     for name in wanted:
-        if not any(name in _names(c) for c in CLAIMS.values()):
+        if name != SHARES and not any(name in _names(c) for c in CLAIMS.values()):
             systems = dict.fromkeys(c.system for c in CLAIMS.values())
-            raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems])}")
+            raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems, SHARES])}")
     return [c for c in CLAIMS.values() if not wanted or set(wanted) & _names(c)]
+
+
+def asks_for_shares(only: Iterable[str] = ()) -> bool:
+    """Whether `BY_SHARE` is trained as well: where it is named, or where nothing is."""
+    wanted = list(only)
+    return not wanted or SHARES in wanted
 
 
 def _names(claim: Claim) -> set[str]:
@@ -311,7 +336,7 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
     options = {**known.options, **variant.options}
     if options.get("kernels"):
         options["kernels"] = tuple(fitted_kernel(k, known.input_size) for k in options["kernels"])
-    return dataclasses.replace(known, options=options)
+    return dataclasses.replace(known, options=options, **variant.fields)
 
 
 def recipe(config: TrainConfig | OnlineConfig) -> str:
@@ -331,10 +356,14 @@ class Run:
         return f"{self.variant.name}, seed {self.seed}"
 
 
-def plan(claims: Iterable[Claim], seeds: int = SEEDS) -> list[Run]:
-    """The trainings that some claims need, each once; first all of seed 0, so that a part of the queue is of use."""
+def plan(claims: Iterable[Claim], seeds: int = SEEDS, shares: bool = False) -> list[Run]:
+    """The trainings that some claims need, each once; first all of seed 0, so that a part of the queue is of use.
+
+    shares  those of `BY_SHARE` as well
+    """
     names = dict.fromkeys(arm.variant for c in claims for arm in (c.first, *c.second))
-    return [Run(VARIANTS[name], seed) for seed in range(seeds) for name in names]
+    variants = [*(VARIANTS[name] for name in names), *(BY_SHARE.values() if shares else ())]
+    return [Run(variant, seed) for seed in range(seeds) for variant in variants]
 
 
 # Photographs ----------------------------------------------------------------------------------------------------------
@@ -539,7 +568,8 @@ def ablate(
     in error.txt there; with keep = False models are removed once they are scored.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
-    output, runs = Path(output), plan(chosen_claims(only), seeds)
+    only = list(only)
+    output, runs = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
     configs = {run: config_of(run.variant, profile, run.seed) for run in runs}
     with _alone(output):
         masked = [run for run in runs if not METHODS[run.variant.method].online]
@@ -590,7 +620,11 @@ def remaining(runs: Sequence[Run], spent: Mapping[str, list[float]]) -> float:
 
 
 def planned(
-    claims: Iterable[Claim], profile: str, seeds: int = SEEDS, table: pd.DataFrame | None = None
+    claims: Iterable[Claim],
+    profile: str,
+    seeds: int = SEEDS,
+    table: pd.DataFrame | None = None,
+    shares: bool = False,
 ) -> pd.DataFrame:
     """What the queue has before it: a row a system, and one of all.
 
@@ -598,7 +632,7 @@ def planned(
     all its trainings, by the mean of those that are done, NaN before the first. table: of `read`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
-    runs, rows = plan(claims, seeds), []
+    runs, rows = plan(claims, seeds, shares), []
     for system in dict.fromkeys(run.variant.system for run in runs):
         own = [run for run in runs if run.variant.system == system]
         config = config_of(own[0].variant, profile)
@@ -819,6 +853,26 @@ def _words(row: pd.Series) -> str:
     if row.paper == row.paper and row.low == row.low:
         text += ", inside this interval" if row.low <= row.paper <= row.high else ", outside this interval"
     return f"{text}: {row.verdict}."
+
+
+def by_share(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a share of hard and empty pairs that was trained with: what it costs and what it buys, over seeds.
+
+    Columns share, seeds, and each with its "sd …": J on SEEN and on UNSEEN, swap (points) and AUROC on SEEN; steps,
+    checkpoints. table: of one profile. Empty where nothing was measured.
+    """
+    rows = []
+    for share, variant in BY_SHARE.items():
+        own = table[(table.variant == variant.name) & (table.group == "all") & (table.how == MEAN)]
+        seen, unseen = (own[own["set"] == where] for where in (SEEN, UNSEEN))
+        if seen.empty:
+            continue
+        row = {"share": share, "seeds": seen.seed.nunique()}
+        values = {"J seen": seen.J, "J unseen": unseen.J, "swap": POINTS * seen.swap, "AUROC": seen.AUROC}
+        for name, known in values.items():
+            row |= {name: known.mean(), f"sd {name}": known.std()}
+        rows.append({**row, "steps": seen.steps.max(), "checkpoints": ", ".join(str(c)[:8] for c in seen.checkpoint)})
+    return pd.DataFrame(rows)
 
 
 def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFrame:

@@ -501,7 +501,8 @@ def ablate(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CLAIM|SYSTEM", help="Only what this claim, or all claims of a method, needs; repeatable."
+            metavar="CLAIM|SYSTEM|shares",
+            help="Only what this claim, or all claims of a method, needs, or our curve over hard pairs; repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each variant; a verdict needs 3.")] = 3,

@@ -683,6 +683,32 @@ def forest(table: pd.DataFrame, title: str, unit: str = "points of J, first less
         return fig
 
 
+def trade_off(table: pd.DataFrame, title: str) -> Figure:
+    """What hard and empty pairs cost, J, and what they buy: partner swap, refusal. Bars: one sd over seeds.
+
+    table  columns share (0 to 1), "J seen", "J unseen", swap (points), AUROC, and "sd …" of each, of
+           `coseglib.ablations.by_share`
+    """
+    panels = {
+        "J under protocol common": {"J seen": "seen classes", "J unseen": "unseen classes"},
+        "partner swap (points)": {"swap": ""},
+        "AUROC of refusal": {"AUROC": ""},
+    }
+    with _styled():
+        fig, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.1))
+        for ax, (unit, lines) in zip(axes, panels.items(), strict=True):
+            for (name, label), colour, marker in zip(lines.items(), SERIES, ("o", "s"), strict=False):
+                x, y, sd = 100 * table["share"], table[name], table[f"sd {name}"].fillna(0)
+                ax.errorbar(x, y, sd, color=colour, marker=marker, markersize=5, capsize=3)
+                if label:
+                    ax.annotate(label, (x.iloc[-1], y.iloc[-1]), (0, 12), textcoords="offset points", ha="right")
+            ax.set_ylabel(unit)
+            ax.set_xlabel("hard and empty pairs (%)")
+            ax.margins(y=0.2)
+        fig.suptitle(title)
+        return fig
+
+
 def save(fig: Figure, path: str | Path) -> tuple[Path, Path]:
     """Write `path`.png (200 dpi) and `path`.svg, each whole or not at all; a suffix .png or .svg of `path` is dropped.
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from coseglib import ablations, cli, plots
 from coseglib.ablations import (
+    BY_SHARE,
     CLAIMS,
     COLUMNS,
     CONFIRMED,
@@ -20,12 +21,15 @@ from coseglib.ablations import (
     MIN,
     NOISE,
     SEEN,
+    SHARES,
     STRANGER,
     TABLE,
     TWO,
     UNSEEN,
     VARIANTS,
     ablate,
+    asks_for_shares,
+    by_share,
     by_variant,
     chosen_claims,
     config_of,
@@ -98,6 +102,40 @@ def test_what_stands_in_several_claims_is_trained_once_and_seed_0_comes_first():
         f"{n}, seed 0" for n in ("DCNet", "DCNet +SCCM", "DCNet cross-entropy", "DCNet K = 1")
     ]
     assert len(shared) == 8
+
+
+def test_the_shares_of_pairs_are_trained_where_they_are_asked_for():
+    asked = plan(chosen_claims([SHARES]), 2, asks_for_shares([SHARES]))
+    assert [run.variant for run in asked] == 2 * list(BY_SHARE.values())
+    assert asks_for_shares() and not asks_for_shares(["ssnm"])
+    for share, variant in BY_SHARE.items():
+        config = config_of(variant, "cpu")
+        plain, hard, empty = config.shares
+        assert sum(config.shares) == pytest.approx(1) and hard + empty == pytest.approx(share) and plain == 1 - share
+        assert (config.variant, config.steps) == ("workbook", config_of(VARIANTS["CA"], "cpu").steps)
+    assert len({recipe(config_of(v, "cpu")) for v in BY_SHARE.values()}) == len(BY_SHARE)
+
+
+def test_what_pairs_cost_and_buy_is_a_mean_over_seeds():
+    first, second = list(BY_SHARE.values())[:2]
+    rows = [
+        {"variant": v.name, "seed": s, "set": where, "how": MEAN, "group": group, "J": j + s / 10, "swap": swap}
+        | {"AUROC": 0.5, "steps": 4, "checkpoint": "0123456789"}
+        for v, j, swap in ((first, 0.5, 0.1), (second, 0.4, 0.3))
+        for where, s, group in ((SEEN, 0, "all"), (SEEN, 1, "all"), (UNSEEN, 0, "all"), (SEEN, 0, "cow"))
+    ]
+    table = by_share(pd.DataFrame(rows))
+    assert table.share.tolist() == [0.0, 0.1] and table.seeds.tolist() == [2, 2]
+    assert table["J seen"].tolist() == pytest.approx([0.55, 0.45]) and table["J unseen"].tolist() == [0.5, 0.4]
+    assert table.swap.tolist() == [10, 30] and table["sd J seen"].tolist() == pytest.approx(2 * [0.1 / 2**0.5])
+    panels = plots.trade_off(table, "made").axes
+    assert [ax.get_ylabel() for ax in panels] == [
+        "J under protocol common",
+        "partner swap (points)",
+        "AUROC of refusal",
+    ]
+    assert panels[1].lines[0].get_ydata().tolist() == [10, 30]
+    assert by_share(pd.DataFrame(rows)[lambda t: t.variant == "CA"]).empty
 
 
 def test_claims_are_chosen_by_name_by_system_and_by_method():
