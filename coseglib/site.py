@@ -4,6 +4,7 @@ The looks are in `templates/report.html.j2` (plain HTML and CSS: phone, desktop,
 `templates/notebook.html.j2` (nbconvert's page, with a table of contents). What is linked from the index lies beside it.
 """
 
+import copy
 import html
 import re
 from pathlib import Path
@@ -11,15 +12,19 @@ from urllib.parse import quote
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from latex2mathml.converter import convert as mathml
 from markupsafe import Markup
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
 TEMPLATES = Path(__file__).with_name("templates")
 ROWS = 60  # of a table, on the page; its CSV has all
 WORDS = 160  # characters of a plot's own text that its description repeats
 PICTURES = (".png", ".svg")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NO_WIDGET = "<p><em>Here stands a page that answers. It needs JupyterLab: open this notebook there and run it.</em></p>"
 
 
 def contents(page: str) -> str:
@@ -35,10 +40,49 @@ def contents(page: str) -> str:
     return f"<details open><summary>Contents</summary><ol>{''.join(items)}</ol></details>" if items else ""
 
 
+def formula(tex: str, display: str = "inline") -> str:
+    """MathML, which browsers draw themselves; the TeX as code where it cannot be read. display: "inline" or "block"."""
+    try:
+        return mathml(tex, display=display)
+    except Exception:  # it has a class for each fault, and others for those that it did not think of
+        return f"<code>{html.escape(tex)}</code>"
+
+
+class _Renderer(IPythonRenderer):
+    def inline_math(self, body: str) -> str:
+        return formula(body)
+
+    def block_math(self, body: str) -> str:
+        return formula(body, "block")
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's pages with formulas that need no script from the network."""
+
+    @pass_context
+    def markdown2html(self, context, source: str) -> str:
+        attachments = context.get("cell", {}).get("attachments", {})
+        renderer = _Renderer(escape=False, attachments=attachments, anchor_link_text=self.anchor_link_text)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy in which a sentence stands for each widget: without a kernel it would not move, nor be drawn offline."""
+    still = copy.deepcopy(notebook)
+    still.metadata.pop("widgets", None)
+    for cell in still.cells:
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output.data = nbformat.from_dict({"text/html": NO_WIDGET})
+    return still
+
+
 def notebook_page(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
     """HTML of a notebook as it ran, with a table of contents and a link to the report's index."""
-    exporter = HTMLExporter(template_file=str(TEMPLATES / "notebook.html.j2"))
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title(notebook, name)}, "profile": profile})
+    exporter = _Exporter(template_file=str(TEMPLATES / "notebook.html.j2"))
+    page, _ = exporter.from_notebook_node(
+        _still(notebook), {"metadata": {"name": title(notebook, name)}, "profile": profile}
+    )
     return page.replace("<!--contents-->", contents(page), 1)
 
 

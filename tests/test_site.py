@@ -185,15 +185,44 @@ def test_a_notebooks_page_has_its_contents_and_a_way_back(made):
     assert "require.min.js" not in page and "mermaid" not in page
 
 
-def test_headings_in_fences_are_none_and_widgets_keep_their_script():
+def test_headings_in_fences_are_none_and_a_sentence_stands_for_a_widget():
     text = "## One\n\n```\n## not this\n```\n"
-    notebook = new_notebook(cells=[new_markdown_cell(text)], metadata={"widgets": {"a": {}}})
+    widget = new_output("display_data", {site.WIDGET: {"model_id": "a"}, "text/plain": "VBox()"})
+    cells = [new_markdown_cell(text), new_code_cell("page", outputs=[widget])]
+    notebook = new_notebook(cells=cells, metadata={"widgets": {"a": {}}})
     assert site.title(notebook, "05_x") == "05_x"
     assert [t for _, t in site._headings(notebook.cells[0])] == ["One"]
     page = site.notebook_page(notebook, "05_x", "smoke")
-    assert "require.min.js" in page and "not-this" not in page
+    assert "It needs JupyterLab" in page and "not-this" not in page
+    assert "http" not in " ".join(re.findall("<script[^>]*>", page)) and "VBox()" not in page
+    assert site.WIDGET in notebook.cells[1].outputs[0].data  # the notebook itself keeps it
     bare = new_notebook(cells=[new_code_cell("1", outputs=[new_output("stream", text="1")])])
     assert "<details open>" not in site.notebook_page(bare, "05_x", "smoke")
+
+
+def test_formulas_are_drawn_by_the_browser_alone():
+    text = "Inline $a_b < 1$, alone\n\n$$\\frac{1}{2}$$\n\nand `$x$` is code."
+    page = site.notebook_page(new_notebook(cells=[new_markdown_cell(text)]), "00_a", "smoke")
+    assert page.count("<math ") == 2 and len(re.findall('<math[^>]* display="block"', page)) == 1
+    assert page.count("<msub>") == 1 and page.count("<mfrac>") == 1 and "<code>$x$</code>" in page
+    assert not re.search(r'<script[^>]* src="http', page) and "mathjax" not in page.lower()
+    assert site.formula(r"a < \frac") == r"<code>a &lt; \frac</code>"  # what cannot be read is shown as it is
+
+
+def test_what_is_folded_in_the_notebook_is_folded_on_the_page():
+    cells = [new_code_cell("shown = 1"), new_code_cell("solved = 1", metadata={"jupyter": {"source_hidden": True}})]
+    page = site.notebook_page(new_notebook(cells=cells), "00_a", "smoke")
+    folded = re.findall(r'<details class="coseg-folded">.*?</details>', page, re.DOTALL)
+    assert len(folded) == 1 and "solved" in folded[0] and page.count("solved") == 1 and "shown" in page
+
+
+def test_every_formula_of_the_notebooks_can_be_drawn():
+    for path in report.chosen():
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                for block, inline in re.findall(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$\n]+?)\$", cell.source, re.DOTALL):
+                    drawn = site.formula(block or inline)
+                    assert drawn.startswith("<math") and "\\" not in drawn, f"{path.name}: {block or inline}"
 
 
 def test_a_third_level_before_any_second_stands_by_itself():
