@@ -190,6 +190,9 @@ VARIANTS = {
     )
 }
 
+# The systems as their papers have them, SSNM's balance excepted.
+WHOLE = ("CA", "FCA", "CSA", "SSNM", "PFCC 11+15+19", "DCNet")
+
 # No claim of a paper's but a question of ours: what do pairs cost that make a system listen to its partners?
 SHARES = "shares"
 BY_SHARE = {
@@ -855,6 +858,32 @@ def _words(row: pd.Series) -> str:
     return f"{text}: {row.verdict}."
 
 
+def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
+    """A variant's rows of all groups of a set, a row a seed, attention's mean where there is a choice."""
+    own = table[(table.variant == variant) & (table["set"] == where)]
+    return own[(own.group == "all") & (own.how == MEAN)]
+
+
+def by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
+
+    Columns system, set, seeds, J, "sd J", P, "sd P", swap (points), "sd swap", AUROC, "sd AUROC", steps, recipe,
+    checkpoints. table: of one profile. Empty where nothing was measured.
+    """
+    rows = []
+    for name in WHOLE:
+        for where in (SEEN, UNSEEN):
+            own = _asked(table, name, where)
+            if own.empty:
+                continue
+            row = {"system": name, "set": where, "seeds": own.seed.nunique()}
+            for value, scale in {"J": 1, "P": 1, "swap": POINTS, "AUROC": 1}.items():
+                row |= {value: scale * own[value].mean(), f"sd {value}": scale * own[value].std()}
+            row |= {"steps": own.steps.max(), "recipe": ", ".join(own.recipe.unique())}
+            rows.append({**row, "checkpoints": ", ".join(str(c)[:8] for c in own.checkpoint)})
+    return pd.DataFrame(rows)
+
+
 def by_share(table: pd.DataFrame) -> pd.DataFrame:
     """A row a share of hard and empty pairs that was trained with: what it costs and what it buys, over seeds.
 
@@ -863,8 +892,7 @@ def by_share(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for share, variant in BY_SHARE.items():
-        own = table[(table.variant == variant.name) & (table.group == "all") & (table.how == MEAN)]
-        seen, unseen = (own[own["set"] == where] for where in (SEEN, UNSEEN))
+        seen, unseen = (_asked(table, variant.name, where) for where in (SEEN, UNSEEN))
         if seen.empty:
             continue
         row = {"share": share, "seeds": seen.seed.nunique()}
