@@ -107,10 +107,6 @@ def file_name(name: str) -> str:
     return f"{stem[:50]}{dot}{ending[:8]}" if stem else plain[:50]
 
 
-def _shortened(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else f"{name[: most - 9]}…{name[-8:]}"
-
-
 # The page -----------------------------------------------------------------------------------------------------------
 
 
@@ -519,11 +515,12 @@ class Explorer(widgets.VBox):
         truths = [o.truth for o in self.session.photos]
         masks = self.session.masks(self.threshold.value, self.post, own=True)
         known = None if any(t is None for t in truths) or self.session.classes > 1 else truths
-        names = [_shortened(name) for name in self.session.names]
         title = (
             f"{self._groups[self._place].name}: {self.session.model.card['name']}, threshold {self.threshold.value:.2f}"
         )
-        return plots.show_group([o.photo.image() for o in self.session.photos], masks, known, names, title=title)
+        return plots.show_group(
+            [o.photo.image() for o in self.session.photos], masks, known, self.session.names, title=title
+        )
 
 
 def _shipped(method: str) -> list[str]:
@@ -543,7 +540,9 @@ class _Card:
         )
         self.cells.add_class("coseg-cells")
         self.cells.observe(lambda change: clicked(change.new), "value")
-        self.partner = widgets.Checkbox(True, description=_shortened(name), indent=False, tooltip=f"{name}: a partner?")
+        self.partner = widgets.Checkbox(
+            True, description=plots.shortened(name), indent=False, tooltip=f"{name}: a partner?"
+        )
         self.partner.observe(changed, "value")
         self.values = widgets.HTML()
         stage = widgets.Box([self.image, self.cells])

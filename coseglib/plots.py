@@ -98,6 +98,11 @@ def _grid(
     return fig, list(axes.flat[:count])
 
 
+def shortened(name: str, most: int = 26) -> str:
+    """A name that fits above a panel: the end stays, where photographs of one camera differ."""
+    return name if len(name) <= most else f"{name[: most - 9]}…{name[-8:]}"
+
+
 def _contour(ax: Axes, mask: np.ndarray, colour: str, extent, **line) -> None:
     """The mask's outline, with a halo that keeps it visible on any photograph."""
     framed = np.pad(mask.astype(float), 1)  # an object that is cut off by the image's border has an outline there too
@@ -133,7 +138,8 @@ def show_group(
             picture = _picture(images[i])
             ax.imshow(picture)
             h, w = picture.shape[:2]
-            label = [str(names[i])] if names is not None else []
+            scored = masks is not None and truths is not None
+            label = [shortened(str(names[i]), 18 if scored else 26)] if names is not None else []
             if masks is not None:
                 mask = np.asarray(masks[i]) != 0
                 tint = np.zeros((*mask.shape, 4))
@@ -143,7 +149,7 @@ def show_group(
             if truths is not None:
                 truth = np.asarray(truths[i])
                 _contour(ax, (truth != 0) & (truth != VOID), BLUE, (w, h), linewidths=1.2, linestyles="dashed")
-            if masks is not None and truths is not None:
+            if scored:
                 label.append(f"J {jaccard(masks[i], truths[i]):.2f}")
             ax.set_xlim(-0.5, w - 0.5)
             ax.set_ylim(h - 0.5, -0.5)
@@ -195,7 +201,7 @@ def show_heat(
                 extent=(-0.5, w - 0.5, h - 0.5, -0.5),
                 interpolation="bilinear",
             )
-            ax.set_title(str(names[i]) if names is not None else "", fontsize=8)
+            ax.set_title(shortened(str(names[i])) if names is not None else "", fontsize=8)
         bar = fig.colorbar(shown, ax=fig.axes, fraction=0.03, pad=0.01, aspect=18)
         bar.set_label(unit)
         bar.outline.set_visible(False)

@@ -65,6 +65,16 @@ def test_as_many_masks_as_images_are_asked_for(group):
         plots.show_group([])
 
 
+def test_names_that_would_run_into_the_next_panel_lose_their_middle(group):
+    images, truths = group
+    names = [f"{i}_of_a_camera_that_counts_{i:04}" for i in range(len(images))]
+    for fig in (plots.show_group(images, truths, truths, names), plots.show_heat(images, truths, "t", "u", names)):
+        titles = [ax.get_title(loc="left") for ax in panels(fig)]
+        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(len(t) <= 26 for t in titles)
+        assert all(f"s_{i:04}" in t for i, t in enumerate(titles))
+    assert plots.shortened("short") == "short"
+
+
 def test_heat_maps_share_one_colour_scale_whose_bar_names_the_unit(group):
     images, _ = group
     maps = [torch.full((4, 4), v) for v in (0.1, 0.5, 0.9)]
