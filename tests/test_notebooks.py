@@ -1,6 +1,7 @@
 """What is committed under notebooks/: outputs, tags, and the smoke profile's values."""
 
 import ast
+import re
 
 import nbformat
 import pytest
@@ -44,6 +45,21 @@ def test_a_notebook_opened_by_hand_or_by_nbval_has_the_smoke_profile(path):
     defaults = declared(path)
     for name, value in {"profile": "smoke", **(given.get(path.stem) or {})}.items():
         assert ast.literal_eval(defaults[name]) == value, name
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_a_notebook_teaches_from_its_first_cell_to_its_last(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    for part in ("**What you will learn.**", "**You need**", "## Exercises"):
+        assert part in text
+    exercises = re.findall(r"^\d\. ", text.split("## Exercises")[1], re.MULTILINE)
+    folded = [c for c in cells if c.metadata.get("jupyter", {}).get("source_hidden")]
+    assert len(exercises) >= 2 and {f"# Exercise {i + 1}" for i in range(len(exercises))} <= {
+        re.match(r"# Exercise \d", c.source)[0] for c in folded
+    }
+    later = COMMITTED[COMMITTED.index(path) + 1 :]
+    assert not later or f"({later[0].name})" in cells[-1].source  # the way on
 
 
 def test_a_notebook_as_it_should_be_has_no_faults():
