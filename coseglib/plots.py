@@ -639,9 +639,9 @@ VERDICTS = {"confirmed": (BLUE, "o"), "contradicted": ("#D55E00", "X"), "within 
 def forest(table: pd.DataFrame, title: str, unit: str = "points of J, first less second") -> Figure:
     """A row a claim: its effect with the interval, the paper's figure as an open diamond, the verdict in words.
 
-    table  columns claim, system, effect, low, high, paper, verdict, of `coseglib.ablations.verdicts`; rows without an
-           effect are left out. A filled dot is a verdict, a hollow one none; a paper's figure that lies far outside is
-           an arrow with its number at the edge
+    table  of `coseglib.significance.verdicts`: columns claim, system, effect, low, high, paper, verdict; rows without
+           an effect are left out. A filled dot is a verdict, a hollow one none; a paper's figure that lies far outside
+           is an arrow with its number at the edge
     unit   of the effects, which the axis names
     Raises ValueError for a table in which nothing was measured.
     """
@@ -693,7 +693,7 @@ def trade_off(table: pd.DataFrame, title: str) -> Figure:
     """What hard and empty pairs cost, J, and what they buy: partner swap, refusal. Bars: one sd over seeds.
 
     table  columns share (0 to 1), "J seen", "J unseen", swap (points), AUROC, and "sd …" of each, of
-           `coseglib.ablations.by_share`
+           `coseglib.significance.by_share`
     """
     panels = {
         "J under protocol common": {"J seen": "seen classes", "J unseen": "unseen classes"},
