@@ -396,6 +396,25 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
     return result if isinstance(image, np.ndarray) else tv_tensors.wrap(torch.from_numpy(result), like=image)
 
 
+def _apart(texts: Sequence, rounds: int = 100) -> None:
+    """Push labels that cover each other apart, up and down; those of `annotate` in offset points."""
+    figure = texts[0].figure
+    figure.canvas.draw()
+    boxes = np.array([text.get_window_extent().extents for text in texts])  # x0, y0, x1, y1 in pixels
+    centres, half = (boxes[:, 1] + boxes[:, 3]) / 2, (boxes[:, 3] - boxes[:, 1]) / 2
+    start = centres.copy()
+    beside = (boxes[:, None, 0] < boxes[None, :, 2]) & (boxes[None, :, 0] < boxes[:, None, 2])
+    for _ in range(rounds):
+        gap = centres[:, None] - centres[None]
+        cover = np.where(beside & ~np.eye(len(texts), dtype=bool), half[:, None] + half[None] - np.abs(gap), 0).clip(0)
+        if not cover.any():
+            break
+        above = np.where(gap == 0, np.sign(np.arange(len(texts))[:, None] - np.arange(len(texts))), np.sign(gap))
+        centres += 0.5 * (cover * above).sum(axis=1)
+    for text, moved in zip(texts, (centres - start) * 72 / figure.dpi, strict=True):
+        text.xyann = text.xyann[0], text.xyann[1] + moved
+
+
 def show_points(
     panels: Mapping[str, np.ndarray],
     classes: Sequence[str],
@@ -454,6 +473,9 @@ def show_points(
         else:
             fig.supxlabel(axes, fontsize=9)
         fig.suptitle(title)
+        for ax in fig.axes if labels else ():
+            if ax.texts:
+                _apart(ax.texts)
         return fig
 
 

@@ -75,6 +75,20 @@ def test_names_that_would_run_into_the_next_panel_lose_their_middle(group):
     assert plots.shortened("short") == "short"
 
 
+def test_labels_of_classes_that_lie_together_do_not_cover_each_other():
+    rng = np.random.default_rng(0)
+    classes = np.repeat([f"class {i}" for i in range(12)], 5)
+    fig = plots.show_points({"near": 0.01 * rng.normal(size=(60, 2)), "far": rng.normal(size=(60, 2))}, classes, "t")
+    fig.canvas.draw()
+    for ax in fig.axes:
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert len(boxes) == 12
+        for i, one in enumerate(boxes):
+            for other in boxes[:i]:
+                shared = min(one.y1, other.y1) - max(one.y0, other.y0)
+                assert min(one.x1, other.x1) <= max(one.x0, other.x0) or shared < 0.15 * one.height
+
+
 def test_heat_maps_share_one_colour_scale_whose_bar_names_the_unit(group):
     images, _ = group
     maps = [torch.full((4, 4), v) for v in (0.1, 0.5, 0.9)]
