@@ -34,6 +34,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 SLAB = 2**17  # numbers of one map in a slab on a CPU: ½ MiB of float32
 SLAB_ON_GPU = 2**24  # there every slab is launched on its own, and memory is faster
@@ -149,11 +150,12 @@ def nonlocal_attention(index_query: Tensor, index_answer: Tensor, content: Tenso
     return h.unflatten(1, content.shape[-2:]).permute(0, 3, 1, 2)
 
 
-def channel_cross_attention(query: Tensor, answer: Tensor) -> Tensor:
+def channel_cross_attention(query: Tensor, answer: Tensor, sharpness: float | None = None) -> Tensor:
     """Z^C = (d^Q)ᵀ d^A over all positions, H^C = d^A A_C, eqs. (3), (4): A_C = softmax of Z^C over what (4) sums.
 
     query, answer (B, C, H, W) -> (B, C, H, W), of the answer's type: channel b at a position is the mean of the
     answer's channels a there, weighed by how the query's a goes with the answer's b. Z^C is C × C.
+    sharpness  not in the paper: scores are cosines of the channels' maps, times this; None: products, as printed
     Raises ValueError where the sizes differ.
     """
     if query.ndim != 4 or query.shape != answer.shape:
@@ -161,6 +163,9 @@ def channel_cross_attention(query: Tensor, answer: Tensor) -> Tensor:
     q, a = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (query, answer))  # (B, M, C)
     wide = _wide(q)
     with torch.autocast(a.device.type, enabled=False):
-        z = torch.bmm(q.to(wide).transpose(1, 2), a.to(wide))  # eq. (3)  (B, C, C)
+        left, right = q.to(wide), a.to(wide)
+        if sharpness is not None:
+            left, right = sharpness * F.normalize(left, dim=1), F.normalize(right, dim=1)
+        z = torch.bmm(left.transpose(1, 2), right)  # eq. (3)  (B, C, C)
         h = torch.bmm(a, z.softmax(dim=1).to(a.dtype))  # eq. (4)  (B, M, C)
     return h.unflatten(1, answer.shape[-2:]).permute(0, 3, 1, 2)

@@ -171,7 +171,8 @@ def test_maps_of_different_sizes_are_refused():
 
 def test_zero_maps_give_the_mean_and_finite_gradients():
     zero = [torch.zeros(1, c, 3, 3) for c in (2, 2, 4)]
-    for function in (spatial_cross_attention, nonlocal_attention, lambda q, k, v: channel_cross_attention(v, v)):
+    functions = [lambda q, k, v, sharp=sharp: channel_cross_attention(v, v, sharp) for sharp in (None, 10.0)]
+    for function in (spatial_cross_attention, nonlocal_attention, *functions):
         out, *gradients = _value_and_gradients(function, zero)
         assert math.isclose(float(out.abs().max()), 0)
         assert all(g is None or g.isfinite().all() for g in gradients)

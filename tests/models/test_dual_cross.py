@@ -41,9 +41,9 @@ def pair():
     return torch.rand(1, 2, 3, 64, 64)
 
 
-def _level(correlation="dual", loops=2, channels=16):
+def _level(correlation="dual", loops=2, channels=16, scores="product"):
     torch.manual_seed(0)
-    return Correlation(channels, correlation, loops).double()
+    return Correlation(channels, correlation, loops, scores).double()
 
 
 def _sides(module, h, w, images=1, seed=0):
@@ -60,6 +60,14 @@ def _softmax(scores):
     return [e / sum(exps) for e in exps]
 
 
+def _score(module, one, other):
+    """Of two vectors: their product, or their cosine times the sharpness."""
+    product = sum(a * b for a, b in zip(one, other, strict=True))
+    if module.sharpness is None:
+        return product
+    return module.sharpness * product / (sum(a * a for a in one) * sum(b * b for b in other)) ** 0.5
+
+
 def _loops_of_equations(module, query, answer):
     """Eqs. (1) to (7) for one image, position by position and channel by channel; returns y (C, h, w)."""
     (d_q, i_q), (d, i) = ((a[0], b[0]) for a, b in (query, answer))
@@ -73,14 +81,14 @@ def _loops_of_equations(module, query, answer):
             cross = [(r, s) for r, s in positions if r == y or s == x]
             if module.correlation == "nonlocal":
                 cross = positions
-            weights = _softmax([i_q[:, y, x] @ i[:, r, s] for r, s in cross])  # (1)
+            weights = _softmax([_score(module, i_q[:, y, x], i[:, r, s]) for r, s in cross])  # (1)
             h_s = sum(a * d[:, r, s] for a, (r, s) in zip(weights, cross, strict=True))  # (2)
             if module.correlation != "nonlocal":
                 g_s = 1 / (1 + torch.exp(-(module.gate.weight[0, :, 0, 0] @ h_s + module.gate.bias[0])))  # (5)
                 h_s = h_s * g_s
             aggregate[:, y, x] = h_s
         if module.correlation == "dual":
-            z = [[sum(d_q[m, y, x] * d[n, y, x] for y, x in positions) for n in range(c)] for m in range(c)]  # (3)
+            z = [[_score(module, d_q[m].flatten(), d[n].flatten()) for n in range(c)] for m in range(c)]  # (3)
             for n in range(c):
                 weights = _softmax([z[m][n] for m in range(c)])
                 h_c = sum(weights[m] * d[m] for m in range(c))  # (4)
@@ -93,12 +101,22 @@ def _loops_of_equations(module, query, answer):
 @torch.no_grad()
 @pytest.mark.parametrize("loops", [1, 2, 3])
 @pytest.mark.parametrize("correlation", ["dual", "spatial", "nonlocal"])
-def test_a_level_follows_equations_1_to_7_position_by_position(correlation, loops):
-    module = _level(correlation, loops)
+@pytest.mark.parametrize("scores", ["product", "cosine"])
+def test_a_level_follows_equations_1_to_7_position_by_position(correlation, loops, scores):
+    module = _level(correlation, loops, scores=scores)
     query, answer = _sides(module, 3, 4), _sides(module, 3, 4, seed=1)
     y, _ = module(query, answer)
     assert y.shape == (1, 16, 3, 4)
     torch.testing.assert_close(y[0], _loops_of_equations(module, query, answer))
+
+
+@torch.no_grad()
+def test_cosines_do_not_grow_with_the_features_and_products_do():
+    for scores, same in (("cosine", True), ("product", False)):
+        module = _level("spatial", 1, scores=scores)
+        (d_q, i_q), (d, i) = _sides(module, 5, 6), _sides(module, 5, 6, seed=1)
+        y, larger = (module((d_q, f * i_q), (d, f * i))[0] for f in (1, 30))
+        assert torch.allclose(y, larger) == same
 
 
 def _reach(module, h=4, w=5, row=1, column=3):
@@ -327,6 +345,7 @@ def test_wrong_sizes_and_options_are_refused_in_a_line(dcnet):
     backbone = dcnet["paper"].backbone
     for options, message in (
         ({"variant": "other"}, "variant 'other': one of paper, workbook"),
+        ({"scores": "other"}, "scores 'other': one of product, cosine"),
         ({"input_size": 65}, "input_size 65: must be a multiple of 32"),
         ({"correlation": "cosine"}, "correlation 'cosine': one of dual, spatial, nonlocal"),
         ({"loops": 0}, "loops 0: must be 1 or more"),
@@ -365,6 +384,11 @@ def test_an_empty_mask_that_is_answered_by_an_empty_prediction_loses_nothing():
         assert float(two_sided_dice(-sure, labels)) > 0.9
     void = torch.full((1, 4, 4), VOID, dtype=torch.uint8)
     assert float(two_sided_dice(sure, void)) == pytest.approx(0, abs=1e-5)
+
+
+def test_scores_are_products_for_the_paper_and_cosines_for_the_workbook_unless_told(dcnet):
+    assert [level.sharpness for level in dcnet["paper"].correlations] == [None] * 3
+    assert all(level.sharpness for level in dcnet["workbook"].correlations)
 
 
 def test_the_objective_is_dice_for_the_paper_and_cross_entropy_for_the_workbook_unless_told(dcnet, pair):
