@@ -20,7 +20,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
 TEMPLATES = Path(__file__).with_name("templates")
-ROWS = 60  # of a table, on the page; its CSV has all
+ROWS, COLUMNS = 40, 24  # of a table, on the page; its CSV has all
 WORDS = 160  # characters of a plot's own text that its description repeats
 PICTURES = (".png", ".svg")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -135,14 +135,17 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def table_html(file: Path) -> tuple[str, int]:
-    """(head and body of a CSV's first `ROWS` rows, how many there are). Columns of numbers are of class "number".
+def table_html(file: Path) -> tuple[str, tuple[int, int]]:
+    """(head and body of a CSV's first `ROWS` rows and `COLUMNS` columns, how many of both there are).
+
+    Columns of numbers are of class "number".
 
     Checksums stay text, such as look like a number too. Raises ValueError or OSError where it cannot be read.
     """
     head = pd.read_csv(file, nrows=0).columns
     texts = {name: str for name in head if re.search("checkpoint|sha", name)}
     table = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
+    size, table = table.shape, table.iloc[:, :COLUMNS]
     numbers = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
     text = table.head(ROWS).to_html(index=False, border=0, na_rep="–", float_format=_number, justify="unset")
     inside = text[text.index(">") + 1 : text.rindex("</table>")]
@@ -151,7 +154,7 @@ def table_html(file: Path) -> tuple[str, int]:
     for plain, marked in (("<th>", '<th scope="col"{}>'), ("<td>", "<td{}>")):
         first, *rest = inside.split(plain)
         inside = first + "".join(marked.format(classes[i % len(classes)]) + part for i, part in enumerate(rest))
-    return inside, len(table)
+    return inside, size
 
 
 def _tables(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
@@ -160,14 +163,16 @@ def _tables(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
         files.setdefault(path.stem, []).append(path)
     found = []
     for stem, paths in files.items():
-        made = {"id": f"table-{stem}", "title": _words(stem), **_origin(stem, ran, folder), "html": "", "cut": False}
+        made = {"id": f"table-{stem}", "title": _words(stem), **_origin(stem, ran, folder), "html": "", "cut": ""}
         made["files"] = [(p.suffix.lstrip(".").upper() or p.name, quote(f"tables/{p.name}")) for p in paths]
         made["why"] = "no CSV"
         source = next((p for p in paths if p.suffix == ".csv"), None)
         if source:
             try:
-                text, rows = table_html(source)
-                made.update(html=Markup(text), rows=f"{rows:,}", shown=ROWS, cut=rows > ROWS)
+                text, size = table_html(source)
+                parts = zip(size, (ROWS, COLUMNS), ("rows", "columns"), strict=True)
+                told = [f"the first {most} of {n:,} {what}" for n, most, what in parts if n > most]
+                made.update(html=Markup(text), cut=", ".join(told))
             except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
                 made["why"] = f"not readable as a table ({' '.join(str(error).split())})"
         found.append(made)

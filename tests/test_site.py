@@ -82,6 +82,8 @@ def make_report(home: Path) -> tuple[Path, Path]:
     (tables / "02_methods.csv").write_text(head + "".join(rows))
     (tables / "02_methods.md").write_text("| a |\n")
     (tables / "03_long.csv").write_text("n,what\n" + "".join(f"{i},<i>\n" for i in range(site.ROWS + 5)))
+    wide = [",".join(f"{name}{i}" for i in range(site.COLUMNS + 9)) for name in ("c", "")]
+    (tables / "03_wide.csv").write_text("\n".join(wide))
     (tables / "03_empty.csv").write_text("")
     (tables / "other.txt").write_text("text")
     fig, axes = plt.subplots(figsize=(5, 3))
@@ -150,6 +152,8 @@ def test_tables_are_rendered_with_captions_numbers_rounded_and_checksums_left_al
     assert '<td class="number">0.1235</td>' in table and "<td>41e51085</td>" in table
     long = _between(text, 'id="table-03_long"', "</table>")
     assert f"the first {site.ROWS} of {site.ROWS + 5} rows" in long and long.count("<tr>") == site.ROWS + 1
+    wide = _between(text, 'id="table-03_wide"', "</table>")
+    assert f"the first {site.COLUMNS} of {site.COLUMNS + 9} columns" in wide and wide.count("<th ") == site.COLUMNS
     assert "&lt;i&gt;" in long and "<i>" not in long
     assert "<h3>Empty</h3>" in text and "not readable as a table" in text
     assert 'href="tables/other.txt">TXT<' in text
