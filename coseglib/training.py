@@ -140,7 +140,7 @@ def _parsed(field_: dataclasses.Field, value):
 
 
 def load_profile(profile: str, method: str, overrides: dict | None = None) -> TrainConfig:
-    """The configuration of a method in a profile ("smoke", "cpu", "paper", or a YAML file of one's own).
+    """The configuration of a method in a profile ("smoke", "cpu", "workbook", "paper", or a YAML file of one's own).
 
     A profile's file has a section `all` and sections by method (`ca`, or `ca fca csa`), the latter over the former.
     overrides  single fields, as strings or values; `options.NAME` is one of the method's options

@@ -1,6 +1,8 @@
 import copy
 import csv
+import dataclasses
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +19,8 @@ from coseglib.errors import CosegError
 from coseglib.losses import segmentation_loss
 from coseglib.models import METHODS, Method
 from coseglib.models.semantic_attention import CA
-from coseglib.training import Log, learning_rate_factor, load_profile, photographs, train
+from coseglib.reproduction import cards
+from coseglib.training import MAY_CHANGE, Log, learning_rate_factor, load_profile, photographs, train
 
 TINY = {
     "steps": 6,
@@ -199,7 +202,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
         load_profile("smoke", "coattention")
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "workbook", "paper"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_profile_has_every_method_that_learns_from_masks(profile, method):
     if METHODS[method].online:
@@ -213,6 +216,17 @@ def test_the_paper_profile_is_as_printed():
     config = load_profile("paper", "ca")
     assert (config.backbone, config.input_size, config.optimiser, config.learning_rate) == ("vgg16", 512, "adam", 1e-5)
     assert (config.variant, config.dice, config.shares, config.group_size) == ("paper", 0, (1, 0, 0), 2)
+
+
+def test_the_workbook_profile_trains_what_is_shipped():
+    shipped = [c for c in cards() if c["variant"] == "workbook" and c["method"] in ("ssnm", "pfcc", "dcnet")]
+    assert shipped
+    for card in shipped:
+        (run,) = card["training"]
+        ours = json.loads(json.dumps(dataclasses.asdict(load_profile("workbook", card["method"]))))
+        assert {k: v for k, v in run.items() if k not in MAY_CHANGE} == {
+            k: v for k, v in ours.items() if k not in MAY_CHANGE
+        }
 
 
 def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch, tmp_path):
