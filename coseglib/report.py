@@ -97,10 +97,18 @@ def parameters(profile: str, some: Sequence[Path], notebooks: Path = NOTEBOOKS) 
 
 
 def commit() -> str:
-    """What `git describe` says of the code that runs, "-dirty" where it was changed since; "no git" without it."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+    """What `git describe` says of the code that runs, "-dirty" where it was changed since; "no git" without it.
+
+    What lies in reports/ is no code: a report writes there itself.
+    """
+
+    def git(*command: str) -> str:
+        found = subprocess.run(["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, check=True)
+        return found.stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+        return git("describe", "--always") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "no git"
 

@@ -1,3 +1,6 @@
+import re
+import subprocess
+
 import nbformat
 import pandas as pd
 import pytest
@@ -122,6 +125,24 @@ def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
     monkeypatch.setattr(report, "run_report", lambda *given: asked.append(given) or ["00_wrong"])
     assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00"]).exit_code == 1
     assert asked == [("cpu", ["00"])]
+
+
+def test_a_changed_report_is_no_changed_code(tmp_path, monkeypatch):
+    def git(*command):
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(report, "REPOSITORY", tmp_path)
+    assert report.commit() == "no git"
+    for name in ("code.py", "reports/table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    git("init", "-q"), git("add", "."), git("commit", "-qm", "all")
+    clean = report.commit()
+    (tmp_path / "reports" / "table.csv").write_text("2")
+    assert report.commit() == clean and re.fullmatch("[0-9a-f]{7,}", clean)
+    (tmp_path / "code.py").write_text("2")
+    assert report.commit() == f"{clean}-dirty"
 
 
 # What the tables say -----------------------------------------------------------------------------------------------
