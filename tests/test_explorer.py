@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from coseglib import explorer
 from coseglib.checkpoints import load_model
 from coseglib.crf import post_of
 from coseglib.data.images import write_png
@@ -114,9 +115,11 @@ def test_every_view_draws_every_photograph(page, view):
     assert not page.trouble.value and len({card.image.value for card in page._cards}) == 3
 
 
-def test_the_file_of_another_system_is_asked_instead(page, tiny, tmp_path):
+def test_the_file_of_another_system_is_asked_instead(page, tiny, tmp_path, monkeypatch):
     from coseglib.checkpoints import save_model
 
+    shipped = [card for card in explorer.cards() if card["method"] != "dcnet"]
+    monkeypatch.setattr(explorer, "cards", lambda: shipped)
     save_model(tmp_path / "other.safetensors", tiny("csa"), {"method": "csa", "backbone": "mobilenet_v2"})
     assert LOOKS not in page.view.options
     page.file.value = str(tmp_path / "other.safetensors")
