@@ -114,7 +114,7 @@ def gone_through(
     key    what a part's rows depend on
     run    a part, and a function that says a line -> its rows
     """
-    done = pd.read_csv(kept, dtype={"key": str}) if kept.is_file() else pd.DataFrame(columns=["key"])
+    done = pd.read_csv(kept, dtype={"key": str, "checkpoint": str}) if kept.is_file() else pd.DataFrame(columns=["key"])
     tables = []
     for name, part in parts.items():
         wanted = key(part)
