@@ -407,6 +407,8 @@ def train(
         raise CosegError(
             f"groups = {config.groups}: must be a multiple of accumulate × {fabric.world_size} processes; set groups"
         )
+    # Inputs of one size: cuDNN tries its kernels once and keeps the fastest.
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and len(config.sides) < 2
     first = fabric.is_global_zero
     output.mkdir(parents=True, exist_ok=True)
 
