@@ -472,7 +472,10 @@ def ship(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a model.safetensors.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the checkpoint: <method>-<backbone>[-<variant>].")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to.  [default: data/checkpoints]")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Where to.  [default: data/checkpoints; a card alone: data/measured]"
+        ),
     ] = None,
     average: Annotated[
         list[Path] | None,
@@ -480,13 +483,17 @@ def ship(
     ] = None,
     looks: Looks = None,
     post: PostOption = None,
+    card_only: Annotated[
+        bool, typer.Option("--card-only", help="Measure, and keep the card without the weights.")
+    ] = False,
     data: Data = None,
 ) -> None:
     """Make a checkpoint to hand on: half precision, and a card with the figures that it reaches on the test sets."""
-    from coseglib.paths import CHECKPOINTS
+    from coseglib.paths import CHECKPOINTS, MEASURED
     from coseglib.shipping import ship as ship_run
 
-    ship_run(run, name, output or CHECKPOINTS, say=typer.echo, average=average or (), looks=looks, post=post)
+    folder = output or (MEASURED if card_only else CHECKPOINTS)
+    ship_run(run, name, folder, say=typer.echo, average=average or (), looks=looks, post=post, card_only=card_only)
 
 
 @app.command(

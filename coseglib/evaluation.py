@@ -7,16 +7,17 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib import metrics
-from coseglib.crf import post_of
+from coseglib.crf import post_of, refined
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.inference import foreground_score, mask_of, masks_from_logits, resize_to_input
@@ -26,6 +27,7 @@ PARTNERS = ("group", "self", "other")
 BATCH = 16  # images, or pairs of them, that go through a network at once
 COMPARED = 5  # partners that a partner model compares a photograph with
 KEPT = 96  # photographs whose features are kept for further comparisons
+MANY = 48  # dense CRFs from which on other processes, seconds to start, are worth it
 
 
 def _inputs(model, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -171,6 +173,22 @@ def own_mask(model, photo: Photo, logits: Tensor, size: tuple[int, int]) -> Tens
     return mask_of(model, reduced(photo.image()) if post == "crf" else None, logits, size, post)
 
 
+def own_masks(model, asked: Iterable[tuple[Photo, Tensor, tuple[int, int]]], count: int) -> Iterator[Tensor]:
+    """`own_mask` of each (photograph, logits, size), in their order. count: how many there are.
+
+    A dense CRF takes a core some tenths of a second and leaves the others idle: many are spread over all.
+    """
+    if post_of(model) != "crf" or count < MANY or cpu_count() == 1:
+        yield from (own_mask(model, *one) for one in asked)
+        return
+    jobs = (delayed(_contoured)(reduced(photo.image()), logits, size) for photo, logits, size in asked)
+    yield from Parallel(n_jobs=cpu_count(), return_as="generator", batch_size=1)(jobs)
+
+
+def _contoured(picture: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return masks_from_logits(refined(picture, logits), size)
+
+
 def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:
     """uint8 (H, W) by the protocol's threshold."""
     if threshold == "argmax":
@@ -220,14 +238,19 @@ def evaluate(
         questions = [(i, _partners(i, pools[name], rule.context, drawn[name])) for i, name in places]
         started = time.perf_counter()
         found = answers(model, [*photos, *wrong], questions, how)
-        for (i, name), (logits, size) in zip(places, found, strict=True):
+        own = rule.size == "own" and rule.threshold == "argmax"
+        if own:
+            found = ((photos[i], *answer) for (i, _), answer in zip(places, found, strict=True))
+            found = own_masks(model, found, len(places))
+        for (i, name), answer in zip(places, found, strict=True):
             truth = photos[i].mask(group.targets)
-            if rule.size == "network":
-                size = 2 * (getattr(model, "input_size", logits.shape[-1]),)
-                truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
-            if rule.size == "own" and rule.threshold == "argmax":
-                mask = own_mask(model, photos[i], logits, size)
+            if own:
+                mask = answer
             else:
+                logits, size = answer
+                if rule.size == "network":
+                    size = 2 * (getattr(model, "input_size", logits.shape[-1]),)
+                    truth = F.interpolate(truth[None, None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8)
                 mask = _mask(logits, size, rule.threshold)
             right, counted, intersection, union = metrics.counts(mask, truth)
             rows.append(
@@ -317,8 +340,8 @@ def partner_swap(
         return index[photo.dataset, photo.name]
 
     asked = [(place(q["photo"]), tuple(sorted(place(p) for p in q["partners"]))) for q in questions]
-    for q, (logits, size) in zip(questions, answers(model, photos, asked, how), strict=True):
-        mask = own_mask(model, q["photo"], logits, size)
+    found = ((q["photo"], *answer) for q, answer in zip(questions, answers(model, photos, asked, how), strict=True))
+    for q, mask in zip(questions, own_masks(model, found, len(questions)), strict=True):
         j = {}
         for which in ("asked", "other"):
             group, i = q[f"{which}_mask"]

@@ -8,6 +8,7 @@ from coseglib.errors import CosegError
 REPOSITORY = Path(__file__).resolve().parent.parent
 LISTS = REPOSITORY / "data" / "lists"
 CHECKPOINTS = REPOSITORY / "data" / "checkpoints"
+MEASURED = REPOSITORY / "data" / "measured"  # cards of models that are not shipped
 DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named
 CACHE = REPOSITORY / "data" / "cache"
 REPORTS = REPOSITORY / "reports"

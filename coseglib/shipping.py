@@ -120,16 +120,18 @@ def ship(
     average: Sequence[str | Path] = (),
     looks: int | None = None,
     post: str | None = None,
+    card_only: bool = False,
 ) -> Path:
     """Write `folder`/`name`.safetensors (matrices in fp16) and its card `name`.json from a run's model.safetensors.
 
     Where the run's log.csv lies beside it, it becomes `name`.log.csv: the curves of the (last) training.
 
-
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.second_look`)
     post     how its maps become masks, "argmax" or "crf" (`coseglib.crf`); of both, None: as the run's file says
-    The card's figures are measured on the file as shipped. Raises CosegError where the file would pass 8 MiB.
+    card_only  measure, and leave the card and the log alone: for what is too large to hand on, or only compared with
+    The card's figures are measured on the file as shipped. Returns its path, or the card's. Raises CosegError where the
+    file would pass 8 MiB.
     """
     source = _file_of(run)
     model = load_model(source, looks=looks, post=post)
@@ -144,9 +146,11 @@ def ship(
     part = folder / f".{name}.safetensors"
     try:
         save_model(part, model, about, torch.float16)
-        if part.stat().st_size > LARGEST:
-            raise CosegError(f"{name}: {part.stat().st_size / 2**20:.1f} MiB in half precision, the limit is 8")
-        shipped = load_model(part)
+        if part.stat().st_size > LARGEST and not card_only:
+            raise CosegError(
+                f"{name}: {part.stat().st_size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures"
+            )
+        shipped = load_model(part).to("cuda" if torch.cuda.is_available() else "cpu")
         card = {
             "name": name,
             "sha256": sha256(part),
@@ -168,8 +172,9 @@ def ship(
             "common_from": common_from(found),
             "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
         }
-        final = folder / f"{name}.safetensors"
-        os.replace(part, final)
+        final = folder / f"{name}.{'json' if card_only else 'safetensors'}"
+        if not card_only:
+            os.replace(part, final)
         write_text(folder / f"{name}.json", json.dumps(card, indent=1) + "\n")
         log, kept = source.parent / "log.csv", folder / f"{name}.log.csv"
         if log.is_file():

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 import torch
 
@@ -50,6 +51,17 @@ def test_a_table_has_every_photograph_once_and_its_own_jaccard(tiny, groups, par
             row = table[(table.group == group.name) & (table.name == photo.name)].iloc[0]
             assert pytest.approx(metrics.jaccard(want, photo.mask(group.targets)), abs=2e-3) == row.J
             assert row.counted == want.numel()
+
+
+def test_dense_crfs_on_several_processes_are_those_of_one(tiny, groups, monkeypatch):
+    model = tiny("ca", "workbook")
+    model.post = "crf"
+    alone, swap = evaluate(model, groups, partner=("group", "self")), partner_swap(model, groups)
+    monkeypatch.setattr("coseglib.evaluation.MANY", 1)
+    monkeypatch.setattr("coseglib.evaluation.cpu_count", lambda: 2)
+    many = evaluate(model, groups, partner=("group", "self"))
+    pd.testing.assert_frame_equal(many.drop(columns="seconds"), alone.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(partner_swap(model, groups), swap)
 
 
 def test_partners_asked_in_one_go_have_the_rows_of_those_asked_apart(tiny, groups):

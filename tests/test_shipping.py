@@ -42,6 +42,17 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
 
 
+def test_a_card_alone_leaves_no_weights_and_knows_no_limit(run, few_scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("coseglib.shipping.LARGEST", 1000)
+    with pytest.raises(CosegError, match="--card-only measures"):
+        ship(run, "ca-large", tmp_path / "cards", say=lambda _: None)
+    (run / "log.csv").write_text("step,loss\n3,0.5\n")
+    path = ship(run, "ca-large", tmp_path / "cards", say=lambda _: None, card_only=True)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["ca-large.json", "ca-large.log.csv"]
+    card = json.loads(path.read_text())
+    assert card["bytes"] > 1000 and set(card["figures"]["synthetic"]) >= {"group", "self", "other", "partner_swap"}
+
+
 def test_the_log_goes_with_the_weights(run, few_scenes, tiny, tmp_path):
     (run / "log.csv").write_text("step,loss\n3,0.5\n")
     shipped = tmp_path / "shipped"
