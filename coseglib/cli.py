@@ -272,7 +272,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")],
     method: Annotated[str, typer.Option(metavar=METHOD_NAMES, help="The system to train.")] = "ca",
     profile: Annotated[
-        str, typer.Option(metavar="smoke|cpu|workbook|paper|FILE", help="Configuration: a profile, or YAML.")
+        str, typer.Option(metavar="smoke|cpu|gpu|workbook|paper|FILE", help="Configuration: a profile, or YAML.")
     ] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
     set_: Set = None,

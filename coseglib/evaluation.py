@@ -27,7 +27,7 @@ PARTNERS = ("group", "self", "other")
 BATCH = 16  # images, or pairs of them, that go through a network at once
 COMPARED = 5  # partners that a partner model compares a photograph with
 KEPT = 96  # photographs whose features are kept for further comparisons
-MANY = 48  # dense CRFs from which on other processes, seconds to start, are worth it
+MANY = 24  # dense CRFs from which on other processes, seconds to start, are worth it
 
 
 def _inputs(model, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:

@@ -39,7 +39,7 @@ from torch import Tensor
 from coseglib.analysis import seen
 from coseglib.data.record import VOID, Group
 from coseglib.errors import CosegError
-from coseglib.evaluation import answers, own_mask
+from coseglib.evaluation import answers, own_masks
 from coseglib.metrics import jaccard
 from coseglib.multiclass_scores import assignment, confusion
 
@@ -282,13 +282,11 @@ def failure_table(
     trained_on, rows, kept = trained_on or {}, [], Masks()
     for number, group in enumerate(groups, start=1):
         questions = [(i, tuple(range(len(group)))) for i in range(len(group))]
-        answered = {
-            name: [
-                own_mask(model, photo, *answer)
-                for photo, answer in zip(group.photos, answers(model, group.photos, questions), strict=True)
-            ]
-            for name, model in models.items()
-        }
+        answered = {}
+        for name, model in models.items():
+            found = zip(group.photos, answers(model, group.photos, questions), strict=True)
+            asked = ((photo, *answer) for photo, answer in found)
+            answered[name] = list(own_masks(model, asked, len(group)))
         for i, photo in enumerate(group.photos):
             truth, masks = Truth(group.mask(i)), {name: some[i] for name, some in answered.items()}
             pairs = [jaccard(a, b) for a, b in combinations(masks.values(), 2)]

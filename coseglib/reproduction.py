@@ -135,7 +135,8 @@ def _ours(card: dict, dataset: str, group: str) -> str:
         return ""
     if group == "all":
         return _shares(figures)
-    return _shares({"J": figures["by_group"][group]}) if group in figures["by_group"] else ""
+    by_group = figures.get("by_group", {})
+    return _shares({"J": by_group[group]}) if group in by_group else ""
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -230,11 +230,11 @@ def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_t
 
 
 def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
-    assert {"ca-mobilenet_v2", "csa-mobilenet_v2-short"} <= set(comparison.shipped())
-    (one,) = systems(["ca-mobilenet_v2-short"], floors=())
+    assert {"ca-mobilenet_v2", "csa-mobilenet_v2"} <= set(comparison.shipped())
+    (one,) = systems(["fca-mobilenet_v2"], floors=())
     facts = one.facts()
     assert facts["trained on"] == "VOC 2012 train list and MSRC v2 training part" and facts["seeds"] == "0"
-    assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook" and not one.floor
+    assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook, two looks, CRF" and not one.floor
 
 
 def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):

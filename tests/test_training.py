@@ -19,6 +19,7 @@ from coseglib.errors import CosegError
 from coseglib.losses import segmentation_loss
 from coseglib.models import METHODS, Method
 from coseglib.models.semantic_attention import CA
+from coseglib.paths import MEASURED
 from coseglib.reproduction import cards
 from coseglib.training import MAY_CHANGE, Log, learning_rate_factor, load_profile, photographs, train
 
@@ -202,7 +203,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
         load_profile("smoke", "coattention")
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "workbook", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "workbook", "paper"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_profile_has_every_method_that_learns_from_masks(profile, method):
     if METHODS[method].online:
@@ -218,15 +219,25 @@ def test_the_paper_profile_is_as_printed():
     assert (config.variant, config.dice, config.shares, config.group_size) == ("paper", 0, (1, 0, 0), 2)
 
 
-def test_the_workbook_profile_trains_what_is_shipped():
-    shipped = [c for c in cards() if c["variant"] == "workbook" and c["method"] in ("ssnm", "pfcc", "dcnet")]
-    assert shipped
-    for card in shipped:
+def _deciding(config: dict) -> dict:
+    return {name: value for name, value in config.items() if name not in MAY_CHANGE}
+
+
+@pytest.mark.parametrize(
+    "profile, kept, overrides",
+    [
+        ("workbook", [c for c in cards() if c["variant"] == "workbook" and c["method"] != "ca"], {}),
+        ("workbook", [c for c in cards(MEASURED) if c["name"].endswith("-plain")], {"shares": [1, 0, 0]}),
+        ("gpu", [c for c in cards(MEASURED) if c["backbone"] == "resnet50"], {}),
+    ],
+    ids=["shipped", "plain pairs", "ResNet-50"],
+)
+def test_a_profile_trains_what_the_cards_say(profile, kept, overrides):
+    assert len(kept) >= 4
+    for card in kept:
         (run,) = card["training"]
-        ours = json.loads(json.dumps(dataclasses.asdict(load_profile("workbook", card["method"]))))
-        assert {k: v for k, v in run.items() if k not in MAY_CHANGE} == {
-            k: v for k, v in ours.items() if k not in MAY_CHANGE
-        }
+        ours = json.loads(json.dumps(dataclasses.asdict(load_profile(profile, card["method"], overrides))))
+        assert _deciding(run) == _deciding(ours), card["name"]
 
 
 def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch, tmp_path):
