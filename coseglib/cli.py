@@ -536,6 +536,12 @@ def report(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NN", help="Only the notebook of this number or name; repeatable.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Notebooks at a time; they share the cores.  [default: 2 where there are]"
+        ),
+    ] = None,
     data: Data = None,
     weights: Weights = None,
 ) -> None:
@@ -543,9 +549,11 @@ def report(
 
     A notebook that fails is named, the others still run, and the exit code is 1.
     """
+    from joblib import cpu_count
+
     from coseglib.report import run_report
 
-    if run_report(profile, only or ()):
+    if run_report(profile, only or (), jobs=jobs or min(2, cpu_count())):
         raise typer.Exit(1)
 
 

@@ -17,14 +17,17 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import papermill
 import yaml
+from joblib import cpu_count
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
@@ -38,6 +41,7 @@ from coseglib.reproduction import cards
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 SLOWEST = 3  # cells a notebook, in the summary
+TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
 
 
 def chosen(only: Sequence[str] = (), notebooks: Path = NOTEBOOKS) -> list[Path]:
@@ -176,9 +180,9 @@ def _seeds(values: dict, notebook: Path) -> str:
 
 
 def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict[str, str]) -> dict:
-    """Run one; leave `out`/NN_name.ipynb and .html, of a failed one too. Returns its `metadata.coseg`.
+    """Run one in the folder where this process is; leave `out`/NN_name.ipynb and .html, of a failed one too.
 
-    error in it is "" or one line: the failing cell's number, its error.
+    Returns its `metadata.coseg`; error in it is "" or one line: the failing cell's number, its error.
     """
     part = out / f".{notebook.stem}.{os.getpid()}.ipynb"
     started, error = time.perf_counter(), ""
@@ -192,7 +196,6 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
                 language="python",
                 kernel_manager_class=_kernel(environment),
                 progress_bar=False,
-                cwd=notebook.parent,
             )
         except PapermillExecutionError as failure:
             error = _one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
@@ -377,10 +380,12 @@ def run_report(
     root: Path = REPORTS,
     notebooks: Path = NOTEBOOKS,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
+    jobs: int = 1,
 ) -> list[str]:
     """Run the notebooks of a profile; write `root`/<profile>/index.html and summary.md. Returns who failed, by name.
 
     only  numbers or names; the others keep what an earlier run left, and the summary says of when
+    jobs  notebooks at a time, which share the cores; those of TIMED run alone, before the others
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
     root = Path(root).resolve()
@@ -394,19 +399,34 @@ def run_report(
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine() + (f", {jobs} notebooks at a time" if jobs > 1 else ""),
     }
-    failed = []
-    for i, notebook in enumerate(some, start=1):
-        say(f"[{i}/{len(some)}] {notebook.stem} …")
-        about = run_notebook(notebook, values[notebook.stem], folder / "notebooks", facts, _environment(root))
-        if about["error"]:
-            failed.append(notebook.stem)
-        say(
-            f"[{i}/{len(some)}] {notebook.stem} {'FAILED, ' + about['error'] if about['error'] else 'ok'}, "
-            f"{_duration(about['seconds'])}"
-        )
-        write_text(folder / "summary.md", summary(profile, folder, notebooks))
-        write_text(folder / "index.html", page(profile, folder, notebooks))
+    environment = _environment(root)
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        environment["OMP_NUM_THREADS"] = str(max(1, cpu_count() // jobs))
+    number = {notebook.stem: f"[{i}/{len(some)}] {notebook.stem}" for i, notebook in enumerate(some, start=1)}
+    errors: dict[str, str] = {}
+    told = threading.Lock()
+
+    def run(notebook: Path) -> None:
+        name = notebook.stem
+        say(f"{number[name]} …")
+        about = run_notebook(notebook, values[name], folder / "notebooks", facts, environment)
+        with told:
+            errors[name] = about["error"]
+            say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {_duration(about['seconds'])}")
+            write_text(folder / "summary.md", summary(profile, folder, notebooks))
+            write_text(folder / "index.html", page(profile, folder, notebooks))
+
+    with contextlib.chdir(some[0].parent), ThreadPoolExecutor(jobs) as pool:
+        first = [notebook for notebook in some if jobs > 1 and notebook.stem in TIMED]
+        try:
+            for notebook in first:
+                run(notebook)
+            list(pool.map(run, [notebook for notebook in some if notebook not in first]))  # raises what a run raised
+        except BaseException:  # an interrupt ends the cells that run; what waits is not to start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    failed = [notebook.stem for notebook in some if errors[notebook.stem]]
     say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'index.html'}, {folder / 'summary.md'}")
     return failed

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from coseglib import report
 from coseglib.errors import CosegError
-from coseglib.floors import FLOORS
+
 
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.paths import report_folder",
          "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
@@ -123,9 +123,44 @@ def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
     from coseglib.cli import app
 
     asked = []
-    monkeypatch.setattr(report, "run_report", lambda *given: asked.append(given) or ["00_wrong"])
-    assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00"]).exit_code == 1
-    assert asked == [("cpu", ["00"])]
+    monkeypatch.setattr(report, "run_report", lambda *given, jobs: asked.append((*given, jobs)) or ["00_wrong"])
+    assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00", "--jobs", "3"]).exit_code == 1
+    assert asked == [("cpu", ["00"], 3)]
+
+
+MEETING = """
+import os, time
+from pathlib import Path
+Path("{own}").write_text(os.environ["OMP_NUM_THREADS"])
+for _ in range(600):
+    if Path("{other}").exists():
+        break
+    time.sleep(0.1)
+print(Path("{other}").exists())
+"""
+
+
+def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(report, "cpu_count", lambda: 6)
+    monkeypatch.setattr(report, "TIMED", ("02_timed",))
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, cells in (
+        ("00_one", MEETING.format(own="one", other="two")),
+        ("01_two", MEETING.format(own="two", other="one")),
+        ("02_timed", "from pathlib import Path\nprint(Path('one').exists() or Path('two').exists())"),
+    ):
+        _write(folder, name, ["profile = 'smoke'", cells])
+    _params(folder, {})
+    said = []
+    assert report.run_report("smoke", (), tmp_path / "reports", folder, said.append, jobs=2) == []
+    assert said[0] == "[3/3] 02_timed …" and said[1].startswith("[3/3] 02_timed ok")
+    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False")):
+        ran = nbformat.read(tmp_path / "reports" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+        assert ran.cells[-1].outputs[0].text.strip() == printed, name
+    assert (folder / "one").read_text() == (folder / "two").read_text() == "3"
+    assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
 
 
 def test_a_changed_report_is_no_changed_code(tmp_path, monkeypatch):
@@ -179,17 +214,3 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
     assert report.figures(tmp_path / "none").empty
-
-
-def test_the_committed_report_says_what_its_tables_say():
-    folder = report.REPORTS / "cpu"
-    text = (folder / "summary.md").read_text(encoding="utf-8")
-    table = report.figures(folder)
-    assert len(table) > 10, "benchmark tables of the cpu profile are missing"
-    for line in report._markdown(table.to_dict("records")):
-        assert line in text
-    known = {card["name"]: card["sha256"][:8] for card in report.cards()}
-    for row in table.itertuples():
-        assert row.system in FLOORS or known[row.system] == row.checkpoint
-    for name in known:
-        assert name in set(table.system), f"{name} is shipped, and no table scores it"
