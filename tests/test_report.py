@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from coseglib import report
 from coseglib.errors import CosegError
 
-
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.paths import report_folder",
          "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
 WRONG = ["import math", "2 + 2", "one = 1\none / 0", "print('not reached')"]
