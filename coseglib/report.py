@@ -402,16 +402,19 @@ def run_report(
         "machine": machine() + (f", {jobs} notebooks at a time" if jobs > 1 else ""),
     }
     environment = _environment(root)
+    beside = environment  # of those that run beside others: their share of the cores
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max(1, cpu_count() // jobs))
+        beside = environment | {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs))}
     number = {notebook.stem: f"[{i}/{len(some)}] {notebook.stem}" for i, notebook in enumerate(some, start=1)}
+    alone = [notebook for notebook in some if jobs > 1 and notebook.stem in TIMED]
     errors: dict[str, str] = {}
     told = threading.Lock()
 
     def run(notebook: Path) -> None:
         name = notebook.stem
         say(f"{number[name]} …")
-        about = run_notebook(notebook, values[name], folder / "notebooks", facts, environment)
+        own = environment if notebook in alone else beside
+        about = run_notebook(notebook, values[name], folder / "notebooks", facts, own)
         with told:
             errors[name] = about["error"]
             say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {_duration(about['seconds'])}")
@@ -419,11 +422,10 @@ def run_report(
             write_text(folder / "index.html", page(profile, folder, notebooks))
 
     with contextlib.chdir(some[0].parent), ThreadPoolExecutor(jobs) as pool:
-        first = [notebook for notebook in some if jobs > 1 and notebook.stem in TIMED]
         try:
-            for notebook in first:
+            for notebook in alone:
                 run(notebook)
-            list(pool.map(run, [notebook for notebook in some if notebook not in first]))  # raises what a run raised
+            list(pool.map(run, [notebook for notebook in some if notebook not in alone]))  # raises what a run raised
         except BaseException:  # an interrupt ends the cells that run; what waits is not to start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
