@@ -144,8 +144,9 @@ def machine() -> str:
 
 def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
     """Kernels of this very interpreter, whatever kernels are installed for the user or the system."""
-    # Errors only: recent kernels warn at every start that they talk in the clear, to this very machine.
-    arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+    # Recent kernels warn at every start that they talk in the clear, to this very machine, and some call the interrupt
+    # that comes before their end an error.
+    arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     spec = KernelSpec(argv=arguments, display_name="Python 3", language="python", env=environment)
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
 
