@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from coseglib import report
 from coseglib.errors import CosegError
+from coseglib.floors import FLOORS
 
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.paths import report_folder",
          "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
@@ -213,3 +214,17 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
     assert report.figures(tmp_path / "none").empty
+
+
+def test_the_committed_report_says_what_its_tables_say():
+    folder = report.REPORTS / "cpu"
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    table = report.figures(folder)
+    assert len(table) > 10, "benchmark tables of the cpu profile are missing"
+    for line in report._markdown(table.to_dict("records")):
+        assert line in text
+    known = {card["name"]: card["sha256"][:8] for card in report.cards()}
+    for row in table.itertuples():
+        assert row.system in FLOORS or known[row.system] == row.checkpoint
+    for name in known:
+        assert name in set(table.system), f"{name} is shipped, and no table scores it"
