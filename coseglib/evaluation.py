@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib import metrics
-from coseglib.crf import post_of, refined
+from coseglib.crf import post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
-from coseglib.inference import foreground_score, mask_of, masks_from_logits, resize_to_input
+from coseglib.inference import contoured, foreground_score, mask_of, masks_from_logits, resize_to_input
 from coseglib.second_look import looks, reduced, second_look
 
 PARTNERS = ("group", "self", "other")
@@ -181,12 +181,8 @@ def own_masks(model, asked: Iterable[tuple[Photo, Tensor, tuple[int, int]]], cou
     if post_of(model) != "crf" or count < MANY or cpu_count() == 1:
         yield from (own_mask(model, *one) for one in asked)
         return
-    jobs = (delayed(_contoured)(reduced(photo.image()), logits, size) for photo, logits, size in asked)
+    jobs = (delayed(contoured)(reduced(photo.image()), logits, size) for photo, logits, size in asked)
     yield from Parallel(n_jobs=cpu_count(), return_as="generator", batch_size=1)(jobs)
-
-
-def _contoured(picture: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return masks_from_logits(refined(picture, logits), size)
 
 
 def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:

@@ -99,7 +99,12 @@ def mask_of(model, picture: Tensor | None, logits: Tensor, size: tuple[int, int]
     """
     if hasattr(model, "classes"):
         return label_map(picture, logits, size, post)
-    return masks_from_logits(refined(picture, logits) if post == "crf" else logits, size)
+    return contoured(picture, logits, size) if post == "crf" else masks_from_logits(logits, size)
+
+
+def contoured(picture: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """The mask of one class by the dense CRF. Arguments as for `mask_of`."""
+    return masks_from_logits(refined(picture, logits), size)
 
 
 def foreground_score(logits: Tensor) -> float:

@@ -36,6 +36,7 @@ from coseglib import site
 from coseglib.comparison import MEASURED, NONE
 from coseglib.errors import CosegError
 from coseglib.evaluation import PARTNERS
+from coseglib.paths import MEASURED as MEASURED_CARDS
 from coseglib.paths import NOTEBOOKS, REPORTS, REPOSITORY, write_text
 from coseglib.reproduction import cards
 
@@ -287,11 +288,12 @@ def figures(folder: Path) -> pd.DataFrame:
 
 
 def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
-    """A row a CSV table: table, notebook, code (commit), lists, checkpoints (first 8 digits; by name where shipped).
+    """A row a CSV table: table, notebook, code (commit), lists, checkpoints (8 digits; by name where a card has it).
 
     runs  {notebook: its `metadata.coseg`}; a table whose name begins with no notebook's number was made by a command
     """
-    shipped, rows = {card["sha256"][:8]: card["name"] for card in cards()}, []
+    known = {card["sha256"][:8]: card["name"] for card in (*cards(MEASURED_CARDS), *cards())}  # of one file: as shipped
+    rows = []
     for name, table in _csv(folder).items():
         notebook = next((n for n in runs if n[:3] == name[:3]), "")
         sets = table["dataset"].dropna().unique() if "dataset" in table else []
@@ -304,7 +306,7 @@ def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
                 "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command"),
                 "code": runs[notebook]["commit"] if notebook else NONE,
                 "lists": ", ".join(lists) or NONE,
-                "checkpoints": ", ".join(f"{shipped[s]} {s}" if s in shipped else s for s in sums) or NONE,
+                "checkpoints": ", ".join(f"{known[s]} {s}" if s in known else s for s in sums) or NONE,
             }
         )
     return rows
