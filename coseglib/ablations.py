@@ -62,7 +62,7 @@ TABLE = "ablations.csv"  # in the queue's folder
 LEAST = 4  # photographs a group, as for validation
 COLUMNS = (
     "system", "variant", "profile", "seed", "set", "how", "dataset", "group", "images", "P", "J", "swap", "AUROC",
-    "steps", "seconds", "date", "recipe", "checkpoint", "key",
+    "steps", "seconds", "device", "date", "recipe", "checkpoint", "key",
 )  # fmt: skip
 
 
@@ -244,6 +244,14 @@ def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
 
+def _device() -> str:
+    """What trains here: rows of two kinds of device differ by its rounding, as those of two seeds do."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"
+
+
 class Outcome(NamedTuple):
     """table: all rows of the profile so far; failed: {run: why}."""
 
@@ -299,7 +307,8 @@ def ablate(
             seconds = time.perf_counter() - began
             about = {"system": run.variant.system, "variant": run.variant.name, "profile": profile, "seed": run.seed}
             about |= {"recipe": recipe(config), "key": keys[run], "date": date.today().isoformat()}
-            rows = rows.assign(**about, seconds=seconds).reindex(columns=list(COLUMNS))
+            about |= {"seconds": seconds, "device": _device()}
+            rows = rows.assign(**about).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
             if not keep:
