@@ -729,7 +729,7 @@ def trade_off(table: pd.DataFrame, title: str) -> Figure:
                 x, y, sd = 100 * table["share"], table[name], table[f"sd {name}"].fillna(0)
                 ax.errorbar(x, y, sd, color=colour, marker=marker, markersize=5, capsize=3)
                 if label:
-                    ax.annotate(label, (x.iloc[-1], y.iloc[-1]), (0, 12), textcoords="offset points", ha="right")
+                    ax.annotate(label, (x.iloc[0], (y + sd).max()), (0, 4), textcoords="offset points")
             ax.set_ylabel(unit)
             ax.set_xlabel("hard and empty pairs (%)")
             ax.margins(y=0.2)

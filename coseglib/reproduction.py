@@ -35,8 +35,9 @@ def cards(folder: Path = CHECKPOINTS) -> list[dict]:
 
 
 def others() -> list[dict]:
-    """The cards of MEASURED, but for those that ask a shipped checkpoint's very weights without the CRF."""
-    return [card for card in cards(MEASURED) if not card["name"].endswith("-argmax")]
+    """The cards of MEASURED, but for those of a shipped checkpoint's very weights, asked without the CRF."""
+    shipped = {card["sha256"] for card in cards()}
+    return [card for card in cards(MEASURED) if card["sha256"] not in shipped]
 
 
 def pairs_of(card: dict) -> str:
@@ -66,7 +67,7 @@ def stated(some: Sequence[dict]) -> pd.DataFrame:
 
 
 def both_ways(some: Sequence[dict]) -> pd.DataFrame:
-    """Plain pairs against hard and empty ones beside them, the rest alike: of NAME-plain and NAME-argmax, a row a set.
+    """Plain pairs against hard and empty ones beside them, the rest alike: of NAME-plain and NAME-asking, a row a set.
 
     Columns method, set, and of each of the two, "plain" and "asking": J by the group and by a wrong group, swap
     (points), AUROC, steps. Both by argmax after one look.
@@ -74,7 +75,7 @@ def both_ways(some: Sequence[dict]) -> pd.DataFrame:
     table = stated(some)
     keys, figures = ["method", "set"], {"group": "J", "other": "J, wrong group", "swap": "swap", "AUROC": "AUROC"}
     sides = {}
-    for side, ending in (("plain", "-plain"), ("asking", "-argmax")):
+    for side, ending in (("plain", "-plain"), ("asking", "-asking")):
         own = table[table.system.str.endswith(ending)].set_index(keys)[[*figures, "steps"]]
         sides[side] = own.rename(
             columns={name: f"{label}: {side}" for name, label in {**figures, "steps": "steps"}.items()}

@@ -150,7 +150,9 @@ def ship(
             raise CosegError(
                 f"{name}: {part.stat().st_size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures"
             )
-        shipped = load_model(part).to("cuda" if torch.cuda.is_available() else "cpu")
+        graphics = torch.cuda.is_available()
+        shipped = load_model(part).to("cuda" if graphics else "cpu")
+        machine = platform.machine() + (f", {torch.cuda.get_device_name()}" if graphics else "")
         card = {
             "name": name,
             "sha256": sha256(part),
@@ -170,7 +172,7 @@ def ship(
             **({"averaged": about["averaged"]} if "averaged" in about else {}),
             "figures": (found := figures(shipped, data_root, say)),
             "common_from": common_from(found),
-            "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": platform.machine()},
+            "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": machine},
         }
         final = folder / f"{name}.{'json' if card_only else 'safetensors'}"
         if not card_only:

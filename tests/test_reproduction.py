@@ -99,7 +99,7 @@ def test_plain_pairs_stand_beside_those_that_ask_and_what_has_one_side_is_left_o
         found = {"msrc7": {"group": {"J": j}, "other": {"J": other}}}
         return CARD | {"name": name, "method": method, "figures": found}
 
-    some = [card("ca-plain", "ca", 0.8, 0.7), card("ca-argmax", "ca", 0.9, 0.2), card("fca-plain", "fca", 0.5, 0.4)]
+    some = [card("ca-plain", "ca", 0.8, 0.7), card("ca-asking", "ca", 0.9, 0.2), card("fca-plain", "fca", 0.5, 0.4)]
     (row,) = reproduction.both_ways(some).to_dict("records")
     assert (row["method"], row["set"], row["J: plain"], row["J: asking"]) == ("ca", "msrc7", 0.8, 0.9)
     assert (row["J, wrong group: plain"], row["J, wrong group: asking"]) == (0.7, 0.2)
