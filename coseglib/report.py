@@ -43,6 +43,7 @@ from coseglib.reproduction import cards
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 SLOWEST = 3  # cells a notebook, in the summary
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
+LONG = ("08_benchmark_tables", "11_failure_analysis")  # of notebooks that run side by side these start first
 
 
 def chosen(only: Sequence[str] = (), notebooks: Path = NOTEBOOKS) -> list[Path]:
@@ -377,6 +378,15 @@ def page(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
     return site.index(folder, facts, ran, titles)
 
 
+def in_turn(some: Sequence[Path], jobs: int) -> tuple[list[Path], list[Path]]:
+    """Those that run one by one, and those that run after them, `jobs` at a time, in the order in which they start."""
+    if jobs == 1:
+        return [], list(some)
+    alone = [notebook for notebook in some if notebook.stem in TIMED]
+    others = [notebook for notebook in some if notebook.stem not in TIMED]
+    return alone, sorted(others, key=lambda notebook: notebook.stem not in LONG)
+
+
 def run_report(
     profile: str = "smoke",
     only: Sequence[str] = (),
@@ -388,7 +398,7 @@ def run_report(
     """Run the notebooks of a profile; write `root`/<profile>/index.html and summary.md. Returns who failed, by name.
 
     only  numbers or names; the others keep what an earlier run left, and the summary says of when
-    jobs  notebooks at a time, which share the cores; those of TIMED run alone, before the others
+    jobs  notebooks at a time, which share the cores; those of TIMED run alone, before the others, then those of LONG
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
     root = Path(root).resolve()
@@ -409,7 +419,7 @@ def run_report(
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         beside = environment | {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs))}
     number = {notebook.stem: f"[{i}/{len(some)}] {notebook.stem}" for i, notebook in enumerate(some, start=1)}
-    alone = [notebook for notebook in some if jobs > 1 and notebook.stem in TIMED]
+    alone, others = in_turn(some, jobs)
     errors: dict[str, str] = {}
     told = threading.Lock()
 
@@ -428,7 +438,7 @@ def run_report(
         try:
             for notebook in alone:
                 run(notebook)
-            list(pool.map(run, [notebook for notebook in some if notebook not in alone]))  # raises what a run raised
+            list(pool.map(run, others))  # raises what a run raised
         except BaseException:  # an interrupt ends the cells that run; what waits is not to start
             pool.shutdown(wait=False, cancel_futures=True)
             raise

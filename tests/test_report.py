@@ -163,6 +163,14 @@ def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, mon
     assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
 
 
+def test_the_long_ones_start_first_where_notebooks_run_side_by_side():
+    some = report.chosen()
+    alone, others = report.in_turn(some, 2)
+    assert [n.stem for n in alone] == list(report.TIMED) and [n.stem for n in others][:2] == list(report.LONG)
+    assert others[2:] == [n for n in some if n.stem not in (*report.TIMED, *report.LONG)]
+    assert report.in_turn(some, 1) == ([], some)
+
+
 def test_a_changed_report_is_no_changed_code(tmp_path, monkeypatch):
     def git(*command):
         who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
