@@ -477,6 +477,7 @@ def show_curves(
             below.set_ylim(0, 1)
             above.set_title("\n".join([name, *textwrap.wrap((losses or {}).get(name, ""), 22)]), fontsize=8)
             above.tick_params(labelbottom=False)
+            below.tick_params(labelbottom=place + across >= len(logs))  # the lowest one of its column
             below.locator_params(axis="x", nbins=4)
             if place % across == 0:
                 above.set_ylabel("its loss")

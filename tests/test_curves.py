@@ -386,6 +386,7 @@ def test_each_system_has_its_loss_above_and_its_j_below_with_the_others_in_grey(
     assert all(ax.get_ylim() == (0, 1) and len(ax.lines) == 4 for ax in below)
     assert below[0].lines[2].get_ydata().tolist() == [0.1, 0.5]
     assert below[0].lines[3].get_ydata().tolist() == [0.4]
+    assert [ax.xaxis.get_tick_params()["labelbottom"] for ax in below] == [False, True, True]  # b has none below it
     assert "dots: in validation" in fig.get_supxlabel()
 
 
