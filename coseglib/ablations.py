@@ -54,7 +54,7 @@ from coseglib.errors import CosegError
 from coseglib.evaluation import answers, evaluate, own_mask, partner_swap, refusal
 from coseglib.models import METHODS
 from coseglib.online import OnlineConfig
-from coseglib.processes import clock
+from coseglib.processes import clock, device_name
 from coseglib.tables import write_table
 from coseglib.training import TrainConfig, precision_of, train
 
@@ -244,14 +244,6 @@ def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
 
-def _device() -> str:
-    """What trains here: rows of two kinds of device differ by its rounding, as those of two seeds do."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads > 1)}"
-
-
 class Outcome(NamedTuple):
     """table: all rows of the profile so far; failed: {run: why}."""
 
@@ -307,7 +299,9 @@ def ablate(
             seconds = time.perf_counter() - began
             about = {"system": run.variant.system, "variant": run.variant.name, "profile": profile, "seed": run.seed}
             about |= {"recipe": recipe(config), "key": keys[run], "date": date.today().isoformat()}
-            about |= {"seconds": seconds, "device": _device()}
+            # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            about |= {"seconds": seconds, "device": device_name(device)}
             rows = rows.assign(**about).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)

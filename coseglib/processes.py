@@ -35,6 +35,13 @@ def launch(
     return fabric
 
 
+def device_name(device: torch.device, processes: int = 1) -> str:
+    """What a result was computed on, for its record: the GPU's name, or "1 × CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processes} × CPU, {torch.get_num_threads()} threads"
+
+
 def clock(seconds: float) -> str:
     """Hours, minutes and seconds, "0:12:34"."""
     return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"

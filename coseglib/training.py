@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from coseglib.checkpoints import FORMAT, load_model, read_tensors, save_model, write_tensors
@@ -31,7 +30,7 @@ from coseglib.data.groups import GroupSampler
 from coseglib.errors import CosegError
 from coseglib.losses import batch_jaccard
 from coseglib.models import METHODS, build_model
-from coseglib.processes import clock, launch
+from coseglib.processes import clock, device_name, launch
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -530,7 +529,7 @@ def train(
                         "step": state.step,
                         "seconds": round(state.seconds, 1),
                         "precision": precision,
-                        "device": device_name(fabric),
+                        "device": device_name(fabric.device, fabric.world_size),
                     }
                     if config.start:
                         about["started_from"] = bare.started_from  # the run before this one, and the one before that
@@ -548,12 +547,6 @@ def train(
 def sampler_start(loader: DataLoader, parts: int) -> int:
     """The step at which this process began."""
     return loader.sampler.start // parts
-
-
-def device_name(fabric: Fabric) -> str:
-    if fabric.device.type == "cuda":
-        return torch.cuda.get_device_name(fabric.device)
-    return f"{fabric.world_size} × CPU, {torch.get_num_threads()} threads"
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeyp
     table = third.table
     assert list(table.columns) == list(COLUMNS) and len(table) == 3 * (4 + 4)
     assert set(table.checkpoint) == {ablations.sha256(f) for f in tmp_path.glob("*/model.safetensors")}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "1 × CPU"
     assert table.device.str.startswith(gpu).all()
     assert not list(tmp_path.glob("*/state.safetensors"))
 
