@@ -8,6 +8,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib import metrics
-from coseglib.crf import post_of
+from coseglib.crf import CONTOUR, Field, post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
 from coseglib.inference import contoured, foreground_score, mask_of, masks_from_logits, resize_to_input
@@ -176,13 +177,22 @@ def own_mask(model, photo: Photo, logits: Tensor, size: tuple[int, int]) -> Tens
 def own_masks(model, asked: Iterable[tuple[Photo, Tensor, tuple[int, int]]], count: int) -> Iterator[Tensor]:
     """`own_mask` of each (photograph, logits, size), in their order. count: how many there are.
 
-    A dense CRF takes a core some tenths of a second and leaves the others idle: many are spread over all.
+    A dense CRF takes a core some tenths of a second and leaves the others idle: many are spread over all. What is asked
+    of one photograph in a row shares its prices.
     """
-    if post_of(model) != "crf" or count < MANY or cpu_count() == 1:
+    if post_of(model) != "crf" or hasattr(model, "classes"):
         yield from (own_mask(model, *one) for one in asked)
         return
-    jobs = (delayed(contoured)(reduced(photo.image()), logits, size) for photo, logits, size in asked)
-    yield from Parallel(n_jobs=cpu_count(), return_as="generator", batch_size=1)(jobs)
+    in_a_row = (list(some) for _, some in groupby(asked, key=lambda one: (one[0].dataset, one[0].name)))
+    jobs = (delayed(_contours)(reduced(some[0][0].image()), [one[1:] for one in some]) for some in in_a_row)
+    workers = 1 if count < MANY else cpu_count()
+    for masks in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs):
+        yield from masks
+
+
+def _contours(picture: Tensor, some: Sequence[tuple[Tensor, tuple[int, int]]]) -> list[Tensor]:
+    field = Field(picture, 2, CONTOUR)
+    return [contoured(field, logits, size) for logits, size in some]
 
 
 def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:

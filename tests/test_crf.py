@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from coseglib.crf import (
     CONTOUR,
     CRF,
+    Field,
     argmax_labels,
     crf_labels,
     labels_of,
@@ -188,6 +189,14 @@ def test_a_contour_is_what_pydensecrf_makes_of_the_soft_max():
     mask = masks_from_logits(refined(picture, logits), (30, 44))
     assert (mask == want.argmax(0)).float().mean() > 0.999
     assert (mask != masks_from_logits(logits, (30, 44))).float().mean() > 0.02  # the two do not agree for want of work
+
+
+def test_answers_about_one_photograph_share_its_prices_and_nothing_else():
+    torch.manual_seed(8)
+    picture, answers = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8), torch.randn(3, 2, 8, 8)
+    field = Field(picture, 2, CONTOUR)
+    for logits in (*answers, answers[0]):
+        torch.testing.assert_close(refined(field, logits), refined(picture, logits), rtol=0, atol=0)
 
 
 def test_a_photograph_without_a_foreground_stays_without():
