@@ -425,7 +425,8 @@ def run_report(
 
     def run(notebook: Path) -> None:
         name = notebook.stem
-        say(f"{number[name]} …")
+        with told:
+            say(f"{number[name]} …")
         own = environment if notebook in alone else beside
         about = run_notebook(notebook, values[name], folder / "notebooks", facts, own)
         with told:
