@@ -132,53 +132,41 @@ def unary(maps: Tensor, certainty: float = 0.99) -> np.ndarray:
     return np.ascontiguousarray(-p.log().flatten(1).numpy(), dtype=np.float32)
 
 
-class Field:
-    """The dense CRF of one photograph: the prices between its pixels, under which any number of maps may be decided.
-
-    These prices depend on the photograph alone, and take as long as the iterations that follow.
-    """
-
-    def __init__(self, image: Tensor, labels: int, crf: CRF) -> None:
-        """image: uint8 RGB (3, H, W); labels: K+1, how many maps are decided between.
-
-        Raises CosegError where pydensecrf is missing, ValueError for an image that is not uint8 RGB.
-        """
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"image {image.dtype} {tuple(image.shape)}: uint8 (3, H, W) is wanted")
-        densecrf = _pydensecrf()
-        self.crf, size = crf, tuple(image.shape[-2:])
-        scale = crf.longest / max(size)
-        if scale < 1:
-            size = tuple(max(1, round(side * scale)) for side in size)
-            image = F.interpolate(torch.as_tensor(image)[None].float(), size=size, mode="area")[0]
-            image = image.round().to(torch.uint8)
-        self.size = size  # (H', W') of the marginals: the photograph's, or that of its copy of `crf.longest` a side
-        self._field = densecrf.DenseCRF2D(size[1], size[0], labels)
-        if crf.smooth_weight:
-            self._field.addPairwiseGaussian(sxy=crf.smooth_xy, compat=crf.smooth_weight)
-        if crf.bilateral_weight:
-            self._field.addPairwiseBilateral(
-                sxy=crf.bilateral_xy,
-                srgb=crf.bilateral_rgb,
-                rgbim=np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)),
-                compat=crf.bilateral_weight,
-            )
-
-    def marginals(self, maps: Tensor) -> Tensor:
-        """Each label's probability at each pixel after the mean-field iterations. -> float32 (K+1, H', W').
-
-        maps  (K+1, h, w) in [0, 1] of any size, resized here
-        """
-        self._field.setUnaryEnergy(unary(resized(maps.detach().cpu(), self.size), self.crf.certainty))
-        return torch.from_numpy(np.array(self._field.inference(self.crf.steps)).reshape(-1, *self.size))
-
-
 def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
-    """`Field.marginals` of one answer: image uint8 RGB (3, H, W), maps (K+1, h, w) -> float32 (K+1, H', W').
+    """Each label's probability at each pixel after the mean-field iterations. -> float32 (..., K+1, H', W').
 
-    Raises what `Field` raises.
+    image  uint8 RGB (3, H, W); H' and W' are its size, or that of its copy of `crf.longest` pixels a side
+    maps   (..., K+1, h, w) in [0, 1] of any size, resized here: one answer about the photograph or several. All share
+           the prices between its pixels, which take as long to set up as the iterations of one answer
+    Raises CosegError where pydensecrf is missing, ValueError for an image that is not uint8 RGB.
     """
-    return Field(image, len(maps), crf).marginals(maps)
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image {image.dtype} {tuple(image.shape)}: uint8 (3, H, W) is wanted")
+    densecrf = _pydensecrf()
+    size = tuple(image.shape[-2:])
+    scale = crf.longest / max(size)
+    if scale < 1:
+        small = [max(1, round(side * scale)) for side in size]
+        reduced = (
+            F.interpolate(torch.as_tensor(image)[None].float(), size=small, mode="area")[0].round().to(torch.uint8)
+        )
+        return marginals(reduced, maps, crf)
+    height, width = size
+    model = densecrf.DenseCRF2D(width, height, maps.shape[-3])
+    if crf.smooth_weight:
+        model.addPairwiseGaussian(sxy=crf.smooth_xy, compat=crf.smooth_weight)
+    if crf.bilateral_weight:
+        model.addPairwiseBilateral(
+            sxy=crf.bilateral_xy,
+            srgb=crf.bilateral_rgb,
+            rgbim=np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)),
+            compat=crf.bilateral_weight,
+        )
+    found = []
+    for answer in maps.detach().cpu().reshape(-1, *maps.shape[-3:]):
+        model.setUnaryEnergy(unary(resized(answer, size), crf.certainty))
+        found.append(torch.from_numpy(np.array(model.inference(crf.steps))))
+    return torch.stack(found).reshape(*maps.shape[:-2], height, width)
 
 
 def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
@@ -190,16 +178,15 @@ def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
     return F.interpolate(labels[None, None], size=tuple(image.shape[-2:]), mode="nearest")[0, 0]
 
 
-def refined(picture: Tensor | Field, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:
-    """Logits of one class (2, h, w) after the dense CRF, which draws its contour. -> log p (2, H', W'), on the CPU.
+def refined(picture: Tensor, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:
+    """Logits of one class after the dense CRF, which draws its contour. -> log p (..., 2, H', W'), on the CPU.
 
-    picture  uint8 RGB (3, H, W); H' and W' are a Field's, so that masks of any size can be read from them. Or its
-             Field of two labels, where several answers about one photograph are drawn: then that one's `crf` counts
+    picture  uint8 RGB (3, H, W); H' and W' as for `marginals`, so that masks of any size can be read from them
+    logits   (..., 2, h, w), one answer about the photograph or several
     In none of the papers on one class. p is the soft-max's own, not stretched as eq. (8) does: a photograph without a
     foreground must stay without.
     """
-    field = picture if isinstance(picture, Field) else Field(picture, 2, crf)
-    return field.marginals(logits.detach().float().cpu().softmax(dim=0)).clamp(min=1e-6).log()
+    return marginals(picture, logits.detach().float().cpu().softmax(dim=-3), crf).clamp(min=1e-6).log()
 
 
 def labels_of(image: Tensor, maps: Tensor, post: str = "crf", crf: CRF | None = None) -> Tensor:

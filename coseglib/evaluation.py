@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib import metrics
-from coseglib.crf import CONTOUR, Field, post_of
+from coseglib.crf import post_of
 from coseglib.data.record import Group, Photo
 from coseglib.errors import CosegError
-from coseglib.inference import contoured, foreground_score, mask_of, masks_from_logits, resize_to_input
+from coseglib.inference import contours, foreground_score, mask_of, masks_from_logits, resize_to_input
 from coseglib.second_look import looks, reduced, second_look
 
 PARTNERS = ("group", "self", "other")
@@ -177,22 +177,21 @@ def own_mask(model, photo: Photo, logits: Tensor, size: tuple[int, int]) -> Tens
 def own_masks(model, asked: Iterable[tuple[Photo, Tensor, tuple[int, int]]], count: int) -> Iterator[Tensor]:
     """`own_mask` of each (photograph, logits, size), in their order. count: how many there are.
 
-    A dense CRF takes a core some tenths of a second and leaves the others idle: many are spread over all. What is asked
-    of one photograph in a row shares its prices.
+    A dense CRF takes a core some tenths of a second and leaves the others idle: many are spread over all. Half of it is
+    the photograph's own, so what is asked of one in a row is decided together.
     """
-    if post_of(model) != "crf" or hasattr(model, "classes"):
+    if post_of(model) != "crf":
         yield from (own_mask(model, *one) for one in asked)
         return
-    in_a_row = (list(some) for _, some in groupby(asked, key=lambda one: (one[0].dataset, one[0].name)))
-    jobs = (delayed(_contours)(reduced(some[0][0].image()), [one[1:] for one in some]) for some in in_a_row)
+
+    def jobs():
+        for _, row in groupby(asked, key=lambda one: (one[0].dataset, one[0].name)):
+            photos, logits, sizes = zip(*row, strict=True)
+            yield delayed(contours)(reduced(photos[0].image()), torch.stack(logits), sizes[0])
+
     workers = 1 if count < MANY else cpu_count()
-    for masks in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs):
+    for masks in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs()):
         yield from masks
-
-
-def _contours(picture: Tensor, some: Sequence[tuple[Tensor, tuple[int, int]]]) -> list[Tensor]:
-    field = Field(picture, 2, CONTOUR)
-    return [contoured(field, logits, size) for logits, size in some]
 
 
 def _mask(logits: Tensor, size: tuple[int, int], threshold: str) -> Tensor:

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.checkpoints import FORMAT, read_tensors, write_tensors
-from coseglib.crf import POSTS, Field, argmax_labels, crf_labels, post_of, refined
+from coseglib.crf import POSTS, argmax_labels, crf_labels, post_of, refined
 from coseglib.data.images import SUFFIXES, image_size, read_image, write_jpg, write_png
 from coseglib.data.record import Photo
 from coseglib.errors import CosegError
@@ -99,12 +99,12 @@ def mask_of(model, picture: Tensor | None, logits: Tensor, size: tuple[int, int]
     """
     if hasattr(model, "classes"):
         return label_map(picture, logits, size, post)
-    return contoured(picture, logits, size) if post == "crf" else masks_from_logits(logits, size)
+    return contours(picture, logits[None], size)[0] if post == "crf" else masks_from_logits(logits, size)
 
 
-def contoured(picture: Tensor | Field, logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The mask of one class by the dense CRF. Arguments as for `mask_of`, picture as for `refined`."""
-    return masks_from_logits(refined(picture, logits), size)
+def contours(picture: Tensor, logits: Tensor, size: tuple[int, int]) -> list[Tensor]:
+    """Masks of one class by the dense CRF. logits (N, 2, h, w): N answers about one photograph; else as `mask_of`."""
+    return [masks_from_logits(answer, size) for answer in refined(picture, logits)]
 
 
 def foreground_score(logits: Tensor) -> float:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from coseglib.crf import (
     CONTOUR,
     CRF,
-    Field,
     argmax_labels,
     crf_labels,
     labels_of,
@@ -194,9 +193,9 @@ def test_a_contour_is_what_pydensecrf_makes_of_the_soft_max():
 def test_answers_about_one_photograph_share_its_prices_and_nothing_else():
     torch.manual_seed(8)
     picture, answers = torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8), torch.randn(3, 2, 8, 8)
-    field = Field(picture, 2, CONTOUR)
-    for logits in (*answers, answers[0]):
-        torch.testing.assert_close(refined(field, logits), refined(picture, logits), rtol=0, atol=0)
+    together = refined(picture, torch.stack([*answers, answers[0]]))
+    for found, logits in zip(together, (*answers, answers[0]), strict=True):
+        torch.testing.assert_close(found, refined(picture, logits), rtol=0, atol=0)
 
 
 def test_a_photograph_without_a_foreground_stays_without():
