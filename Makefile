@@ -25,7 +25,7 @@ lists: setup ## write data/lists/*.csv anew from the data sets that are found
 	@$(PY) -m coseglib.data.lists
 
 strip: setup ## take the outputs out of the notebooks, but for cells tagged nbval-check-output
-	@$(PY) -m coseglib.notebooks notebooks/*.ipynb
+	@$(PY) -m coseglib.report.notebooks notebooks/*.ipynb
 
 # For 3.11 and 3.12 on all platforms, so that one file serves all. Needs uv (pip install uv).
 lock: ## make requirements.lock anew from pyproject.toml: versions and hashes, no addresses

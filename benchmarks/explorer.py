@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from record import record
 
-from coseglib.explorer import MATCHES, Explorer
-from coseglib.inference import segment_group
-from coseglib.paths import DEFAULT_CHECKPOINT
+from coseglib.answering.inference import segment_group
+from coseglib.core.paths import DEFAULT_CHECKPOINT
+from coseglib.explorer.page import MATCHES, Explorer
 
 GOALS = {"threshold": 0.3, "partner": 2.0}  # seconds, for six photographs on two cores
 POSTS = {"argmax": False, "crf": True}

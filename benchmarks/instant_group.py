@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from record import record
 
-from coseglib.inference import BATCH, masks_from_logits, resize_to_input, segment_group
+from coseglib.answering.inference import BATCH, masks_from_logits, resize_to_input, segment_group
 from coseglib.models import build_model
 
 TURNS = 3  # all numbers of images in turn, so often: a machine's speed drifts over minutes

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from record import record
 
-from coseglib.backbones import build_backbone
+from coseglib.evaluation.multiclass_tables import ABLATIONS
 from coseglib.layers.mutual_attention import BLOCK, matched
+from coseglib.models.backbones import build_backbone
 from coseglib.models.multiclass import MultiClass
-from coseglib.multiclass_tables import ABLATIONS
 
 REPORTED = {2: "18.1", 3: "13.2"}  # %, thesis, section 4.4
 CHANNELS = 256  # of queries and keys: half of VGG16's 512

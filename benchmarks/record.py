@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from coseglib.paths import REPORTS
+from coseglib.core.paths import REPORTS
 
 HEAD = """# Benchmarks
 

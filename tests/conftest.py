@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coseglib.checkpoints import save_model
 from coseglib.models import build_model
+from coseglib.models.checkpoints import save_model
 
 
 @pytest.fixture(scope="session", autouse=True)

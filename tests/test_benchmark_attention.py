@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
+from coseglib.core.paths import REPOSITORY
 from coseglib.layers.mutual_attention import matched
-from coseglib.paths import REPOSITORY
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coseglib.paths import REPOSITORY
+from coseglib.core.paths import REPOSITORY
 
 
 @pytest.fixture

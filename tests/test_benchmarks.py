@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from coseglib.paths import REPOSITORY
+from coseglib.core.paths import REPOSITORY
 
 
 @pytest.fixture

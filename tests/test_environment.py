@@ -7,7 +7,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from coseglib.paths import REPOSITORY
+from coseglib.core.paths import REPOSITORY
 
 NOT_PYTHON = {"pip", "cxx-compiler", "make"}  # what conda gives besides Python itself
 

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import data_root
 from coseglib.data.record import VOID, Group, Photo
-from coseglib.errors import CosegError
-from coseglib.paths import data_root
 
 __all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
 
@@ -29,24 +29,24 @@ NAMES = (*_LOADERS, "synthetic", "synthetic-multiclass")
 
 
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
-    """The groups of a data set (one of `NAMES`), or of a folder of photographs (`coseglib.data.folder`).
+    """The groups of a data set (one of `NAMES`), or of a folder of photographs (`coseglib.data.sets.folder`).
 
-    root  the folder of the data sets; None: COSEG_DATA, else data/ (`coseglib.paths.data_root`)
+    root  the folder of the data sets; None: COSEG_DATA, else data/ (`coseglib.core.paths.data_root`)
     Raises CosegError for an unknown name, a missing set, an empty folder, or a set that cannot be read.
     """
     if str(name) in _LOADERS:
         module, function, arguments = _LOADERS[str(name)]
-        return getattr(import_module(f"coseglib.data.{module}"), function)(data_root(root), *arguments)
+        return getattr(import_module(f"coseglib.data.sets.{module}"), function)(data_root(root), *arguments)
     if str(name) == "synthetic":
         from coseglib.data.synthetic import load_synthetic
 
         return load_synthetic()
     if str(name) == "synthetic-multiclass":
-        from coseglib.data.multiclass import scenes
+        from coseglib.data.sets.multiclass import scenes
 
         return scenes()
     if Path(name).is_dir():
-        from coseglib.data.folder import load_folder
+        from coseglib.data.sets.folder import load_folder
 
         return load_folder(name)
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")
@@ -59,8 +59,8 @@ def training_photos(root: str | Path | None = None, lists: Path | None = None) -
     for photographs that our lists (in `lists`; None: data/lists) do not know: these once.
     Raises CosegError where a set or the fingerprints are missing.
     """
-    from coseglib.data import msrc, voc
     from coseglib.data.fingerprints import without_test_photos
+    from coseglib.data.sets import msrc, voc
 
     folder = data_root(root)
     return without_test_photos(voc.photos(folder, "train") + msrc.photos(folder, "train"), lists)
@@ -81,7 +81,7 @@ def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
 
     No picture is read: of VOC and COCO the lists are counted. Raises CosegError where `root` is no folder.
     """
-    from coseglib.data import coco_seg, voc
+    from coseglib.data.sets import coco_seg, voc
 
     folder = data_root(root)
     found: dict[str, str | CosegError] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coseglib import paths
+from coseglib.core import paths
 from coseglib.data.record import Group, Photo
 
 PRESENT = 0.01

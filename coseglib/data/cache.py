@@ -12,9 +12,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
-from coseglib.data.msrc import SURROUNDINGS
+from coseglib.core.paths import CACHE
 from coseglib.data.record import VOID, Photo
-from coseglib.paths import CACHE
+from coseglib.data.sets.msrc import SURROUNDINGS
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
 # VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coseglib import paths
+from coseglib.core import paths
+from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image
 from coseglib.data.record import Group, Photo
-from coseglib.errors import CosegError
 
 BITS = 384
 SIDE = 16

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})

@@ -6,7 +6,7 @@ groups_<set>.csv    dataset, split, group, target, photo
 training.csv        dataset, photo                     what trains
 validation.csv      dataset, group, target, photo      what models are chosen by
 pairs_<set>.csv     dataset, first, second, groups     each pair once; "+" joins the groups that it shares
-multiclass.csv      as groups_<set>.csv                groups of two and three classes, see `coseglib.data.multiclass`
+multiclass.csv      as groups_<set>.csv                groups of two and three classes, see `coseglib.data.sets.multiclass`
 fingerprints.csv    photo, split, bits, flipped        see `coseglib.data.fingerprints`
 counts.csv          dataset, what, formula, here, paper
 
@@ -31,13 +31,14 @@ from pathlib import Path
 
 import numpy as np
 
-from coseglib import paths
-from coseglib.data import load, msrc, multiclass, training_photos, validation_groups, voc
+from coseglib.core import paths
+from coseglib.core.errors import CosegError
+from coseglib.data import load, training_photos, validation_groups
 from coseglib.data.by_class import Pair, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
 from coseglib.data.fingerprints import fingerprints_of
 from coseglib.data.fingerprints import write as write_fingerprints
 from coseglib.data.record import Group, Photo
-from coseglib.errors import CosegError
+from coseglib.data.sets import msrc, multiclass, voc
 
 SPLITS = {
     "icoseg8": "test", "icoseg": "test", "msrc7": "test", "pascal": "test",

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torchvision import tv_tensors
 
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
 
 VOID = 255
 

@@ -19,8 +19,8 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
+from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
-from coseglib.errors import CosegError
 
 Array = np.ndarray
 Colour = tuple[float, float, float]

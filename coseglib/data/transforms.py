@@ -2,11 +2,21 @@
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.data.record import VOID
+
+
+def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A mask or label map (…, H, W) at another size, sampled about pixel centres, as images are resized.
+
+    torchvision resizes masks by "nearest" from the corners: they come out half a pixel of the result too low.
+    """
+    flat = labels.reshape(-1, 1, *labels.shape[-2:]).to(torch.uint8)
+    return F.interpolate(flat, size=tuple(size), mode="nearest-exact").reshape(*labels.shape[:-2], *size)
 
 
 def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from coseglib.backbones import build_backbone
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
+from coseglib.models.backbones import build_backbone
 from coseglib.models.dual_cross import DCNet
 from coseglib.models.multiclass import MultiClass
 from coseglib.models.pyramid_correlation import PFCC
@@ -18,7 +18,7 @@ from coseglib.models.spatial_semantic import SSNM
 class Method:
     """model: its class, built as model(backbone, variant, input_size, **options); paper: a key of data/reported.csv.
 
-    online: it learns without masks on the group that it segments (`coseglib.online`), not in `coseglib.training`.
+    online: it learns without masks on the group that it segments (`coseglib.unsupervised.learner`), not in `coseglib.training.loop`.
     """
 
     model: type[nn.Module]
@@ -55,7 +55,7 @@ def build_model(
 ) -> nn.Module:
     """A model by its method's name on a backbone, in training mode. Raises CosegError for names that do not exist.
 
-    weights, weights_root, origin  the backbone's, see `coseglib.backbones.build_backbone`
+    weights, weights_root, origin  the backbone's, see `coseglib.models.backbones.build_backbone`
     options  what the method's constructor takes besides; kept as `model.options`, which a checkpoint's header holds
     """
     if method not in METHODS:

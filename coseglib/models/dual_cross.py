@@ -49,10 +49,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coseglib.backbones import Backbone
 from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_attention, spatial_cross_attention
 from coseglib.layers.decoders import LateralDecoder
-from coseglib.losses import cross_entropy, foreground_dice, two_sided_dice
+from coseglib.models.backbones import Backbone
+from coseglib.models.losses import cross_entropy, foreground_dice, two_sided_dice
 from coseglib.models.output import Output
 from coseglib.models.partners import ask
 
@@ -163,7 +163,7 @@ class FusingDecoder(nn.Module):
 class DCNet(nn.Module):
     """The network, with its ablations.
 
-    backbone     any of `coseglib.backbones`
+    backbone     any of `coseglib.models.backbones`
     variant      "paper": the MCFD; "workbook": see the head of this file
     input_size   side in pixels of the squares that photographs are resized to, a multiple of 32
     correlation  "dual", "spatial" or "nonlocal", see `Correlation`

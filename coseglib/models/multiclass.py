@@ -12,7 +12,7 @@ Symbols   I_n      image n of a group of N                             (3, H, W)
 
 Nobody says where the objects are. The generator guesses K+1 maps; the image multiplied by a map shows one guess; the
 frozen network says what it shows. The loss asks that the k-th guess looks alike in all images, and that guesses of one
-image look different. So it is optimised anew on every group that it segments (`coseglib.online`).
+image look different. So it is optimised anew on every group that it segments (`coseglib.unsupervised.learner`).
 
 Where this differs
   * Channel 0 is the background, as everywhere in this library; the text's background is channel K+1. The maps are the
@@ -38,7 +38,7 @@ Where this differs
       balance              weight of `imbalance`: half of an image is background, and the classes are of one size
       border               weight of `at_the_border`: the image's border is background
   * Adam moves γ by one learning rate a step at most, so at the small rates that fit the rest it stays near 0, and the
-    attention with it: `coseglib.online` can give γ a rate of its own.
+    attention with it: `coseglib.unsupervised.learner` can give γ a rate of its own.
   * variant="workbook" is not in the text: attended and plain features side by side, laterals to stride 4.
   * Any backbone, for g and for f.
 """
@@ -47,9 +47,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coseglib.backbones import Backbone
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.layers.mutual_attention import BLOCK, attend, matched
+from coseglib.models.backbones import Backbone
 from coseglib.models.output import Output
 from coseglib.models.partners import others_equally
 
@@ -135,7 +135,7 @@ class FCNHead(nn.Module):
 class MultiClass(nn.Module):
     """The generator g with the attention module inside.
 
-    backbone          any of `coseglib.backbones`; VGG16 in the paper
+    backbone          any of `coseglib.models.backbones`; VGG16 in the paper
     variant           "paper": FCN-8s; "workbook": see the head of this file
     input_size        side in pixels of the squares that photographs are resized to, a multiple of 32; 384 in the paper
     classes           K, how many classes the images have in common
@@ -258,7 +258,7 @@ class MultiClass(nn.Module):
 class FeatureExtractor(nn.Module):
     """f: what a frozen ImageNet network says of an image seen through a map.
 
-    backbone  any of `coseglib.backbones`; ResNet-50 in the paper. It is frozen here, in training mode too
+    backbone  any of `coseglib.models.backbones`; ResNet-50 in the paper. It is frozen here, in training mode too
     masking   "image": f(I ⊙ S), eq. (1), averaged over all positions; "features": f(I) averaged with S as weights
     fill      what S hides in I ⊙ S: "mean", the colour that the network's input is centred on, or "black"
     """

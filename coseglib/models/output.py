@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
 
 
 @dataclass

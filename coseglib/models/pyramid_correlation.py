@@ -39,7 +39,6 @@ import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from coseglib.backbones import Backbone
 from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
 from coseglib.layers.depthwise_correlation import (
     depthwise_correlation,
@@ -47,7 +46,8 @@ from coseglib.layers.depthwise_correlation import (
     merge_kernels,
     normalise_channels,
 )
-from coseglib.losses import cross_entropy, foreground_dice
+from coseglib.models.backbones import Backbone
+from coseglib.models.losses import cross_entropy, foreground_dice
 from coseglib.models.output import Output
 from coseglib.models.partners import ask
 
@@ -102,7 +102,7 @@ class AtrousDecoder(nn.Module):
 class PFCC(nn.Module):
     """Pyramid-feature cross-correlation for pairs; groups ask pair by pair.
 
-    backbone    any of `coseglib.backbones`; of a ResNet, variant "paper" changes the last stage in place
+    backbone    any of `coseglib.models.backbones`; of a ResNet, variant "paper" changes the last stage in place
     variant     "paper" or "workbook", see the head of this file
     input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
     kernels     the k_i, odd; (): no correlation, F_A is left out and no image hears of its partner

@@ -7,7 +7,7 @@ Symbols   f      features of an image                    (B, C, h, w)
 
 One image's attention tells which channels (which meanings) it switches on; multiplied onto the *other* images'
 features it keeps what they have in common. An image meets the rest of its group in D numbers only, so a group of any
-length is segmented in two passes of constant memory (`coseglib.inference`).
+length is segmented in two passes of constant memory (`coseglib.answering.inference`).
 
 Where this differs
   * The paper prints the group's attention as a sum; its algorithm box has the mean. We take the mean.
@@ -24,9 +24,9 @@ Where this differs
 import torch
 from torch import Tensor, nn
 
-from coseglib.backbones import Backbone
 from coseglib.layers.decoders import LateralDecoder, PlainDecoder
-from coseglib.losses import segmentation_loss
+from coseglib.models.backbones import Backbone
+from coseglib.models.losses import segmentation_loss
 from coseglib.models.output import Output
 
 VARIANTS = ("paper", "workbook")
@@ -48,13 +48,13 @@ def others_mean(alpha: Tensor) -> Tensor:
 class SemanticAttention(nn.Module):
     """What CA, FCA and CSA share: encode, attend, decode. The three differ in `attended` and `context_of` alone.
 
-    backbone    any of `coseglib.backbones`
+    backbone    any of `coseglib.models.backbones`
     variant     "paper": stride 32 only, decoder without skips; "workbook": see the head of this file
     input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
     """
 
     kind = "context"
-    looks = 1  # at a photograph, when a group is segmented; 2 is not in the paper: `coseglib.second_look`
+    looks = 1  # at a photograph, when a group is segmented; 2 is not in the paper: `coseglib.answering.second_look`
     EXTRAS = ("alpha", "context")
 
     def __init__(self, backbone: Backbone, variant: str = "paper", input_size: int = 224):

@@ -47,11 +47,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coseglib.backbones import Backbone
 from coseglib.data.record import VOID
 from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
 from coseglib.layers.spectral_mask import foreground_positive, group_eigenvectors
-from coseglib.losses import foreground_dice
+from coseglib.models.backbones import Backbone
+from coseglib.models.losses import foreground_dice
 from coseglib.models.output import Output
 
 VARIANTS = ("paper", "workbook")
@@ -165,7 +165,7 @@ class TopDown(nn.Module):
 class SSNM(nn.Module):
     """See the head of this file.
 
-    backbone      any of `coseglib.backbones`
+    backbone      any of `coseglib.models.backbones`
     variant       "paper" or "workbook"
     input_size    side in pixels of the squares that photographs are resized to, a multiple of 32
     categories    L, the classes of the training set; 78 in the paper

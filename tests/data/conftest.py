@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from tiny_sets import all_sets
 
-from coseglib import paths
+from coseglib.core import paths
 
 
 @pytest.fixture

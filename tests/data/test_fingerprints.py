@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from tiny_sets import picture, save
 
-from coseglib import paths
+from coseglib.core import paths
+from coseglib.core.errors import CosegError
 from coseglib.data import fingerprints
 from coseglib.data.fingerprints import (
     BITS,
@@ -19,7 +20,6 @@ from coseglib.data.fingerprints import (
 )
 from coseglib.data.images import read_image
 from coseglib.data.record import Photo
-from coseglib.errors import CosegError
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

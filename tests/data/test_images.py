@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from coseglib.core.errors import CosegError
 from coseglib.data import images
 from coseglib.data.images import image_size, read_image, read_labels, read_mask, write_jpg, write_png
-from coseglib.errors import CosegError
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (5, 7, 3), np.uint8)  # (H, W, 3)

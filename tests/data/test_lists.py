@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from tiny_sets import VOC, box, save, voc_set
 
-from coseglib import paths
-from coseglib.data import fingerprints, load, msrc, training_photos, validation_groups, voc
+from coseglib.core import paths
+from coseglib.core.errors import CosegError
+from coseglib.data import fingerprints, load, training_photos, validation_groups
 from coseglib.data.images import read_image
 from coseglib.data.lists import SAMPLED, SPLITS, halves, main, pairs_of_any_area, write_lists
-from coseglib.errors import CosegError
+from coseglib.data.sets import msrc, voc
 
 
 def _rows(file) -> list[dict[str, str]]:

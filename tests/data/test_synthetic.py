@@ -8,6 +8,7 @@ import pytest
 import torch
 from matplotlib.path import Path as Outline
 
+from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import (
     CATEGORIES,
     CLUTTER,
@@ -19,7 +20,6 @@ from coseglib.data.synthetic import (
     scene,
     synthetic_photos,
 )
-from coseglib.errors import CosegError
 
 
 def sha(array) -> str:

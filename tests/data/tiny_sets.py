@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coseglib.data import icoseg, msrc
+from coseglib.data.sets import icoseg, msrc
 
 
 def picture(seed: str, width: int = 48, height: int = 36) -> Image.Image:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from coseglib.core.paths import REPOSITORY
 from coseglib.layers.depthwise_correlation import (
     depthwise_correlation,
     fitting_kernel,
@@ -12,7 +13,6 @@ from coseglib.layers.depthwise_correlation import (
     normalise_channels,
     peaks,
 )
-from coseglib.paths import REPOSITORY
 
 
 def _random(*shape, kind=torch.float32):

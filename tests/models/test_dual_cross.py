@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from coseglib.backbones import build_backbone
 from coseglib.data.record import VOID
-from coseglib.losses import two_sided_dice
+from coseglib.models.backbones import build_backbone
 from coseglib.models.dual_cross import Correlation, DCNet, correlation_of
+from coseglib.models.losses import two_sided_dice
 
 VARIANTS = ("paper", "workbook")
 LADDER = {  # table IV

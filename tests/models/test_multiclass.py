@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coseglib.backbones import build_backbone
+from coseglib.models.backbones import build_backbone
 from coseglib.models.multiclass import (
     FeatureExtractor,
     MultiClass,

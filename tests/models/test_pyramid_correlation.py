@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coseglib.backbones import build_backbone
 from coseglib.layers.depthwise_correlation import depthwise_correlation, normalise_channels
-from coseglib.losses import foreground_dice
+from coseglib.models.backbones import build_backbone
+from coseglib.models.losses import foreground_dice
 from coseglib.models.pyramid_correlation import PFCC, dilate
 
 VARIANTS = ("paper", "workbook")

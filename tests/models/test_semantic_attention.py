@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
 from coseglib.models.semantic_attention import others_mean, spatial_attention
 
 METHODS = ("ca", "fca", "csa")

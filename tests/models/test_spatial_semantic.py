@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coseglib.backbones import build_backbone
-from coseglib.errors import CosegError
+from coseglib.core.errors import CosegError
+from coseglib.models.backbones import build_backbone
 from coseglib.models.spatial_semantic import SSNM, SecondOrderPooling, balanced_cross_entropy, modulate, resized
 
 VARIANTS = ("paper", "workbook")

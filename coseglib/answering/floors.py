@@ -1,0 +1,169 @@
+"""What a table starts from: answers that learned nothing about co-segmentation, under the names of checkpoints.
+
+    everything  all pixels are foreground
+    ellipse     the ellipse in the middle that touches no border: where photographers put things
+    features    the group's positions, clustered by the features of a frozen ImageNet backbone; what a user without
+                masks tries first. `features:NAME` takes any backbone of `coseglib.models.backbones` or any model of timm
+                (a self-supervised vision transformer: `features:vit_small_patch16_224.dino`)
+
+Each is a group model as SSNM is: it sees all images of a group at once and returns logits, so that every protocol,
+table and notebook asks it as it asks a trained one.
+
+    from coseglib.answering.floors import build_floor
+    table = metrics.aggregate(evaluate(build_floor("ellipse"), groups))
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coseglib.core.errors import CosegError
+from coseglib.models.backbones import BACKBONES, build_backbone
+from coseglib.models.output import Output
+
+FLOORS = ("everything", "ellipse", "features")
+SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .9997
+ELLIPSE = 0.8  # its axes over the image's sides
+
+
+class Floor(nn.Module):
+    """A model without a weight that learns; forward (B, N, 3, H, W) in [0, 1] -> Output, as every model's."""
+
+    kind = "group"
+    group_size = 40  # most groups as a whole; larger ones in parts
+    EXTRAS = ()
+
+    def __init__(self, name: str, input_size: int = 224):
+        super().__init__()
+        self.name, self.input_size = name, input_size
+        self.register_parameter("nothing", nn.Parameter(torch.zeros(0), requires_grad=False))  # says on which device
+
+    @property
+    def card(self) -> dict[str, str]:
+        """Where a checkpoint has its file's checksum: that of the name, the size and the frozen weights."""
+        digest = hashlib.sha256(f"{self.name} {self.input_size}".encode())
+        for key, value in self.state_dict().items():
+            digest.update(key.encode() + value.cpu().numpy().tobytes())
+        return {"sha256": digest.hexdigest()}
+
+    def foreground(self, images: Tensor) -> Tensor:
+        """Of one group, (N, 3, H, W) -> (N, H, W), above 0 where foreground."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        f = torch.stack([self.foreground(group) for group in images])
+        return Output(torch.stack([-f, f], dim=2))
+
+
+class Everything(Floor):
+    def foreground(self, images: Tensor) -> Tensor:
+        return images.new_full((len(images), *images.shape[-2:]), SURE)
+
+
+class Ellipse(Floor):
+    def foreground(self, images: Tensor) -> Tensor:
+        h, w = images.shape[-2:]
+        y, x = (torch.linspace(-1, 1, n, device=images.device) for n in (h, w))
+        inside = (y[:, None] ** 2 + x[None] ** 2 < ELLIPSE**2).to(images.dtype)
+        return ((2 * inside - 1) * SURE).expand(len(images), h, w)
+
+
+class Features(Floor):
+    """Co-clustering of a frozen network's features over the group.
+
+    1. Unit feature vectors of all positions of all images are clustered by k-means, `clusters` in all.
+    2. A cluster is foreground where it is common and in the middle: it holds at least `present` of the positions in
+       half of the images or more, and its share of the outermost positions is below its share of all.
+    3. A position's value is how much closer it lies to a foreground centre than to another one, enlarged bilinearly.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        input_size: int = 384,
+        clusters: int = 8,
+        present: float = 0.01,
+        pretrained: bool = True,
+    ):
+        super().__init__(f"features:{backbone}", input_size)
+        self.clusters, self.present = clusters, present
+        if backbone in BACKBONES:
+            self.net, self.level = build_backbone(backbone, "imagenet" if pretrained else None), 3  # stride 16
+        else:
+            self.net, self.level = _timm_features(backbone, input_size, pretrained), -1
+        self.net.eval().requires_grad_(False)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> unit vectors (N, C, h, w): stride 16 of a pyramid, a timm model's last map."""
+        return F.normalize(self.net(images)[self.level].float(), dim=1, eps=1e-6)
+
+    def foreground(self, images: Tensor) -> Tensor:
+        f = torch.cat([self.maps(part) for part in images.split(8)])  # (N, C, h, w)
+        n, c, h, w = f.shape
+        x = f.permute(0, 2, 3, 1).reshape(-1, c).cpu().numpy()
+        k = min(self.clusters, len(np.unique(x, axis=0)))
+        found = KMeans(k, n_init=3, random_state=0).fit(x)
+        labels = torch.from_numpy(found.labels_).long().reshape(n, h, w)
+        chosen = common_and_central(F.one_hot(labels, k).bool(), self.present)
+        if not chosen.any() or chosen.all():
+            return f.new_full((n, *images.shape[-2:]), SURE if chosen.all() else -SURE)
+        away = torch.from_numpy(found.transform(x)).reshape(n, h, w, k)  # distances to the centres
+        nearer = away[..., ~chosen].amin(-1) - away[..., chosen].amin(-1)
+        nearer = nearer.to(images.device, torch.float32)[:, None]
+        return F.interpolate(nearer, size=images.shape[-2:], mode="bilinear")[:, 0]
+
+
+def common_and_central(member: Tensor, present: float) -> Tensor:
+    """Which clusters are foreground. member bool (N, h, w, k) -> bool (k,); step 2 of `Features`."""
+    share = member.float().mean(dim=(1, 2))  # (N, k)
+    common = (share >= present).float().mean(dim=0) >= 0.5
+    border = torch.ones(member.shape[1:3], dtype=torch.bool)
+    border[1:-1, 1:-1] = False
+    on_border = member[:, border].float().mean(dim=(0, 1))
+    return common & (on_border < member.float().mean(dim=(0, 1, 2)))
+
+
+class _Normalised(nn.Module):
+    """A timm model behind its own normalisation."""
+
+    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.body((images - self.mean) / self.std)
+
+
+def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
+    """Any model of timm with its own weights, as maps. Raises CosegError for unknown names, or without a network."""
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        raise CosegError(f"features:{name}: no such backbone; one of {', '.join(BACKBONES)}, or a model of timm")
+    transformer = {"img_size": input_size} if name.startswith(("vit", "deit", "beit", "eva")) else {}
+    try:
+        body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,), **transformer)
+    except Exception as error:  # huggingface_hub, urllib and ssl each have their own
+        raise CosegError(f"features:{name}: its weights could not be fetched ({error}); go online once") from error
+    return _Normalised(body, body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
+
+
+def is_floor(name: str) -> bool:
+    return str(name).split(":")[0] in FLOORS
+
+
+def build_floor(name: str) -> Floor:
+    """A floor by its name: everything, ellipse, features or features:BACKBONE. Raises CosegError for others."""
+    kind, _, backbone = str(name).partition(":")
+    if kind not in FLOORS or (backbone and kind != "features"):
+        raise CosegError(f"{name}: no such floor; one of {', '.join(FLOORS)}, features:BACKBONE")
+    if kind == "features":
+        return Features(backbone or "resnet50").eval()
+    return {"everything": Everything, "ellipse": Ellipse}[kind](kind).eval()

@@ -1,0 +1,382 @@
+"""The queue of `coseg ablate`: what the papers' claims need, trained and scored one after the other.
+
+    coseg ablate --profile cpu --output runs/ablations        resumable; a row a training, set, kind of answer and group
+    table = read("runs/ablations/ablations.csv")
+    significance.verdicts(table)                              a row a claim, the paper's figure beside ours
+
+Claims and variants are in `coseglib.claims.claims`, the test in `coseglib.claims.verdicts`.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from coseglib.answering.crf import POSTS
+from coseglib.claims.claims import (
+    BUDGETS,
+    MEAN,
+    MIN,
+    SEEDS,
+    SEEN,
+    STRANGER,
+    TWO,
+    UNSEEN,
+    Claim,
+    Run,
+    asks_for_shares,
+    chosen_claims,
+    config_of,
+    plan,
+    recipe,
+)
+from coseglib.core.errors import CosegError
+from coseglib.core.processes import clock, device_name
+from coseglib.data import load, validation_groups
+from coseglib.data.record import Group, Photo
+from coseglib.data.sets.multiclass import chosen, scenes
+from coseglib.data.synthetic import load_synthetic
+from coseglib.evaluation import multiclass_tables
+from coseglib.evaluation.tables import write_table
+from coseglib.models import METHODS
+from coseglib.models.checkpoints import load_model, sha256
+from coseglib.scoring import metrics
+from coseglib.scoring.evaluation import answers, evaluate, own_mask, partner_swap, refusal
+from coseglib.training.loop import TrainConfig, precision_of, train
+from coseglib.unsupervised.learner import OnlineConfig
+
+TABLE = "ablations.csv"  # in the queue's folder
+LEAST = 4  # photographs a group, as for validation
+COLUMNS = (
+    "system", "variant", "profile", "seed", "set", "how", "dataset", "group", "images", "P", "J", "swap", "AUROC",
+    "steps", "seconds", "device", "date", "recipe", "checkpoint", "key",
+)  # fmt: skip
+
+
+# Photographs ----------------------------------------------------------------------------------------------------------
+
+
+def few(groups: Sequence[Group], most: int) -> list[Group]:
+    """At most `most` photographs a group, in their order; 0: all. Groups of which fewer than LEAST are left fall out.
+
+    A photograph that stands in two groups stays in all of its groups or in none. Such ones are preferred for half of
+    the places, of these the partner swap asks; small groups choose first, one photograph in turn.
+    """
+    if not most:
+        return list(groups)
+    content = [[p.content() for p in g.photos] for g in groups]
+    places: dict[str, list[int]] = {}
+    for g, names in enumerate(content):
+        for name in names:
+            places.setdefault(name, []).append(g)
+    kept: list[set[str]] = [set() for _ in groups]
+    shared = [[name for name in names if len(places[name]) > 1] for names in content]
+    for _ in range(most // 2):
+        for g in sorted(range(len(groups)), key=lambda g: len(groups[g])):
+            for name in shared[g]:
+                if name not in kept[g] and all(len(kept[h]) < max(1, most // 2) for h in places[name]):
+                    for h in places[name]:
+                        kept[h].add(name)
+                    break
+    for g, names in enumerate(content):
+        alone = [name for name in names if len(places[name]) == 1]
+        kept[g].update(alone[: most - len(kept[g])])
+    found = [
+        dataclasses.replace(g, photos=tuple(p for p, name in zip(g.photos, names, strict=True) if name in some))
+        for g, names, some in zip(groups, content, kept, strict=True)
+    ]
+    return [g for g in found if len(g) >= min(LEAST, most)]
+
+
+def _read_once(groups: Sequence[Group]) -> list[Group]:
+    """The same photographs, decoded once and kept: they are asked of dozens of models."""
+    known: dict[tuple[str, str], Photo] = {}
+
+    def kept(photo: Photo) -> Photo:
+        key = (photo.dataset, photo.name)
+        if key not in known:
+            readers = {"read_image": cache(photo.read_image), "read_labels": cache(photo.read_labels)}
+            known[key] = dataclasses.replace(photo, **readers)
+        return known[key]
+
+    return [dataclasses.replace(g, photos=tuple(map(kept, g.photos))) for g in groups]
+
+
+def photographs(profile: str, data_root=None) -> dict[str, list[Group]]:
+    """SEEN and UNSEEN of a profile; smoke: scenes, other ones for each. Raises CosegError where a set is missing."""
+    budget = BUDGETS[profile]
+    if profile == "smoke":
+        found = {
+            SEEN: load_synthetic("val", groups=3, photos=budget.photos, size=64),
+            UNSEEN: load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64),
+        }
+    else:
+        found = {SEEN: validation_groups(data_root), UNSEEN: load("icoseg8", data_root)}
+    return {name: _read_once(few(found[name], most)) for name, most in ((SEEN, budget.photos), (UNSEEN, budget.unseen))}
+
+
+def several_classes(profile: str, data_root=None) -> list[Group]:
+    """The groups of two classes that the multi-class system learns on."""
+    budget = BUDGETS[profile]
+    if profile == "smoke":
+        return scenes(budget.groups, budget.each, size=64)
+    groups = [g for g in load("voc-multiclass", data_root) if len(g.targets) == 2][: budget.groups]
+    return [dataclasses.replace(g, photos=chosen(g.photos, budget.each)) for g in groups]
+
+
+# One training ---------------------------------------------------------------------------------------------------------
+
+
+def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFrame:
+    """J of a group's photographs when one that lacks its class is among their partners: rows as `evaluate`'s, in part.
+
+    The stranger is a photograph of the group half the table away, or the next one that lacks the class. N + 1 images
+    have nothing in common then, and all but one have. Columns dataset, group, name, P, J.
+    """
+    rows = []
+    for g, group in enumerate(groups):
+        own = {p.content() for p in group.photos}
+        away = (groups[(g + max(1, len(groups) // 2) + k) % len(groups)] for k in range(len(groups) - 1))
+        others = (p for other in away for p in other.photos if p.content() not in own)
+        strangers = (p for p in others if not (p.mask(group.targets) == 1).any())
+        stranger = next(strangers, None)
+        if stranger is None:
+            raise CosegError(f"{group.name}: no photograph lacks its class; give groups of several classes")
+        photos = [*group.photos, stranger]
+        questions = [(i, range(len(photos))) for i in range(len(group))]
+        for i, (logits, size) in enumerate(answers(model, photos, questions, how)):
+            mask, truth = own_mask(model, group.photos[i], logits, size), group.mask(i)
+            scores = {"P": metrics.precision(mask, truth), "J": metrics.jaccard(mask, truth)}
+            rows.append({"dataset": group.dataset, "group": group.name, "name": group.photos[i].name, **scores})
+    return pd.DataFrame(rows)
+
+
+def _groupwise(rows: pd.DataFrame, where: str, how: str = MEAN) -> pd.DataFrame:
+    """A row a group and one of group "all". Groups of one name in two sets stay two, by the column dataset."""
+    return metrics.aggregate(rows).assign(set=where, how=how)
+
+
+def scored(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
+    """All that is asked of one model: J and P by set, kind of answer and group, swap and AUROC on SEEN, all groups."""
+    seen = sets[SEEN]
+    tables = [_groupwise(evaluate(model, some), where) for where, some in sets.items()]
+    first = tables[0].group == "all"
+    tables[0].loc[first, "swap"] = float(partner_swap(model, seen).score.mean())
+    unsure = refusal(model, seen)
+    tables[0].loc[first, "AUROC"] = metrics.auroc(unsure.score, unsure.common)
+    if model.kind == "context":
+        tables.append(_groupwise(evaluate(model, seen, how=MIN), SEEN, MIN))
+        tables += [_groupwise(with_stranger(model, seen, how), STRANGER, how) for how in (MEAN, MIN)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _trained(run: Run, config: TrainConfig, folder: Path, sets, roots: Mapping) -> pd.DataFrame:
+    """Train, or go on with a training that was killed, and score."""
+    file = train(config, folder, resume=True, quiet=True, **roots)
+    model = load_model(file, run.variant.method)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = precision_of(config.precision) == "bf16-mixed"  # as it was trained
+    with torch.autocast(device, torch.bfloat16, enabled=fast):
+        rows = scored(model.to(device, memory_format=torch.channels_last), sets)
+    (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use
+    return rows.assign(steps=config.steps, checkpoint=sha256(file))
+
+
+def _learned(run: Run, config: OnlineConfig, folder: Path, groups, weights_root=None) -> pd.DataFrame:
+    """Learn on each group, see `coseglib.evaluation.multiclass_tables`: rows by argmax and by CRF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name, out = run.variant.name, folder / "groups.csv"
+    found = multiclass_tables.evaluate_groups(groups, config, out, (name,), None, weights_root)
+    tables = [found[found.system == f"{name}, {post}"].assign(how=post) for post in POSTS]
+    rows = pd.concat(tables, ignore_index=True)[["dataset", "group", "images", "P", "J", "how"]]
+    return rows.assign(set=TWO, steps=config.epochs, checkpoint="")
+
+
+# The queue ------------------------------------------------------------------------------------------------------------
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """The rows of a queue's table, `COLUMNS`; none of a file that is not there. Raises CosegError for another file."""
+    path = Path(path)
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS))
+    try:
+        table = pd.read_csv(path, dtype={"recipe": str, "key": str, "checkpoint": str, "group": str})
+    except (OSError, ValueError) as error:
+        raise CosegError(f"{path}: cannot be read ({' '.join(str(error).split())}); move it away") from error
+    if set(COLUMNS) - set(table.columns):
+        raise CosegError(f"{path}: not a table of `coseg ablate`; move it away, or choose another folder")
+    return table
+
+
+@contextmanager
+def _alone(folder: Path):
+    """One queue a folder. The lock goes with the process, however that ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise CosegError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CosegError(f"{folder}: another queue is at work there; wait, or choose another folder") from error
+        yield
+
+
+def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
+    """What a run's rows depend on: its recipe and seed, and the photographs that it is asked about."""
+    known = [recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
+
+
+class Outcome(NamedTuple):
+    """table: all rows of the profile so far; failed: {run: why}."""
+
+    table: pd.DataFrame
+    failed: dict[str, str]
+
+
+def ablate(
+    output: str | Path,
+    profile: str = "cpu",
+    only: Iterable[str] = (),
+    seeds: int = SEEDS,
+    say: Callable[[str], None] = print,
+    data_root=None,
+    weights_root=None,
+    keep: bool = True,
+) -> Outcome:
+    """Train and score what some claims need (see `chosen_claims`), one after the other; `output`/ablations.csv grows.
+
+    What stands there of the same recipe, seed and photographs is not run again, and a training that was killed goes on
+    where it was. A run that fails is named and the others go on. Models stay in `output`/<run>/, a failure's traceback
+    in error.txt there; with keep = False models are removed once they are scored.
+    Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
+    """
+    only = list(only)
+    output, runs = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
+    configs = {run: config_of(run.variant, profile, run.seed) for run in runs}
+    with _alone(output):
+        masked = [run for run in runs if not METHODS[run.variant.method].online]
+        sets = photographs(profile, data_root) if masked else {}
+        several = several_classes(profile, data_root) if len(masked) < len(runs) else []
+        asked = {False: [g for some in sets.values() for g in some], True: several}
+        keys = {run: _key(configs[run], asked[METHODS[run.variant.method].online]) for run in runs}
+        table = read(output / TABLE)
+        missing = [run for run in runs if keys[run] not in set(table.key)]
+        say(f"{len(runs)} trainings, {len(runs) - len(missing)} done before, {len(missing)} to run: {output}")
+        spent: dict[str, list[float]] = {}
+        failed: dict[str, str] = {}
+        for number, run in enumerate(missing, start=1):
+            config, began = configs[run], time.perf_counter()
+            folder = output / f"{run.variant.method}-{keys[run]}"
+            try:
+                if METHODS[run.variant.method].online:
+                    rows = _learned(run, config, folder, several, weights_root)
+                else:
+                    rows = _trained(run, config, folder, sets, {"data_root": data_root, "weights_root": weights_root})
+            except Exception as error:  # whatever it is, the other runs are not to be lost
+                failed[str(run)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                folder.mkdir(exist_ok=True)
+                (folder / "error.txt").write_text(traceback.format_exc())
+                say(f"{number}/{len(missing)} {run}: failed, {failed[str(run)]}; the others go on")
+                continue
+            seconds = time.perf_counter() - began
+            about = {"system": run.variant.system, "variant": run.variant.name, "profile": profile, "seed": run.seed}
+            about |= {"recipe": recipe(config), "key": keys[run], "date": date.today().isoformat()}
+            # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            about |= {"seconds": seconds, "device": device_name(device)}
+            rows = rows.assign(**about).reindex(columns=list(COLUMNS))
+            table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+            write_table(table, output / TABLE)
+            if not keep:
+                shutil.rmtree(folder)
+            spent.setdefault(run.variant.system, []).append(seconds)
+            j = rows[(rows.group == "all")].J.iloc[0]
+            eta = clock(remaining(missing[number:], spent))
+            say(f"{number}/{len(missing)} {run}: J {j:.3f} on {rows['set'].iloc[0]}, {seconds:.0f} s; ETA {eta}")
+        for name, why in failed.items():
+            say(f"failed: {name}: {why}")
+    return Outcome(table[table.profile == profile].reset_index(drop=True), failed)
+
+
+def remaining(runs: Sequence[Run], spent: Mapping[str, list[float]]) -> float:
+    """Seconds that some runs will take: each what its system's took so far, or the mean of all systems'."""
+    everything = [seconds for of_system in spent.values() for seconds in of_system] or [0.0]
+    return float(sum(np.mean(spent.get(run.variant.system, everything)) for run in runs))
+
+
+def planned(
+    claims: Iterable[Claim],
+    profile: str,
+    seeds: int = SEEDS,
+    table: pd.DataFrame | None = None,
+    shares: bool = False,
+) -> pd.DataFrame:
+    """What the queue has before it: a row a system, and one of all.
+
+    Columns system, variants, trainings, done, "steps a training", "photographs a step", "side (pixels)", and minutes of
+    all its trainings, by the mean of those that are done, NaN before the first. table: of `read`.
+    """
+    table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
+    runs, rows = plan(claims, seeds, shares), []
+    for system in dict.fromkeys(run.variant.system for run in runs):
+        own = [run for run in runs if run.variant.system == system]
+        config = config_of(own[0].variant, profile)
+        online = isinstance(config, OnlineConfig)
+        once = table[table.system == system].drop_duplicates(["variant", "seed"])
+        done = set(zip(once.variant, once.seed, strict=True)) & {(r.variant.name, r.seed) for r in own}
+        rows.append(
+            {
+                "system": system,
+                "variants": len({run.variant.name for run in own}),
+                "trainings": len(own),
+                "done": len(done),
+                "steps a training": f"{config.epochs} epochs" if online else str(config.steps),
+                "photographs a step": config.batch if online else config.groups * config.group_size,
+                "side (pixels)": config.input_size,
+                "minutes": once.seconds.mean() * len(own) / 60 if len(once) else math.nan,
+            }
+        )
+    whole = {"system": "all", **{k: sum(row[k] for row in rows) for k in ("variants", "trainings", "done", "minutes")}}
+    return pd.DataFrame([*rows, whole])
+
+
+def results(
+    profile: str,
+    kept: str | Path,
+    queue: str | Path | None = None,
+    claims: Iterable[str] = (),
+    seeds: int = SEEDS,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """A profile's rows for the notebook: those of the table `kept`, a copy of a queue's.
+
+    queue  a folder: what some claims need and is missing there is trained first, and `kept` written anew; models are
+           not kept. None: nothing is trained
+    Raises CosegError where there is no row: `coseg ablate` makes the table.
+    """
+    if queue is not None:
+        write_table(ablate(queue, profile, claims, seeds, say, keep=False).table, kept)
+    table = read(kept)
+    table = table[table.profile == profile].reset_index(drop=True)
+    if table.empty:
+        raise CosegError(f"{kept}: no rows; run coseg ablate --profile {profile} -o DIR and copy DIR/{TABLE} there")
+    return table

@@ -1,0 +1,312 @@
+"""Does a part do what its paper says? The stated test of the claims, and the tables that it is read from.
+
+    table = ablations.read("runs/ablations/ablations.csv")
+    verdicts(table)                             a row a claim, the paper's figure beside ours
+    by_variant(table, "DCNet")  by_seed(table)  by_share(table)
+
+The test. Two variants differ by d(s, g) = J of the first − J of the second, s a seed, g a group of photographs: J as
+under protocol `common`, mean over the group's photographs; the same seeds, groups and photographs on both sides. A
+claim about systems is to hold for other trainings and for other photographs, so both are samples. Photographs of a
+group are alike, hence groups are counted, not photographs. With S seeds and G groups
+
+    effect  mean of d                    se² = var_s(mean over g of d) / S + var_g(mean over s of d) / G
+
+and the effect over se is compared with Student's t, its degrees of freedom by Welch and Satterthwaite. This is the
+min F′ of Clark (1973), made for subjects × words. What is neither the seed's nor the group's own counts in both terms,
+so that the interval is rather too wide than too narrow (`false_alarms`); with three seeds that differ much it is wide
+indeed, and that is as it should be. Where seeds agree exactly it is the paired t-test over groups, where groups do that
+over seeds. Several claims are tested at once: a verdict needs p < .05 after Holm's correction over all claims that were
+measured. Intervals are 95 % each for itself, so that one may miss 0 where the verdict still is "within noise".
+
+    confirmed      the effect lies where the paper says, significantly
+    contradicted   it lies on the other side, significantly
+    within noise   neither: at this budget no difference of that kind can be told from chance
+
+Where this differs from the papers: small backbone, small images, minutes of training, validation photographs. That a
+claim does not show here does not say that it is wrong there; that it is contradicted says that it does not hold at
+every budget. Figures of several budgets are never mixed: a table is of one profile.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from coseglib.claims.claims import (
+    BY_SHARE,
+    CLAIMS,
+    MEAN,
+    SEEDS,
+    SEEN,
+    STRANGER,
+    TWO,
+    UNSEEN,
+    VARIANTS,
+    WHOLE,
+    Arm,
+    Claim,
+)
+from coseglib.core.errors import CosegError
+from coseglib.data.reported import reported
+from coseglib.models import METHODS
+
+LEVEL = 0.05
+POINTS = 100  # J and swap are shares; effects are told in points, hundredths
+CONFIRMED, CONTRADICTED, NOISE = "confirmed", "contradicted", "within noise"
+FEW = "too few seeds"
+
+
+class Effect(NamedTuple):
+    """A mean difference over seeds and groups, with its 95 % interval, p (two-sided) and degrees of freedom.
+
+    NaN where it cannot be known: of one seed or one group there is no spread.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    df: float
+
+
+def effect(differences: np.ndarray, margin: float = 0.0, level: float = LEVEL) -> Effect:
+    """The stated test (head of this file) of differences (S, G) against `margin`, all in one unit.
+
+    Where all differences are one number there is no spread: the interval is that number, p is 1 or 0.
+    """
+    d = np.asarray(differences, float)
+    seeds, groups = d.shape
+    mean = float(d.mean())
+    if seeds < 2 or groups < 2:
+        return Effect(mean, *(4 * (math.nan,)))
+    terms = d.mean(axis=1).var(ddof=1) / seeds, d.mean(axis=0).var(ddof=1) / groups
+    variance = sum(terms)
+    if variance < 1e-24:  # what rounding leaves of none
+        return Effect(mean, mean, mean, float(abs(mean - margin) < 1e-9), math.inf)
+    df = variance**2 / (terms[0] ** 2 / (seeds - 1) + terms[1] ** 2 / (groups - 1))
+    se = math.sqrt(variance)
+    half = se * stats.t.ppf(1 - level / 2, df)
+    return Effect(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean - margin) / se, df)), float(df))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's p of several tests, in their order; NaN stays NaN and counts for none."""
+    p = np.asarray(p, float)
+    adjusted, known = np.full(p.shape, math.nan), np.flatnonzero(~np.isnan(p))
+    ordered = known[np.argsort(p[known], kind="stable")]
+    factors = len(known) - np.arange(len(known))
+    adjusted[ordered] = np.minimum(1, np.maximum.accumulate(p[ordered] * factors)) if len(known) else p[ordered]
+    return adjusted
+
+
+def false_alarms(
+    seed_sd: float,
+    group_sd: float,
+    photo_sd: float,
+    seeds: int = 3,
+    groups: int = 15,
+    photos: int = 8,
+    worlds: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often three tests see a difference, p < .05, in made worlds where there is none.
+
+    A photograph's difference is normal: a part of its training's, a part of its group's, a part of its own; standard
+    deviations in any one unit. Tests: of all masks ("masks"), of groups, seeds averaged ("groups"), and `effect`.
+    """
+    rng, seen = np.random.default_rng(seed), {"masks": 0, "groups": 0, "seeds and groups": 0}
+    for _ in range(worlds):
+        d = seed_sd * rng.normal(size=(seeds, 1, 1)) + group_sd * rng.normal(size=(1, groups, 1))
+        d = d + photo_sd * rng.normal(size=(seeds, groups, photos))
+        by_group = d.mean(axis=2)
+        seen["masks"] += stats.ttest_1samp(d.ravel(), 0).pvalue < LEVEL
+        seen["groups"] += stats.ttest_1samp(by_group.mean(axis=0), 0).pvalue < LEVEL
+        seen["seeds and groups"] += effect(by_group).p < LEVEL
+    return {name: float(count) / worlds for name, count in seen.items()}
+
+
+def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
+    """J of the first less that of the second, in points (S, G), for the seeds and groups that all arms of a claim have.
+
+    table  of one profile. Raises CosegError where one arm was trained by two recipes: their rows are not to be mixed.
+    """
+
+    def j(arm: Arm) -> pd.DataFrame:
+        rows = table[(table.variant == arm.variant) & (table["set"] == claim.where) & (table.how == arm.how)]
+        if rows.recipe.nunique() > 1:
+            raise CosegError(
+                f"{arm.variant}: rows of {rows.recipe.nunique()} recipes in one table; choose one by `recipe`"
+            )
+        return rows[rows.group != "all"].pivot(index="seed", columns=["dataset", "group"], values="J")
+
+    first, second = j(claim.first), [j(arm) for arm in claim.second]
+    seeds = sorted(set(first.index).intersection(*(side.index for side in second)))
+    d = first.loc[seeds] - sum(side.loc[seeds] for side in second) / len(second)
+    return POINTS * d.dropna(how="any", axis=1).to_numpy()
+
+
+def paper_points(claim: Claim) -> float:
+    """What the paper prints for a claim's difference in J, in points; NaN where it prints no figure."""
+    paper = METHODS[VARIANTS[claim.first.variant].method].paper
+    if claim.gain:
+        rows = reported(paper=paper, method=claim.gain, metric="J gain", dataset="thesis-two-class")
+        return POINTS * float(rows.value.iloc[0])
+    if not claim.table:
+        return math.nan
+    first, *second = (_printed(paper, claim.table, arm.variant) for arm in (claim.first, *claim.second))
+    return POINTS * (first - sum(second) / len(second))
+
+
+def _printed(paper: str, table: str, variant: str) -> float:
+    """J of a variant in a table of its paper, a share."""
+    method = VARIANTS[variant].printed[table]
+    (value,) = reported(paper=paper, table=table, method=method, metric="J", group="all").value
+    return float(value)
+
+
+def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.DataFrame:
+    """A row a claim: what the paper says, what came out, the verdict by the stated test (head of this file).
+
+    table   rows of one profile, of `read` or `ablate`. claims: None: all
+    Columns claim, system, says, source, set, first, second, paper (points), effect, low, high, p, "p Holm", seeds,
+    groups, verdict, words. A claim of which nothing was measured has the verdict "not measured", one of fewer than
+    SEEDS seeds "too few seeds"; Holm's correction counts those that have a verdict.
+    """
+    rows = []
+    for claim in CLAIMS.values() if claims is None else claims:
+        d = differences(table, claim) if len(table) else np.empty((0, 0))
+        about = {
+            "claim": claim.name,
+            "system": claim.system,
+            "says": claim.says,
+            "source": f"{METHODS[VARIANTS[claim.first.variant].method].paper}, {claim.source}",
+            "set": claim.where,
+            "first": _side((claim.first,), claim),
+            "second": _side(claim.second, claim),
+            "paper": paper_points(claim),
+        }
+        found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
+        about |= {"effect": found.mean, "low": found.low, "high": found.high, "p": found.p}
+        about |= {"seeds": d.shape[0] if d.size else 0, "groups": d.shape[1] if d.size else 0}
+        rows.append(about | {"margin": claim.margin, "more": claim.more})
+    found = pd.DataFrame(rows)
+    counted = (found.seeds >= SEEDS) & found.p.notna()
+    found["p Holm"] = holm(found.p.where(counted))
+    found["verdict"] = [_verdict(row) for _, row in found.iterrows()]
+    found["words"] = [_words(row) for _, row in found.iterrows()]
+    columns = ["claim", "system", "says", "source", "set", "first", "second", "paper", "effect", "low", "high", "p"]
+    return found[[*columns, "p Holm", "seeds", "groups", "verdict", "words"]]
+
+
+def _side(arms: Sequence[Arm], claim: Claim) -> str:
+    """ "CA, min", "MA, crf"; how it answers is said where there is a choice. Several: their mean."""
+    told = claim.where in (STRANGER, TWO)
+    names = [f"{a.variant}, {a.how}" if told else a.variant for a in arms]
+    return names[0] if len(names) == 1 else f"mean of {' and '.join((', '.join(names[:-1]), names[-1]))}"
+
+
+def _verdict(row: pd.Series) -> str:
+    if not row.seeds:
+        return "not measured"
+    if row.seeds < SEEDS or math.isnan(row.p):
+        return FEW if row.seeds < SEEDS else "too few groups"
+    if not row["p Holm"] < LEVEL:
+        return NOISE
+    return CONFIRMED if (row.effect > row.margin) == row.more else CONTRADICTED
+
+
+def _words(row: pd.Series) -> str:
+    """The verdict as a sentence: "DCNet +SCCM is 1.2 points (-0.4 to 2.8) above DCNet +MCFD; …"."""
+    if not row.seeds:
+        return f"{row['first']} against {row['second']}: not measured."
+    sign = "above" if row.effect >= 0 else "below"
+    between = f" ({row.low:+.1f} to {row.high:+.1f})" if row.low == row.low else ""
+    text = f"{row['first']} is {abs(row.effect):.1f} points{between} {sign} {row['second']}"
+    text += f" on {row['set']}; the paper " + (
+        "prints no figure" if row.paper != row.paper else f"says {row.paper:+.1f}"
+    )
+    if row.paper == row.paper and row.low == row.low:
+        text += ", inside this interval" if row.low <= row.paper <= row.high else ", outside this interval"
+    return f"{text}: {row.verdict}."
+
+
+def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
+    """A variant's rows of all groups of a set, a row a seed, attention's mean where there is a choice."""
+    own = table[(table.variant == variant) & (table["set"] == where)]
+    return own[(own.group == "all") & (own.how == MEAN)]
+
+
+def by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
+
+    Columns system, set, seeds, J, "sd J", P, "sd P", swap (points), "sd swap", AUROC, "sd AUROC", steps, recipe,
+    checkpoints. table: of one profile. Empty where nothing was measured.
+    """
+    rows = []
+    for name in WHOLE:
+        for where in (SEEN, UNSEEN):
+            own = _asked(table, name, where)
+            if own.empty:
+                continue
+            row = {"system": name, "set": where, "seeds": own.seed.nunique()}
+            for value, scale in {"J": 1, "P": 1, "swap": POINTS, "AUROC": 1}.items():
+                row |= {value: scale * own[value].mean(), f"sd {value}": scale * own[value].std()}
+            row |= {"steps": own.steps.max(), "recipe": ", ".join(own.recipe.unique())}
+            rows.append({**row, "checkpoints": ", ".join(str(c)[:8] for c in own.checkpoint)})
+    return pd.DataFrame(rows)
+
+
+def by_share(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a share of hard and empty pairs that was trained with: what it costs and what it buys, over seeds.
+
+    Columns share, seeds, and each with its "sd …": J on SEEN and on UNSEEN, swap (points) and AUROC on SEEN; steps,
+    checkpoints. table: of one profile. Empty where nothing was measured.
+    """
+    rows = []
+    for share, variant in BY_SHARE.items():
+        seen, unseen = (_asked(table, variant.name, where) for where in (SEEN, UNSEEN))
+        if seen.empty:
+            continue
+        row = {"share": share, "seeds": seen.seed.nunique()}
+        values = {"J seen": seen.J, "J unseen": unseen.J, "swap": POINTS * seen.swap, "AUROC": seen.AUROC}
+        for name, known in values.items():
+            row |= {name: known.mean(), f"sd {name}": known.std()}
+        rows.append({**row, "steps": seen.steps.max(), "checkpoints": ", ".join(str(c)[:8] for c in seen.checkpoint)})
+    return pd.DataFrame(rows)
+
+
+def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFrame:
+    """A row a variant and way of answering of one system: J, P, swap (points) and AUROC on a set, over seeds.
+
+    Columns variant, how, seeds, J, "sd J", P, swap, "sd swap", AUROC, steps, "s a training", "the paper" (J as printed:
+    "table IV: 0.790"), recipe, checkpoints (the first 8 digits of each). No rows for what was not measured.
+    """
+    rows = []
+    whole = table[(table.system == system) & (table["set"] == where) & (table.group == "all")]
+    order = [v.name for v in VARIANTS.values() if v.system == system]
+    for (name, how), some in sorted(whole.groupby(["variant", "how"]), key=lambda item: order.index(item[0][0])):
+        variant = VARIANTS[name]
+        paper = METHODS[variant.method].paper
+        printed = [f"table {number}: {_printed(paper, number, name):.3f}" for number in variant.printed]
+        rows.append(
+            {
+                "variant": name,
+                "how": how,
+                "seeds": some.seed.nunique(),
+                "J": some.J.mean(),
+                "sd J": some.J.std(),
+                "P": some.P.mean(),
+                "swap": POINTS * some.swap.mean(),
+                "sd swap": POINTS * some.swap.std(),
+                "AUROC": some.AUROC.mean(),
+                "steps": some.steps.max(),
+                "s a training": some.seconds.mean(),
+                "the paper": "; ".join(printed),
+                "recipe": ", ".join(some.recipe.unique()),
+                "checkpoints": ", ".join(str(c)[:8] for c in some.checkpoint if isinstance(c, str) and c),
+            }
+        )
+    return pd.DataFrame(rows)

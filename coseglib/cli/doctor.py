@@ -1,0 +1,159 @@
+"""`coseg doctor`: what works here, a line OK or FAIL for each part, and whether photographs can be segmented at all."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, data_root, weights_root
+
+SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "papermill")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A part, whether it works, what is to be said, and whether segmenting photographs needs it."""
+
+    part: str
+    good: bool
+    text: str
+    needed: bool = False
+
+
+def python() -> Finding:
+    """3.11 or 3.12, as pydensecrf2 builds on no later one."""
+    good = sys.version_info[:2] in ((3, 11), (3, 12))
+    text = f"{platform.python_version()}, {sys.executable}"
+    return Finding("Python", good, text if good else f"{text}; use 3.11 or 3.12 (make setup)", needed=True)
+
+
+def packages() -> Finding:
+    """What pyproject.toml names is installed, and torch loads."""
+    try:
+        wanted = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("coseglib") or []]
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("packages", False, "the project is not installed; run make setup", needed=True)
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return Finding("packages", False, f"{name} is missing; run make setup", needed=True)
+    try:
+        import torch  # noqa: F401
+        import torchvision  # noqa: F401
+    except Exception as error:  # a library that does not load raises OSError, a wrong pair RuntimeError
+        return Finding("packages", False, f"torch does not load ({error}); run make setup", needed=True)
+    shown = ", ".join(f"{name} {found[name]}" for name in SHOWN if name in found)
+    return Finding("packages", True, f"all {len(found)}: {shown}, …", needed=True)
+
+
+def crf() -> Finding:
+    """A dense CRF of 8 × 8 pixels, two labels: the half that is likely foreground stays foreground."""
+    try:
+        import numpy as np
+        import pydensecrf.densecrf as dcrf
+
+        foreground = np.full((8, 8), 0.2, np.float32)
+        foreground[:, 4:] = 0.8
+        field = dcrf.DenseCRF2D(8, 8, 2)
+        field.setUnaryEnergy(-np.log(np.stack([1 - foreground, foreground]).reshape(2, 64)))
+        field.addPairwiseGaussian(sxy=1, compat=3)
+        labels = np.argmax(field.inference(3), axis=0).reshape(8, 8)
+    except Exception as error:  # a missing or half-built extension fails in many ways
+        return Finding("CRF", False, f"pydensecrf does not work ({type(error).__name__}: {error}); run make setup")
+    if not (labels == (foreground > 0.5)).all():
+        return Finding("CRF", False, "pydensecrf gives a wrong answer on 8 × 8 pixels; run make setup")
+    return Finding("CRF", True, f"pydensecrf2 {importlib.metadata.version('pydensecrf2')}")
+
+
+def gpu() -> Finding:
+    """Either way all right: which GPU there is, or what the CPU has."""
+    import torch
+
+    from coseglib.training.loop import cpu_has_bfloat16
+
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Finding("GPU", True, names)
+    has = "yes" if cpu_has_bfloat16() else "no"
+    return Finding("GPU", True, f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {has}")
+
+
+def data_sets() -> Iterator[Finding]:
+    """A line for each set."""
+    from coseglib.data import available
+
+    try:
+        root = data_root()
+    except CosegError as error:
+        yield Finding("data sets", False, str(error))
+        return
+    for name, found in available(root).items():
+        yield Finding(f"data set {name}", isinstance(found, str), str(found))
+
+
+def weights() -> Finding:
+    """ImageNet weights to start training from: in COSEG_WEIGHTS, or fetched earlier by torchvision."""
+    import torch
+
+    from coseglib.models.backbones import BACKBONES
+
+    try:
+        folder = weights_root()
+    except CosegError as error:
+        return Finding("weights", False, str(error))
+    fetched = [folder] if folder else []
+    fetched.append(os.path.join(torch.hub.get_dir(), "checkpoints"))
+    files = [f for place in fetched if os.path.isdir(place) for f in os.listdir(place)]
+    names = [name for name in BACKBONES if any(f.startswith((f"{name}.", f"{name}-")) for f in files)]
+    if names:
+        return Finding("weights", True, ", ".join(names) + (f" in {folder}" if folder else ""))
+    return Finding("weights", False, "none here; training fetches them where there is a network, or set COSEG_WEIGHTS")
+
+
+def checkpoints() -> Iterator[Finding]:
+    """Each shipped checkpoint is loaded, which compares its checksum with its card's."""
+    from coseglib.models.checkpoints import load_model
+
+    names = {path.stem for path in CHECKPOINTS.glob("*.safetensors")} | {DEFAULT_CHECKPOINT}
+    for name in sorted(names):
+        needed = name == DEFAULT_CHECKPOINT
+        try:
+            card = load_model(name).card
+            yield Finding(
+                f"checkpoint {name}", True, f"{card['method']} on {card['backbone']}, {card['sha256'][:8]}", needed
+            )
+        except CosegError as error:
+            yield Finding(f"checkpoint {name}", False, str(error), needed)
+
+
+def findings() -> Iterator[Finding]:
+    """All of them, one after the other; without working packages nothing after them can be asked."""
+    yield python()
+    first = packages()
+    yield first
+    if not first.good:
+        return
+    yield crf()
+    yield gpu()
+    yield from data_sets()
+    yield weights()
+    yield from checkpoints()
+
+
+def examine(say: Callable[[str], None] = print) -> bool:
+    """Say a line for each part; True where photographs can be segmented."""
+    found = []
+    for finding in findings():
+        say(f"{'OK  ' if finding.good else 'FAIL'} {finding.part}: {finding.text}")
+        found.append(finding)
+    lacking = [f.part for f in found if not f.good and f.needed]
+    aside = sum(not f.good and not f.needed for f in found)
+    state = f"photographs cannot be segmented, for lack of: {', '.join(lacking)}" if lacking else "ready to segment"
+    say(state + (f" ({aside} of the FAIL lines above concern what segmenting does not need)" if aside else ""))
+    return not lacking

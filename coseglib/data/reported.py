@@ -1,0 +1,48 @@
+"""What the five papers report, to stand beside our own figures: `data/reported.csv`, described in `data/README.md`.
+
+paper    key of the paper, as in `coseglib.models.METHODS`
+table    its number there, or "text" and the section
+dataset  our name (`coseglib.data.NAMES`) where the set is one of ours
+group    our name of the group; "all": the paper's own average
+method   the paper's name of the system; "li2018" and the like: a rival that the paper quotes
+metric   "J" and "P"; "J gain" and "P gain", differences of these; "time gain", relative; "seconds", "seconds an image"
+value    P, J and gains as shares (.765, not 76.5 %); NaN in the row of a paper whose figures we do not have
+note     errata, applied, and what else a reader has to know
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import REPOSITORY
+
+REPORTED = REPOSITORY / "data" / "reported.csv"
+COLUMNS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
+SHARES = ("P", "J")
+
+
+def reported(file: Path = REPORTED, **wanted: str) -> pd.DataFrame:
+    """The rows whose columns are as wanted, in the papers' order: reported(paper="chen2018", method="CA", metric="J").
+
+    Columns `COLUMNS`, all text but value (float64). Raises CosegError for a missing or damaged file, for a column that
+    does not exist, and for a value that no row has: a typing error would else look like a paper's silence.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        if tuple(table.columns) != COLUMNS:
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        table["value"] = pd.to_numeric(table["value"].replace("", None)).astype(float)
+    except FileNotFoundError as error:
+        raise CosegError(f"{file}: not there; run this in a clone of the repository") from error
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise CosegError(f"{file}: cannot be read ({' '.join(str(error).split())}); get it again from git") from error
+    rows = pd.Series(True, index=table.index)
+    for column, value in wanted.items():
+        if column not in COLUMNS[:-2]:
+            raise CosegError(f"{column}: no column to choose rows by; one of {', '.join(COLUMNS[:-2])}")
+        if value not in set(table[column]):
+            known = ", ".join(dict.fromkeys(filter(None, table[column])))
+            raise CosegError(f"{column} {value}: in no row of {Path(file).name}; one of {known}")
+        rows &= table[column] == value
+    return table[rows].reset_index(drop=True)

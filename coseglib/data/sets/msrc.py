@@ -1,0 +1,135 @@
+"""MSRC v2 (Shotton et al., ECCV 2006): 591 photographs, 23 classes in colours, black is void.
+
+Layout  MSRC_ObjCategImageDatabase_v2/Images/<p>_<n>_s.jpg (or .bmp)   …/GroundTruth/<p>_<n>_s_GT.png (or .bmp)
+The prefix p is the kind of scene.
+
+Split, ours  MSRC-7 (test): images 1 to 10 of seven prefixes; the papers' own ten are not published. Of the others about
+15 % are set aside to choose models by (their name's SHA-256 decides, whatever else is there), the rest trains.
+`1_26_s` does neither: it is the photograph of the test image `9_10_s`.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from coseglib.core.errors import CosegError
+from coseglib.data.by_class import class_areas, groups_of
+from coseglib.data.images import checked_size, dataset_folder, pictures_in, read_colours, read_image
+from coseglib.data.record import VOID, Group, Photo
+
+COLOURS = {
+    "building": (128, 0, 0), "grass": (0, 128, 0), "tree": (128, 128, 0), "cow": (0, 0, 128), "horse": (128, 0, 128),
+    "sheep": (0, 128, 128), "sky": (128, 128, 128), "mountain": (64, 0, 0), "aeroplane": (192, 0, 0),
+    "water": (64, 128, 0), "face": (192, 128, 0), "car": (64, 0, 128), "bicycle": (192, 0, 128),
+    "flower": (64, 128, 128), "sign": (192, 128, 128), "bird": (0, 64, 0), "book": (128, 64, 0), "chair": (0, 192, 0),
+    "road": (128, 64, 128), "cat": (0, 192, 128), "dog": (128, 192, 128), "body": (64, 64, 0), "boat": (192, 64, 0),
+}  # fmt: skip
+CLASSES = tuple(COLOURS)
+SURROUNDINGS = frozenset({"building", "grass", "tree", "sky", "mountain", "water", "road"})
+SEVEN = {  # group -> prefix, class
+    "bird": (12, "bird"), "car": (7, "car"), "cat": (15, "cat"), "cow": (5, "cow"), "dog": (16, "dog"),
+    "plane": (4, "aeroplane"), "sheep": (9, "sheep"),
+}  # fmt: skip
+NEVER = frozenset({"1_26_s"})
+SET_ASIDE, AT_LEAST = 15, 4  # of 100 photographs; photographs a group
+
+_LABEL = np.full(1 << 24, 254, np.uint8)  # colour code -> label; 254: no colour of the table
+_LABEL[0] = VOID
+for _k, (_r, _g, _b) in enumerate(COLOURS.values(), start=1):
+    _LABEL[_r << 16 | _g << 8 | _b] = _k
+
+
+def read_labels(path: Path, image: Path, person: bool = False) -> torch.Tensor:
+    """uint8 (H, W): k the k-th of `CLASSES`, 255 void. person: a body is labelled as its face.
+
+    Raises CosegError where the file cannot be read, is of another size than its photograph `image`, or holds a colour
+    that is not in the table.
+    """
+    rgb = read_colours(path).astype(np.uint32)
+    labels = _LABEL[rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]]
+    if (labels == 254).any():
+        y, x = np.argwhere(labels == 254)[0]
+        colour = tuple(int(c) for c in rgb[y, x])
+        raise CosegError(f"{path}: colour {colour} at ({x}, {y}) is no MSRC class; use the masks unchanged, not JPEG")
+    if person:
+        labels[labels == CLASSES.index("body") + 1] = CLASSES.index("face") + 1
+    return checked_size(torch.from_numpy(labels), path, image)
+
+
+def _prefix(name: str) -> tuple[int, int]:
+    p, n, _ = name.split("_")
+    return int(p), int(n)
+
+
+def split_of(names: list[str]) -> dict[str, str]:
+    """name -> "test", "val", "train" or "never", from the names alone."""
+    tested = {prefix for prefix, _ in SEVEN.values()}
+    split = {}
+    for name in names:
+        prefix, number = _prefix(name)
+        if name in NEVER:
+            split[name] = "never"
+        elif prefix in tested and number <= 10:
+            split[name] = "test"
+        else:
+            chance = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
+            split[name] = "val" if chance < SET_ASIDE else "train"
+    return split
+
+
+def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    home = dataset_folder(root, "MSRC_ObjCategImageDatabase_v2", get="get MSRC v2")
+    images = {p.stem: p for p in pictures_in(dataset_folder(home, "Images", get="get MSRC v2"))}
+    masks = {p.stem.removesuffix("_GT"): p for p in pictures_in(dataset_folder(home, "GroundTruth", get="get MSRC v2"))}
+    for name, path in images.items():
+        if len(name.split("_")) != 3 or not all(part.isdigit() for part in name.split("_")[:2]):
+            raise CosegError(f"{path}: MSRC photographs are named <prefix>_<number>_s; take other files out")
+        if name not in masks:
+            raise CosegError(f"{path}: has no mask {name}_GT.png in {home / 'GroundTruth'}; unpack MSRC v2 again")
+    return dict(sorted(images.items())), masks
+
+
+def _photo(dataset: str, name: str, image: Path, mask: Path, person: bool = False) -> Photo:
+    classes = tuple({"face": "person"}.get(c, c) for c in CLASSES) if person else CLASSES
+    return Photo(dataset, name, classes, partial(read_image, image), partial(read_labels, mask, image, person), image)
+
+
+def photos(root: Path, split: str) -> list[Photo]:
+    """The photographs of a split ("train", "val", "test", "never"), with label maps of all 23 classes."""
+    images, masks = _files(root)
+    which = split_of(list(images))
+    return [_photo("msrc", name, images[name], masks[name]) for name in images if which[name] == split]
+
+
+def load(root: Path, split: str) -> list[Group]:
+    """Groups by class of object, where four photographs or more hold at least 1 % of it; faces and bodies are persons.
+
+    Raises CosegError where the set is missing or a mask cannot be read.
+    """
+    images, masks = _files(root)
+    which = split_of(list(images))
+    names = [name for name in images if which[name] == split]
+    members = [_photo("msrc", name, images[name], masks[name], person=True) for name in names]
+    classes = [c for c in members[0].classes if c not in SURROUNDINGS and c != "body"] if members else []
+    areas = class_areas(members, [masks[name] for name in names])
+    return groups_of(members, classes, areas=areas, least=AT_LEAST)
+
+
+def load_seven(root: Path) -> list[Group]:
+    """MSRC-7: ten photographs each of seven prefixes; the target is the kind of thing that the group is named for.
+
+    Void is ignored in the measures: it hides the edges of things, and other things that nobody labelled.
+    Raises CosegError where the set or a group is missing.
+    """
+    images, masks = _files(root)
+    groups = []
+    for group, (prefix, target) in SEVEN.items():
+        names = [name for name in images if _prefix(name)[0] == prefix and _prefix(name)[1] <= 10]
+        if not names:
+            raise CosegError(f"{root}: MSRC v2 has no photographs {prefix}_1_s to {prefix}_10_s; unpack it again")
+        members = tuple(_photo("msrc7", name, images[name], masks[name]) for name in names)
+        groups.append(Group("msrc7", group, members, (target,)))
+    return groups

@@ -1,0 +1,75 @@
+"""Groups of two and of three common classes: what multi-class co-segmentation is measured on.
+
+`load`    from VOC 2012's masks          `scenes`  procedural ones, for a first try
+
+The thesis took VOC's photographs of two or three classes and added others from the web, about 80 a group; its set was
+never released. Ours are VOC's alone: photographs that hold exactly these classes, each on 1 % or more of the area.
+They come from the training list without near duplicates of any test photograph, so no group shares a photograph with
+another table's test set; the validation list, which two other tables ask about, is left out as well. A method that
+trained on VOC's masks has seen these photographs: only methods that need no masks can be compared here. The list is
+written by `coseglib.data.lists`, to data/lists/multiclass.csv.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from coseglib.data.by_class import multiclass_groups
+from coseglib.data.fingerprints import without_test_photos
+from coseglib.data.record import Group, Photo
+from coseglib.data.sets import voc
+from coseglib.data.synthetic import CATEGORIES, load_synthetic
+
+MOST = 80  # photographs a group: "about 80" in the thesis
+LEAST = 10  # smaller groups are left out
+SIZES = (2, 3)  # classes a group
+
+
+def chosen(photos: Sequence[Photo], most: int = MOST, seed: int = 0) -> tuple[Photo, ...]:
+    """`most` of the photographs, in their order: those with the lowest SHA-256 of seed and name. All, if fewer."""
+    ranked = sorted(photos, key=lambda p: hashlib.sha256(f"{seed} {p.name}".encode()).hexdigest())
+    kept = {p.name for p in ranked[:most]}
+    return tuple(p for p in photos if p.name in kept)
+
+
+def groups(
+    photos: Sequence[Photo], areas: np.ndarray | None = None, most: int = MOST, least: int = LEAST, seed: int = 0
+) -> list[Group]:
+    """The groups of two classes, then those of three; within each the largest first, equal ones by name.
+
+    photos  of one vocabulary; areas (n, classes) from `by_class.class_areas`, None: the label maps are read
+    most    photographs a group, a seeded choice of all; least: with fewer there is no group
+    """
+    if not photos:
+        return []
+    found = []
+    for size in SIZES:
+        all_of = multiclass_groups(photos, list(combinations(photos[0].classes, size)), areas=areas)
+        found += sorted((g for g in all_of if len(g) >= least), key=lambda g: (-len(g), g.name))
+    return [Group(g.dataset, g.name, chosen(g.photos, most, seed), g.targets) for g in found]
+
+
+def load(root: Path, lists: Path | None = None) -> list[Group]:
+    """The groups from VOC 2012's training list under `root`.
+
+    lists  the folder of fingerprints.csv; None: data/lists
+    Raises CosegError where the set, a mask or the fingerprints are missing.
+    """
+    members = voc.photos(root, "train")
+    areas = voc.areas(root, members)
+    kept = {p.name for p in without_test_photos(members, lists)}
+    at = [i for i, p in enumerate(members) if p.name in kept]
+    return groups([members[i] for i in at], areas[at])
+
+
+def scenes(groups: int = 3, photos: int = 8, size: int = 128) -> list[Group]:
+    """Procedural groups of two classes ("star+ring", …), each of the `photos` (an even number) that hold both."""
+    found = []
+    for pair in zip(CATEGORIES[: 2 * groups : 2], CATEGORIES[1 : 2 * groups : 2], strict=True):
+        one, other = load_synthetic(groups=pair, photos=2 * photos, size=size)
+        both = tuple(p for p in one.photos if p in other.photos)
+        found.append(Group("synthetic-multiclass", "+".join(pair), both, pair))
+    return found

@@ -1,0 +1,130 @@
+"""Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from coseglib.answering.floors import build_floor, is_floor
+from coseglib.core.errors import CosegError
+from coseglib.data import load
+from coseglib.models.checkpoints import load_model
+from coseglib.scoring import metrics
+from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+
+Part = TypeVar("Part")
+SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
+SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
+
+
+def _swap(questions: pd.DataFrame) -> pd.DataFrame:
+    """Means of J_asked, J_other and score by the class asked for; `all`: over the questions. images: questions."""
+    figures = ["J_asked", "J_other", "score"]
+    table = questions.groupby("asked", sort=False)[figures].mean()
+    table.insert(0, "images", questions.groupby("asked", sort=False).size())
+    table.loc["all"] = [len(questions), *questions[figures].mean()]
+    return table.rename_axis("group").reset_index().astype({"images": int})
+
+
+def _refused(answers: pd.DataFrame) -> pd.DataFrame:
+    """AUROC by group; `all`: over all photographs. images: photographs, each asked about twice."""
+    parts = {name: some for name, some in answers.groupby("group", sort=False)} | {"all": answers}
+    rows = [
+        {"group": name, "images": len(some) // 2, "AUROC": metrics.auroc(some.score, some.common)}
+        for name, some in parts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def evaluation_table(
+    checkpoint: str | Path,
+    dataset: str,
+    protocol: str = "common",
+    partner: str = "group",
+    how: str = "mean",
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    data_root: str | Path | None = None,
+    looks: int | None = None,
+    post: str | None = None,
+) -> pd.DataFrame:
+    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
+
+    checkpoint  a shipped one's name, a file, or a floor (`coseglib.answering.floors`)
+    dataset     a name of `coseglib.data.NAMES` or a folder
+    protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
+                questions; "refusal": AUROC for P and J
+    looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says
+    post        "argmax" or "crf", how maps become masks at the photographs' own size; None: as the checkpoint says
+    partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
+    Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
+    """
+    if protocol not in (*metrics.PROTOCOLS, *SPECIAL):
+        known = ", ".join((*metrics.PROTOCOLS, *SPECIAL))
+        raise CosegError(f"{protocol}: no such protocol; one of {known}")
+    if protocol in SPECIAL and (partner != "group" or limit is not None):
+        raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
+    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint, looks=looks, post=post)
+    groups = load(dataset, data_root)
+    started = time.perf_counter()
+    if protocol in metrics.PROTOCOLS:
+        rows = evaluate(model, groups, protocol, partner, how, limit, progress=progress)
+        table = metrics.aggregate(rows, protocol)
+    else:
+        if protocol == "partner-swap":
+            sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
+            table = _swap(partner_swap(model, groups, how=how, sources=sources))
+        else:
+            table = _refused(refusal(model, groups))
+        table.insert(0, "dataset", groups[0].dataset)
+        table["protocol"] = protocol
+        table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
+    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", model.card["sha256"])
+    return table
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """CSV, six decimals, written beside its place and moved there. Raises CosegError where that cannot be done."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            table.to_csv(part, index=False, float_format="%.6f")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise CosegError(f"{path}: not written ({error.strerror or error}); give another -o") from error
+
+
+def gone_through(
+    parts: Mapping[str, Part],
+    kept: Path,
+    key: Callable[[Part], str],
+    run: Callable[[Part, Callable[[str], None]], pd.DataFrame],
+    say: Callable[[str], None],
+) -> Iterator[pd.DataFrame]:
+    """Part by part, the rows so far. They are kept in the CSV `kept`: of parts whose key stands there, nothing is run.
+
+    parts  {what is said of a part before each of its lines: the part}
+    key    what a part's rows depend on
+    run    a part, and a function that says a line -> its rows
+    """
+    done = pd.read_csv(kept, dtype={"key": str, "checkpoint": str}) if kept.is_file() else pd.DataFrame(columns=["key"])
+    tables = []
+    for name, part in parts.items():
+        wanted = key(part)
+        rows = done[done.key == wanted]
+        if len(rows):
+            say(f"{name}: done before")
+        else:
+            rows = run(part, lambda text, name=name: say(f"{name}: {text}")).assign(key=wanted)
+        tables.append(rows)
+        so_far = pd.concat(tables, ignore_index=True)
+        others = done[~done.key.isin(so_far.key)]
+        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
+        yield so_far

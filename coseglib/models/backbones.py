@@ -1,0 +1,226 @@
+"""ImageNet backbones as feature pyramids: five maps at strides 2, 4, 8, 16 and 32.
+
+| name             | library     | channels at strides 2, 4, 8, 16, 32      |
+|------------------|-------------|------------------------------------------|
+| vgg16            | torchvision | 64, 128, 256, 512, 512 (after each pool) |
+| resnet18         | torchvision | 64, 64, 128, 256, 512                    |
+| resnet50         | torchvision | 64, 256, 512, 1024, 2048                 |
+| mobilenet_v2     | torchvision | 16, 24, 32, 96, 320                      |
+| hrnet_w18, _w32  | timm        | 64, C·(1, 2, 4, 8) of the last stage     |
+
+Weights come from a local folder (`COSEG_WEIGHTS`) where it holds `<name>*.safetensors`, else from the libraries' own
+download. Where weights come from decides how images are padded and normalised (`Origin`): TF-slim's MobileNetV2 pads
+its stride-2 convolutions more on the right and below, Caffe's ResNet-50 has its strides in the first 1×1 convolutions.
+"""
+
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import weights_root
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a set of ImageNet weights expects of its images and of its module."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    same_padding: bool = False  # stride-2 convolutions pad as TensorFlow's SAME
+    stride_in_1x1: bool = False  # "v1" bottlenecks: the stride sits in the first 1×1 convolution
+
+
+ORIGINS = {
+    "torchvision": Origin(),  # timm's HRNet was trained with the same normalisation
+    "tf-slim": Origin(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), same_padding=True),
+    "caffe-v1": Origin(stride_in_1x1=True),
+}
+LOCAL_ORIGIN = {"mobilenet_v2": "tf-slim", "resnet50": "caffe-v1"}  # what COSEG_WEIGHTS' files come from
+BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
+STRIDES = (2, 4, 8, 16, 32)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's SAME: the odd pixel goes to the right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.groups == self.in_channels and self.kernel_size == (3, 3) and not (x.shape[-1] % 2 or x.shape[-2] % 2):
+            # Depth-wise on even maps: every second output, from 1, of the stride-1 convolution is the same numbers,
+            # and its backward pass is two to twenty times faster on CPUs than the strided one's.
+            dense = F.conv2d(x, self.weight, self.bias, 1, 1, self.dilation, self.groups)
+            return dense[..., 1::2, 1::2].contiguous(memory_format=torch.channels_last)
+        pads = []
+        for n, k, s in zip(x.shape[-1:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-n // s) - 1) * s + k - n, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Backbone(nn.Module):
+    """A feature pyramid.
+
+    strides   (2, 4, 8, 16, 32): side of the image over side of the map, rounded up
+    channels  of the five maps
+    embedding_channels  of `embed`'s map
+    origin    key of ORIGINS: the preprocessing and padding that the weights want
+    """
+
+    strides = STRIDES
+
+    def __init__(self, name: str, stages: list[nn.Module], channels: tuple[int, ...], origin: str, embedding=None):
+        super().__init__()
+        self.name, self.origin, self.channels = name, origin, channels
+        self.stem_learns = True  # False: no gradient below stride 8, where half of a CPU's backward pass goes
+        self.stages = nn.ModuleList(stages)
+        self.embedding, self.embedding_channels = embedding or (nn.Identity(), channels[-1])
+        self.register_buffer("mean", torch.tensor(ORIGINS[origin].mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(ORIGINS[origin].std).view(3, 1, 1), persistent=False)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> normalised as the weights expect."""
+        return (images - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> five maps (B, C_s, ⌈H/s⌉, ⌈W/s⌉), s = 2 … 32."""
+        x, pyramid = self.preprocess(images), []
+        for stride, stage in zip(self.strides, self.stages, strict=True):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (self.stem_learns or stride > 4)):
+                x = stage(x)
+            pyramid.append(x)
+        return pyramid
+
+    def embed(self, top: Tensor) -> Tensor:
+        """The stride-32 map as ImageNet's classifier pools it: after MobileNetV2's last 1×1 convolution, else `top`."""
+        return self.embedding(top)
+
+
+class HRNetStages(nn.Module):
+    """timm's HRNet yields its pyramid at once: `Backbone.forward` without the loop over stages."""
+
+    def __init__(self, name: str, pretrained: bool):
+        super().__init__()
+        import timm
+
+        self.body = timm.create_model(
+            name, pretrained=pretrained, features_only=True, feature_location="", out_indices=(0, 1, 2, 3, 4)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.body(x)
+
+
+class HRNet(Backbone):
+    def __init__(self, name: str, pretrained: bool, origin: str):
+        body = HRNetStages(name, pretrained)
+        super().__init__(name, [body], tuple(body.body.feature_info.channels()), origin)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.stages[0](self.preprocess(images))
+
+
+def _split_mobilenet(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], tuple[nn.Module, int]]:
+    blocks = list(net.features)
+    cuts = (0, 2, 4, 7, 14, 18)  # a stage ends with the last block before the next stride
+    stages = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
+    return stages, (16, 24, 32, 96, 320), (blocks[18], 1280)
+
+
+def _split_resnet(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], None]:
+    stages = [
+        nn.Sequential(net.conv1, net.bn1, net.relu),
+        nn.Sequential(net.maxpool, net.layer1),
+        net.layer2,
+        net.layer3,
+        net.layer4,
+    ]
+    widths = [net.fc.in_features // 2**k for k in (3, 2, 1, 0)]
+    return stages, (64, *widths), None
+
+
+def _split_vgg(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], None]:
+    layers = list(net.features)
+    ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    stages = [nn.Sequential(*layers[a:b]) for a, b in pairwise([0, *ends])]
+    return stages, (64, 128, 256, 512, 512), None
+
+
+def _follow_origin(net: nn.Module, origin: Origin) -> None:
+    """Give torchvision's module the padding and the strides that the weights were trained with."""
+    if origin.same_padding:
+        for parent in net.modules():
+            for conv in parent.children():
+                if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2):
+                    conv.__class__ = SameConv2d  # same parameters under the same keys, another forward
+    if origin.stride_in_1x1:
+        for layer in (net.layer2, net.layer3, net.layer4):
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+
+
+def _local_file(name: str, root: str | Path | None) -> Path | None:
+    folder = weights_root(root)
+    if folder is None:
+        return None
+    found = sorted(folder.glob(f"{name}*.safetensors"))
+    return found[0] if found else None
+
+
+def _load_local(net: nn.Module, file: Path) -> None:
+    try:
+        tensors = {k: v.float() for k, v in load_file(file).items()}
+    except Exception as error:
+        raise CosegError(f"{file}: not a readable safetensors file ({error}); fetch it again") from error
+    missing, unexpected = net.load_state_dict(tensors, strict=False)
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise CosegError(f"{file}: does not fit the module (first of them {(missing + unexpected)[0]}); fetch it again")
+
+
+def build_backbone(
+    name: str, weights: str | None = "imagenet", root: str | Path | None = None, origin: str | None = None
+) -> Backbone:
+    """A backbone by its name, see BACKBONES.
+
+    weights  "imagenet": from `root` (else COSEG_WEIGHTS) if it holds `<name>*.safetensors`, else the library's own
+             download; None: random, with `origin`'s padding and preprocessing ("torchvision" unless told).
+    Raises CosegError for an unknown name, or when weights can neither be found nor fetched.
+    """
+    if name not in BACKBONES:
+        raise CosegError(f"{name}: no such backbone; one of {', '.join(BACKBONES)}")
+    if weights not in ("imagenet", None):
+        raise CosegError(f"{weights}: no such backbone weights; 'imagenet' or none")
+    file = _local_file(name, root) if weights else None
+    if origin is None:
+        origin = LOCAL_ORIGIN.get(name, "torchvision") if file else "torchvision"
+    download = bool(weights) and file is None
+    try:
+        if name.startswith("hrnet"):
+            net = HRNet(name, download, origin)
+            if file:
+                _load_local(net.stages[0].body, file)
+            return net
+        import torchvision.models as zoo
+
+        net = getattr(zoo, name)(weights="IMAGENET1K_V1" if download else None)
+    except CosegError:
+        raise
+    except Exception as error:  # urllib, huggingface_hub and ssl each have their own
+        if not download:
+            raise
+        where = os.environ.get("COSEG_WEIGHTS", "not set")
+        raise CosegError(
+            f"{name}: no ImageNet weights here (COSEG_WEIGHTS is {where}) and none could be fetched; set COSEG_WEIGHTS "
+            f"to a folder with {name}.safetensors, or go online once"
+        ) from error
+    _follow_origin(net, ORIGINS[origin])
+    if file:
+        _load_local(net, file)
+    split = _split_mobilenet if name == "mobilenet_v2" else _split_vgg if name == "vgg16" else _split_resnet
+    stages, channels, embedding = split(net)
+    return Backbone(name, stages, channels, origin, embedding)

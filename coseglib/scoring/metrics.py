@@ -1,0 +1,240 @@
+"""Precision, Jaccard index, and the protocols under which the papers report them.
+
+Masks are uint8 (H, W); whatever is not 0 is foreground, 255 in the *truth* is void and never counted.
+
+  P  share of the counted pixels that are right, foreground and background      in [0, 1]
+  J  intersection over union of the foreground                                  in [0, 1]
+
+The papers agree on these two and on nothing else: what is averaged, at which size, by which threshold, what two empty
+masks score. So a protocol has a name (`PROTOCOLS`), and a table of results prints it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
+
+from coseglib.core.errors import CosegError
+from coseglib.data.record import VOID
+
+AVERAGES = ("image", "pooled", "class", "total")
+SIZES = ("own", "network")
+THRESHOLDS = ("argmax", "mean+std")
+EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
+CONTEXTS = ("group", "pair")
+
+
+def counts(pred: Tensor, truth: Tensor) -> tuple[int, int, int, int]:
+    """(right, counted, intersection, union) in pixels; both metrics and all averages follow from these four.
+
+    pred, truth  uint8 (H, W) of one size; 255 in the truth is void. Raises ValueError for two sizes.
+    """
+    if pred.shape != truth.shape:
+        raise ValueError(f"prediction {tuple(pred.shape)} and truth {tuple(truth.shape)} are not of one size")
+    valid = truth != VOID
+    p, t = (pred != 0) & valid, (truth != 0) & valid
+    wrong, union = int((p ^ t).sum()), int((p | t).sum())
+    counted = int(valid.sum())
+    return counted - wrong, counted, union - wrong, union
+
+
+def precision(pred: Tensor, truth: Tensor) -> float:
+    """P, the share of pixels that are right; 1 where every pixel is void. See `counts`."""
+    right, counted, _, _ = counts(pred, truth)
+    return right / counted if counted else 1.0
+
+
+def jaccard(pred: Tensor, truth: Tensor, empty: str = "one") -> float:
+    """J of the foreground. Two empty masks: 1 ("one"), 0 ("zero") or NaN, left out of means ("skip"). See `counts`."""
+    _, _, intersection, union = counts(pred, truth)
+    return intersection / union if union else EMPTY[empty]
+
+
+def ssnm_threshold(probability: Tensor) -> float:
+    """min(mean + sd, 0.8) of one image's foreground probabilities in [0, 1] (Zhang et al. 2020, code)."""
+    p = probability.double()
+    return min(float(p.mean() + p.std(correction=0)), 0.8)
+
+
+def binarise(probability: Tensor, threshold: str = "argmax") -> Tensor:
+    """Foreground probabilities (H, W) in [0, 1] -> uint8 mask (H, W): p > 0.5, by "mean+std" p > `ssnm_threshold`."""
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"{threshold}: no such threshold; one of {', '.join(THRESHOLDS)}")
+    return (probability > (0.5 if threshold == "argmax" else ssnm_threshold(probability))).to(torch.uint8)
+
+
+def auroc(scores, labels) -> float:
+    """Area under the ROC curve: chance that a positive (label 1) outscores a negative (0). One sort of label: NaN."""
+    labels = np.asarray(labels)
+    return float(roc_auc_score(labels, np.asarray(scores))) if len(np.unique(labels)) == 2 else float("nan")
+
+
+def best_threshold(scores, labels) -> tuple[float, float]:
+    """From which score on to answer "1" so that most of both labels are answered right, and that share.
+
+    The share is the mean of the positives' and the negatives' (balanced accuracy); the threshold lies half-way between
+    two scores. Raises ValueError for one sort of label.
+    """
+    if len(np.unique(labels)) != 2:
+        raise ValueError("labels of both sorts are wanted")
+    false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    best = int(np.argmax(true - false))
+    below = np.asarray(scores)[np.asarray(scores) < thresholds[best]]
+    threshold = (thresholds[best] + below.max()) / 2 if len(below) and best else thresholds[best]
+    return float(threshold), float((1 + true[best] - false[best]) / 2)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How figures come about. Raises ValueError for a value that is none of these.
+
+    average    "image"   mean over a group's images, then over the groups
+               "pooled"  mean over a group's images; the last row is the mean over all images of all groups
+               "class"   J and P from a group's total pixel counts, then the mean over the groups
+               "total"   from total pixel counts, the last row too
+    size       masks are compared at the image's "own" size, or at the "network"'s
+    threshold  "argmax": foreground where its logit is the larger (p > 0.5); "mean+std": `ssnm_threshold`
+    empty      J of an empty prediction of an empty truth: "one", "zero" or "skip"
+    context    an image is segmented with its whole "group", or in a "pair" with one other image
+    about      what is known and what is our reading
+    """
+
+    name: str
+    average: str = "image"
+    size: str = "own"
+    threshold: str = "argmax"
+    empty: str = "one"
+    context: str = "group"
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "average": AVERAGES,
+            "size": SIZES,
+            "threshold": THRESHOLDS,
+            "empty": tuple(EMPTY),
+            "context": CONTEXTS,
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{self.name}: {field} = {getattr(self, field)}; one of {', '.join(allowed)}")
+
+
+PROTOCOLS = {
+    p.name: p
+    for p in (
+        Protocol(
+            "common",
+            about="Ours, the same for all systems: every image once, at its own size, p > 0.5, mean over the images of "
+            "a group, then over the groups; two empty masks score 1.",
+        ),
+        Protocol(
+            "chen2018-pairs",
+            average="total",
+            size="network",
+            context="pair",
+            about="VOC 2012 image pairs (Chen et al. 2018, section 4.3). Known: 37,700 pairs; the released code sums "
+            "pixel counts over all pairs, both images, at 512². Our reading: the printed figures come from that "
+            "code. Which 725 images were drawn is not published.",
+        ),
+        Protocol(
+            "chen2018",
+            average="class",
+            size="network",
+            context="pair",
+            about="Tables 1 to 3 of Chen et al. 2018. Known: pairwise; the average rows are plain means over the "
+            "classes (their arithmetic). Our reading: inside a class one total count at 512², as in the released "
+            "code; the text does not say how an image's many pairs are combined.",
+        ),
+        Protocol(
+            "chen2018-instant",
+            average="class",
+            size="network",
+            about="Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, attended by "
+            "its whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` inside "
+            "a class.",
+        ),
+        Protocol(
+            "ssnm",
+            average="pooled",
+            size="network",
+            threshold="mean+std",
+            empty="zero",
+            about="Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) "
+            "per image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the "
+            "start), mean over all images of a data set. Table 3 confirms the mean: its iCoseg averages, 88.0 and "
+            "89.2, are those of the 154 images, not of the 8 groups (87.8 and 88.6). The text speaks of maps at "
+            "the original size; the code scores at 224². Table 4's 71 for HRNet is neither mean of its columns "
+            "(68.0, 69.5).",
+        ),
+        Protocol(
+            "pfcc",
+            context="pair",
+            about="Chen et al. 2023. The letter leaves its metrics to an appendix that we lack. Known: pairs, any size "
+            "in testing. Our reading: all else as in `common`.",
+        ),
+        Protocol(
+            "dcnet",
+            context="pair",
+            about="Li et al. Known: each test image with one related image drawn at random; the average rows are means "
+            "over the classes (their arithmetic, Tables II and III). Our reading: mean over the images of a "
+            "class, at the image's own size, p > 0.5; the text says none of the three.",
+        ),
+        Protocol(
+            "multiclass",
+            empty="skip",
+            about="The unsupervised multi-class thesis. Known: P and J per group, every image once. Its tables do not "
+            "survive in the text. Our reading: J of each class against the rest, classes that neither mask holds "
+            "left out, mean over the images, then over the groups; argmax and CRF in rows of their own.",
+        ),
+    )
+}
+
+
+def _score(rows: pd.DataFrame, by_counts: bool) -> dict[str, float]:
+    """P and J of some rows: from their total counts, or as means (NaN left out)."""
+    if not by_counts:
+        return {"P": rows.P.mean(), "J": rows.J.mean()}
+    right, counted, intersection, union = rows[["right", "counted", "intersection", "union"]].sum()
+    return {"P": right / counted if counted else 1.0, "J": intersection / union if union else float("nan")}
+
+
+def aggregate(rows: pd.DataFrame, protocol: Protocol | str = "common") -> pd.DataFrame:
+    """A row per group, in order of appearance, and a last row of group "all".
+
+    rows      one row a photograph: dataset, group, name, P, J, and for "class" and "total" right, counted,
+              intersection, union (pixels, see `counts`); seconds where measured
+    protocol  a `Protocol` or its name
+    Result: dataset, group, images, P, J, protocol and, where measured, seconds (mean per image).
+    A group whose images are all skipped, or whose union is empty, has J = NaN and is left out of the mean over groups;
+    under empty = "one" or "zero" its total counts score what two empty masks score.
+    Raises CosegError for an unknown protocol or no rows.
+    """
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            raise CosegError(f"{protocol}: no such protocol; one of {', '.join(PROTOCOLS)}")
+        protocol = PROTOCOLS[protocol]
+    if rows.empty:
+        raise CosegError("no photographs to average over: give a data set with masks")
+    by_counts = protocol.average in ("class", "total")
+    table = []
+    for (dataset, group), some in rows.groupby(["dataset", "group"], sort=False):
+        row = {"dataset": dataset, "group": group, "images": len(some), **_score(some, by_counts)}
+        if by_counts and np.isnan(row["J"]):
+            row["J"] = EMPTY[protocol.empty]
+        table.append(row)
+    groups = pd.DataFrame(table)
+    over_groups = protocol.average in ("image", "class")
+    last = {"P": groups.P.mean(), "J": groups.J.mean()} if over_groups else _score(rows, by_counts)
+    name = "+".join(dict.fromkeys(rows.dataset))
+    table = pd.concat(
+        [groups, pd.DataFrame([{"dataset": name, "group": "all", "images": len(rows), **last}])], ignore_index=True
+    )
+    table["protocol"] = protocol.name
+    if "seconds" in rows:
+        means = rows.groupby(["dataset", "group"], sort=False).seconds.mean()
+        table["seconds"] = [*means, rows.seconds.mean()]
+    return table

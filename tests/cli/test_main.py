@@ -1,0 +1,154 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from coseglib.cli import main as cli
+from coseglib.core.errors import CosegError
+from coseglib.data.images import read_mask, write_png
+
+COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "ablate", "report", "download")
+
+
+def _refused(capsys, *arguments) -> str:
+    """The one line on stderr of a command that is refused with exit code 1."""
+    assert cli.main([str(a) for a in arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("coseg: ") and said.err.count("\n") == 1, said
+    return said.err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        write_png(folder / f"{i}.png", torch.randint(0, 256, (3, 40, 50 + i), dtype=torch.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"])
+    assert shown.exit_code == 0
+    example = shown.output.split("Example:")[1]
+    assert f"\n    coseg {command}" in example and "--debug" in example
+
+
+def test_the_overview_names_every_command(capsys):
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+
+
+def test_help_does_not_load_torch():
+    code = "import sys; from coseglib import cli; cli.main(['--help']); cli.main(['train', '--help']); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--mehtod", "ca"], "coseg train --help"),
+        (["segment", "a.jpg", "-o", "out", "--group", "max"], "'mean', 'min'"),
+        (["segment", "a.jpg"], "--output"),
+        (["evaluate", "-o", "t.csv"], "--dataset"),
+        (["train", "-o", "out", "--devices", "0"], "--devices"),
+        (["train", "-o", "out", "--set", "steps"], "for example --set steps=200"),
+        (["train", "-o", "out", "--set", "stepps=2"], "no such field"),
+        (["train", "-o", "out", "--method", "xa"], "one of ca, fca, csa"),
+        (["train", "-o", "out", "--profile", "huge"], "one of cpu, gpu, paper, smoke"),
+        (["train", "-o", "out", "--data", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "--dataset", "synthetic", "-o", "t.csv", "--protocol", "swap"], "one of common"),
+        (
+            ["evaluate", "--dataset", "synthetic", "-o", "t.csv", "--checkpoint", "nothing"],
+            "nothing: no such checkpoint",
+        ),
+        (["segment", "a.jpg", "-o", "out", "--checkpoint", "x.safetensors"], "x.safetensors: no such checkpoint"),
+        (["report", "--profile", "huge"], "huge: no such profile; one of cpu, paper, smoke"),
+        (["download", "icoseg"], "data/README.md"),
+        (["segmnt"], "No such command 'segmnt'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_the_remedy(capsys, monkeypatch, tmp_path, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    assert told in _refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path, photos):
+    (tmp_path / "half.safetensors").write_bytes(b"not tensors")
+    told = _refused(capsys, "segment", photos, "-o", tmp_path / "out", "--checkpoint", tmp_path / "half.safetensors")
+    assert "half.safetensors: not a readable safetensors file" in told
+
+
+@pytest.mark.parametrize("fault", [CosegError("a.jpg: torn; mend it"), ValueError("two\nlines")])
+def test_a_traceback_is_shown_with_debug_only(monkeypatch, capsys, fault):
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr("coseglib.cli.doctor.examine", fail)
+    told = _refused(capsys, "doctor")
+    expected = (
+        "a.jpg: torn; mend it" if isinstance(fault, CosegError) else "ValueError: two lines; run it again with --debug"
+    )
+    assert expected in told
+    for arguments in (["doctor", "--debug"], ["--debug", "doctor"]):
+        assert cli.main(arguments) == 1
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    common = ["--checkpoint", str(checkpoint), "--accelerator", "cpu", "-o"]
+    assert cli.main(["segment", str(photos), *common, str(out)]) == 0
+    assert read_mask(out / "masks" / "1.png").shape == (40, 51)
+    assert len(json.loads((out / "result.json").read_text())["photos"]) == 2
+    (photos / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    capsys.readouterr()
+    assert cli.main(["segment", str(photos), *common, str(tmp_path / "two")]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("coseg: ")]
+    assert len(told) == 1 and "torn.jpg" in told[0]
+    assert cli.main(["segment", str(photos / "torn.jpg"), *common, str(tmp_path / "three")]) == 1
+
+
+def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (tmp_path / "cache", None))
+    sizes = ["steps=2", "groups=2", "input_size=32", "cache_side=40", "synthetic_photos=48", "precision=32-true"]
+    options = [part for size in sizes for part in ("--set", size)]
+    run = tmp_path / "run"
+    train = ["train", "--method", "fca", "--profile", "smoke", "-o", str(run), "--accelerator", "cpu", *options]
+    assert cli.main(train) == 0
+    assert {"state.safetensors", "model.safetensors", "log.csv", "config.yaml"} <= {p.name for p in run.iterdir()}
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "model.safetensors")
+    assert "--resume" in _refused(capsys, *train)
+    assert cli.main([*train, "--resume"]) == 0
+    table, model = tmp_path / "table.csv", run / "model.safetensors"
+    score = ["evaluate", "--checkpoint", str(model), "--dataset", "synthetic", "--limit", "2", "-o", str(table)]
+    assert cli.main(score) == 0
+    rows = pd.read_csv(table)
+    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+    assert list(rows.columns) == names and rows.group.iloc[-1] == "all"
+
+
+def test_an_interrupted_command_says_that_it_stopped(tmp_path):
+    # Tests that run in the background ignore interruptions, and so would the processes that they start.
+    command = [sys.executable, "-c", "import signal, time; from coseglib import cli, doctor\n"
+               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+               "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+               "doctor.examine = wait\nraise SystemExit(cli.main(['doctor']))"]  # fmt: skip
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout.readline() == "waiting\n"
+    time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=30)
+    assert told == "coseg: stopped\n" and running.returncode == 130

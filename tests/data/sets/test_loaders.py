@@ -1,0 +1,431 @@
+"""Each loader on a small set in the published layout. See `tiny_sets`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_sets import DOG, PERSON, binary_set, box, msrc_set, picture, save, voc_set
+
+from coseglib.core.errors import CosegError
+from coseglib.data import NAMES, available, load
+from coseglib.data.sets import coco_seg, msrc, voc
+from coseglib.data.sets.coco_seg import counts_from_string, decode_runs, draw_polygons
+
+
+def test_icoseg_takes_every_folder_and_the_eight_by_the_papers_names(sets):
+    groups = load("icoseg", sets)
+    assert len(groups) == 9 and all(len(g) == 2 for g in groups)
+    eight = load("icoseg8", sets)
+    names = ["bear2", "brownbear", "cheetah", "elephant", "helicopter", "hotballoon", "panda1", "panda2"]
+    assert [g.name for g in eight] == names
+    assert all(g.targets == (g.name,) and g.photos[0].classes == (g.name,) for g in eight)
+    assert eight[1].photos[0].name == "brown_bear/a"
+    assert eight[1].photos[0].image().shape == (3, 36, 48)
+    np.testing.assert_array_equal(eight[1].mask(0), box(value=1))
+
+
+def test_a_missing_icoseg_group_is_named(sets):
+    (sets / "iCoseg" / "images" / "brown_bear").rename(sets / "brown_bear")
+    with pytest.raises(CosegError, match="brownbear"):
+        load("icoseg8", sets)
+
+
+def test_pascal_names_photographs_by_class(sets):
+    groups = load("pascal", sets)
+    assert [(g.name, len(g)) for g in groups] == [("Bird", 2), ("Dog", 3)]
+    assert groups[0].photos[0].name == "Bird/img_1001" and groups[0].dataset == "pascal"
+
+
+def test_a_binary_mask_of_another_size_names_both_sizes(sets):
+    save(box(width=47), sets / "PASCAL_coseg" / "ground_truth" / "Bird" / "img_1001.png")
+    with pytest.raises(CosegError, match=r"47 × 36 pixels.*48 × 36"):
+        load("pascal", sets)[0].mask(0)
+
+
+def test_an_empty_group_folder_is_an_error(sets):
+    (sets / "PASCAL_coseg" / "images" / "Aero").mkdir()
+    with pytest.raises(CosegError, match="Aero: holds no photographs"):
+        load("pascal", sets)
+
+
+def test_msrc_colours_are_the_23_official_ones():
+    """Spelled by the rule of the palette: the bits of the label, spread over the channels, as in VOC's colour map."""
+    assert len(set(msrc.COLOURS.values())) == len(msrc.CLASSES) == 23
+
+    def voc_colour(label):
+        r = g = b = 0
+        for bit in range(8):
+            r, g, b = r | (label >> 0 & 1) << 7 - bit, g | (label >> 1 & 1) << 7 - bit, b | (label >> 2 & 1) << 7 - bit
+            label >>= 3
+        return r, g, b
+
+    assert set(msrc.COLOURS.values()) <= {voc_colour(i) for i in range(1, 27)}
+
+
+def test_msrc_masks_become_label_maps_with_void(sets):
+    photo = msrc.photos(sets, "test")[0]
+    labels = photo.labels()
+    kind = "bird"
+    assert photo.name == "12_10_s" and photo.classes == msrc.CLASSES
+    assert labels[0, 0] == msrc.CLASSES.index(kind) + 1 and labels[20, 0] == msrc.CLASSES.index("grass") + 1
+    assert (labels[35] == 255).all()
+    mask = photo.mask((kind,))
+    assert mask[:10].eq(1).all() and mask[10:35].eq(0).all() and mask[35].eq(255).all()
+
+
+def test_msrc7_holds_the_first_ten_of_seven_prefixes(sets):
+    msrc_set(sets, {"12_11_s": "bird", "12_1_s": "bird"})
+    groups = load("msrc7", sets)
+    assert [g.name for g in groups] == ["bird", "car", "cat", "cow", "dog", "plane", "sheep"]
+    assert [p.name for p in groups[0].photos] == ["12_10_s", "12_1_s", "12_2_s"]
+    assert {g.name: g.targets for g in groups}["plane"] == ("aeroplane",)
+    assert groups[5].mask(0)[0, 0] == 1
+
+
+def test_msrc_splits_do_not_meet_and_the_twin_of_a_test_image_is_in_none(sets):
+    names = [f"{p}_{n}_s" for p in range(1, 21) for n in range(1, 31)]
+    split = msrc.split_of(names)
+    parts = {s: {n for n in names if split[n] == s} for s in ("train", "val", "test", "never")}
+    assert parts["never"] == {"1_26_s"}
+    assert parts["test"] == {f"{p}_{n}_s" for p, _ in msrc.SEVEN.values() for n in range(1, 11)}
+    assert 0.1 < len(parts["val"]) / (len(parts["val"]) + len(parts["train"])) < 0.2
+    assert split == msrc.split_of(names[::-1]) and msrc.split_of(["13_5_s"])["13_5_s"] == split["13_5_s"]
+    assert {p.name for s in ("train", "val", "test") for p in msrc.photos(sets, s)}.isdisjoint({"1_26_s"})
+
+
+def test_msrc_groups_are_objects_of_four_photographs_or_more(sets):
+    train, val = load("msrc-train", sets), load("msrc-val", sets)
+    assert [g.name for g in train] == ["book"]  # grass is in every photograph, and no object
+    assert sum(map(len, train + val)) == 30
+    assert all(g.mask(0)[0, 0] == 1 for g in train + val)
+
+
+def test_msrc_faces_and_bodies_are_persons(tmp_path):
+    msrc_set(tmp_path, {f"6_{n}_s": "face" if n % 2 else "body" for n in range(1, 31)})
+    groups = load("msrc-train", tmp_path)
+    assert [g.name for g in groups] == ["person"] and len(groups[0]) == len(msrc.photos(tmp_path, "train"))
+    assert all(groups[0].mask(i)[:10].eq(1).all() for i in range(len(groups[0])))
+
+
+def test_an_msrc_mask_in_other_colours_names_pixel_and_colour(sets):
+    home = sets / "MSRC_ObjCategImageDatabase_v2"
+    save(picture("noise"), home / "GroundTruth" / "13_1_s_GT.png")
+    with pytest.raises(CosegError, match=r"13_1_s_GT\.png: colour \(\d+, \d+, \d+\) at \(0, 0\)"):
+        msrc.read_labels(home / "GroundTruth" / "13_1_s_GT.png", home / "Images" / "13_1_s.jpg")
+
+
+def test_msrc_as_published_in_bmp_is_read_as_well(tmp_path):
+    home = msrc_set(tmp_path, {"9_1_s": "sheep"})
+    for folder, name in (("Images", "9_1_s.jpg"), ("GroundTruth", "9_1_s_GT.png")):
+        old = home / folder / name
+        Image.open(old).save(old.with_suffix(".bmp"))
+        old.unlink()
+    (home / "Images" / "Thumbs.db").write_bytes(b"")
+    assert msrc.photos(tmp_path, "test")[0].labels()[0, 0] == msrc.CLASSES.index("sheep") + 1
+
+
+def test_msrc_without_a_mask_or_with_a_strange_file_says_so(sets):
+    home = sets / "MSRC_ObjCategImageDatabase_v2"
+    stray = save(picture("x"), home / "Images" / "holiday.jpg")
+    with pytest.raises(CosegError, match="holiday"):
+        load("msrc7", sets)
+    stray.unlink()
+    (home / "GroundTruth" / "13_1_s_GT.png").unlink()
+    with pytest.raises(CosegError, match="13_1_s_GT"):
+        load("msrc7", sets)
+
+
+def test_voc_groups_hold_who_covers_one_percent_and_four_photographs_make_a_group(sets):
+    assert [(g.name, len(g)) for g in load("voc-train", sets)] == [("cat", 4), ("dog", 7), ("person", 7)]
+    assert [(g.name, len(g)) for g in load("voc-val", sets)] == [("dog", 5)]
+    speck = np.zeros((36, 48), np.uint8)
+    speck[0, :17] = DOG  # 17 of 1728 pixels: less than 1 %; 18 are more
+    names = [f"2009_{i:06d}" for i in range(5)]
+    voc_set(sets, {"val": {n: speck + (DOG if i else 0) * np.eye(36, 48, dtype=np.uint8) for i, n in enumerate(names)}})
+    assert [p.name for p in load("voc-val", sets)[0].photos] == names[1:]
+
+
+def test_voc_labels_are_the_raw_indices_and_void_stays(sets):
+    labels = box(value=DOG)
+    labels[20] = 255
+    voc_set(sets, {"val": {"2011_000001": labels}})
+    photo = voc.photos(sets, "val")[0]
+    assert photo.name == "2011_000001" and photo.classes[DOG - 1] == "dog" and len(photo.classes) == 20
+    np.testing.assert_array_equal(photo.labels(), labels)
+    assert set(photo.mask(("dog",)).unique().tolist()) == {0, 1, 255}
+
+
+def test_voc_areas_are_remembered_until_a_mask_changes(sets, monkeypatch):
+    first = voc.areas(sets, voc.photos(sets, "train"))
+    monkeypatch.setattr(voc, "read_labels", lambda path: pytest.fail("read again"))
+    np.testing.assert_array_equal(voc.areas(sets, voc.photos(sets, "train")), first)
+    monkeypatch.undo()
+    monkeypatch.setattr("coseglib.core.paths.CACHE", sets.parent / "cache")
+    save(box(value=PERSON, rows=36), sets / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000000.png")
+    changed = voc.areas(sets, voc.photos(sets, "train"))
+    assert changed[0, PERSON - 1] == 1 and (changed[1:] == first[1:]).all()
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(sets, monkeypatch):
+    (sets / "file").write_text("")
+    monkeypatch.setattr("coseglib.core.paths.CACHE", sets / "file" / "cache")
+    assert voc.areas(sets, voc.photos(sets, "val")).shape == (6, 20)
+
+
+def test_a_voc_list_that_names_what_is_not_there_says_which(sets):
+    (sets / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2009_000003.png").unlink()
+    with pytest.raises(CosegError, match="2009_000003"):
+        load("voc-val", sets)
+    (sets / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    with pytest.raises(CosegError, match=r"val\.txt"):
+        load("voc-val", sets)
+
+
+def test_voc_is_fetched_by_torchvision_and_a_failure_is_one_line(sets, tmp_path, monkeypatch):
+    asked = {}
+
+    def fetch(root, **options):
+        asked.update(options, root=root)
+        if Path(root).name != "sets":
+            raise RuntimeError("File not found or corrupted.\n")
+
+    monkeypatch.setattr("torchvision.datasets.VOCSegmentation", fetch)
+    assert voc.download(sets) == sets / "VOCdevkit" / "VOC2012"
+    assert asked["download"] and asked["year"] == "2012"
+    with pytest.raises(CosegError, match="corrupted") as fault:
+        voc.download(tmp_path / "other")
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("home", ["Internet100", "ObjectDiscovery-data/Data", "."])
+def test_internet_is_found_in_each_of_its_places(tmp_path, home):
+    for group in ("Airplane100", "Car100", "Horse100"):
+        for name in ("0001", "0002"):
+            save(picture(group + name), tmp_path / home / group / f"{name}.jpg")
+        save(box(rows=0 if group == "Car100" else 10), tmp_path / home / group / "GroundTruth" / "0001.png")
+    groups = load("internet", tmp_path)
+    assert [(g.name, len(g)) for g in groups] == [("airplane", 1), ("car", 1), ("horse", 1)]  # no mask: left out
+    assert groups[0].photos[0].name == "Airplane100/0001"
+    assert groups[0].mask(0).sum() == 480 and groups[1].mask(0).sum() == 0
+    with pytest.raises(CosegError, match="Airplane, Car, Horse"):
+        load("internet-full", tmp_path)
+
+
+def test_the_full_internet_set_has_a_name_of_its_own(tmp_path):
+    for group in ("Airplane", "Car", "Horse"):
+        save(picture(group), tmp_path / "Internet" / group / "0001.jpg")
+        save(box(), tmp_path / "Internet" / group / "GroundTruth" / "0001.png")
+    assert {g.dataset for g in load("internet-full", tmp_path)} == {"internet-full"}
+
+
+# COCO -----------------------------------------------------------------------------------------------------------------
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    """Run lengths down the columns, beginning with zeros, by walking."""
+    counts, last, run = [], 0, 0
+    for value in mask.T.ravel().tolist():
+        if value != last:
+            counts.append(run)
+            last, run = value, 0
+        run += 1
+    return [*counts, run]
+
+
+def _packed(counts: list[int]) -> str:
+    """COCO's compressed string, written from the format's description in the other direction."""
+    text = ""
+    for i, count in enumerate(counts):
+        value = count - counts[i - 2] if i > 2 else count
+        while True:
+            low, value = value & 31, value >> 5
+            done = value == (-1 if low & 16 else 0)
+            text += chr(48 + (low if done else low | 32))
+            if done:
+                break
+    return text
+
+
+def test_run_lengths_packed_or_plain_give_the_mask_back():
+    rng = np.random.default_rng(0)
+    for density in (0.01, 0.5, 0.99, 0, 1):
+        mask = rng.random((37, 29)) < density
+        assert counts_from_string(_packed(_runs(mask))) == _runs(mask)
+        np.testing.assert_array_equal(decode_runs(_runs(mask), 37, 29), mask)
+        np.testing.assert_array_equal(decode_runs(_packed(_runs(mask)), 37, 29), mask)
+    with pytest.raises(ValueError, match="29 × 37"):
+        decode_runs([5], 37, 29)
+
+
+def test_polygons_hold_the_pixels_whose_centres_are_inside():
+    polygon = np.array([[2.3, 1.2], [27.9, 4.4], [14.2, 11.7], [25.1, 30.6], [3.4, 22.8]])  # not convex
+
+    def inside(x, y):
+        crossings = 0
+        for (ax, ay), (bx, by) in zip(polygon, np.roll(polygon, -1, 0), strict=True):
+            if (ay <= y) != (by <= y):
+                crossings += x < ax + (y - ay) * (bx - ax) / (by - ay)
+        return crossings % 2 == 1
+
+    expected = np.array([[inside(x + 0.5, y + 0.5) for x in range(30)] for y in range(33)])
+    drawn = draw_polygons([polygon], 33, 30)
+    assert drawn.shape == expected.shape and (drawn != expected).sum() <= 1 and expected.sum() > 300
+    second = draw_polygons([polygon, np.array([[28.0, 0], [30, 0], [30, 2], [28, 2]])], 33, 30)
+    assert (second ^ drawn).sum() == 4 and second[:2, 28:].all()
+
+
+@pytest.fixture
+def coco(tmp_path) -> Path:
+    """Image 1: two cats (polygon, packed runs), a crowd of cats, a tiny dog, a toaster. Image 2: a cat, a dog."""
+    crowd, cat, dog = np.zeros((3, 36, 48), bool)
+    crowd[20:30], cat[:, 40:], dog[30:, :20] = True, True, True
+
+    def instance(image, category, shape, area, iscrowd=0):
+        return {
+            "image_id": image, "category_id": category, "segmentation": shape, "area": area, "iscrowd": iscrowd,
+        }  # fmt: skip
+
+    corner = [0, 0, 10, 0, 10, 10, 0, 10]
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "height": 36, "width": 48} for i in (2, 1)],
+        "categories": [{"id": i, "name": n} for i, n in ((17, "cat"), (18, "dog"), (80, "toaster"))],
+        "annotations": [
+            instance(1, 17, [corner], 100),
+            instance(1, 17, {"size": [36, 48], "counts": _packed(_runs(cat))}, 288),
+            instance(1, 17, {"size": [36, 48], "counts": _runs(crowd)}, 480, iscrowd=1),
+            instance(1, 18, [[0, 0, 3, 0, 3, 3, 0, 3]], 9),
+            instance(1, 80, [corner], 100),
+            instance(2, 17, [corner], 100),
+            instance(2, 18, {"size": [36, 48], "counts": _runs(dog)}, 120),
+        ],
+    }
+    for i in (1, 2):
+        save(picture(f"coco{i}"), tmp_path / "coco" / "train2017" / f"{i:012d}.jpg")
+    (tmp_path / "coco" / "annotations").mkdir()
+    (tmp_path / "coco" / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_coco_groups_hold_images_of_one_percent_and_not_every_class(coco):
+    groups = load("coco-seg", coco)
+    listed = {g.name: [p.name for p in g.photos] for g in groups}
+    assert listed == {"cat": ["000000000001", "000000000002"], "dog": ["000000000002"]}
+    assert len(coco_seg.LEFT_OUT) == 2
+
+
+def test_a_coco_mask_is_the_union_of_the_class_and_its_crowd_is_void(coco):
+    cats, dogs = load("coco-seg", coco)
+    mask = cats.mask(0)
+    expected = torch.zeros(36, 48, dtype=torch.uint8)
+    expected[20:30] = 255
+    expected[:10, :10] = expected[:, 40:] = 1
+    assert torch.equal(torch.as_tensor(mask), expected)
+    assert dogs.mask(0).sum() == 120 and cats.mask(1).sum() == 100
+    assert cats.photos[1].image().shape == (3, 36, 48)
+
+
+def test_coco_faults_name_the_file(coco):
+    listed = coco / "coco" / "annotations" / "instances_train2017.json"
+    with pytest.raises(CosegError, match="instances_val2017"):
+        load("coco-seg-val", coco)
+    content = json.loads(listed.read_text())
+    content["annotations"][1]["segmentation"]["counts"] = [5]
+    listed.write_text(json.dumps(content))
+    with pytest.raises(CosegError, match=r"000000000001\.jpg: damaged instance"):
+        load("coco-seg", coco)[0].mask(0)
+    for damaged in ("{}", "not json"):
+        listed.write_text(damaged)
+        with pytest.raises(CosegError, match="not COCO's instance annotations"):
+            load("coco-seg", coco)
+
+
+# A folder of one's own ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_masks_gives_groups_to_score(tmp_path):
+    binary_set(tmp_path, {"ducks": ["a", "b"], "swans": ["a"]})
+    save(picture("hidden"), tmp_path / "images" / "ducks" / ".hidden.jpg")
+    (tmp_path / "images" / ".git").mkdir()
+    (tmp_path / "images" / "ducks" / "notes.txt").write_text("")
+    groups = load(tmp_path)
+    assert [(g.name, len(g), g.targets) for g in groups] == [("ducks", 2, ("ducks",)), ("swans", 1, ("swans",))]
+    assert groups[0].photos[0].name == "ducks/a.jpg" and groups[0].mask(1).sum() == 480
+
+
+def test_groups_and_loose_photographs_without_masks_have_no_targets(tmp_path):
+    for name in ("b/1.jpg", "a/1.png", "a/2.JPG", "x.jpg"):
+        save(picture(name), tmp_path / "album" / name, format="JPEG")
+    groups = load(str(tmp_path / "album"))
+    assert [(g.name, len(g)) for g in groups] == [("a", 2), ("b", 1), ("album", 1)]
+    assert all(g.targets == () for g in groups)
+    with pytest.raises(CosegError, match="has no mask"):
+        groups[0].mask(0)
+
+
+def test_loose_photographs_with_masks_are_one_group(tmp_path):
+    save(picture("a"), tmp_path / "images" / "a.jpg")
+    save(box(), tmp_path / "ground_truth" / "a.png")
+    (group,) = load(tmp_path)
+    assert group.targets == (tmp_path.name,) and group.mask(0).sum() == 480
+
+
+def test_images_without_a_ground_truth_folder_are_groups_without_masks(tmp_path):
+    save(picture("a"), tmp_path / "images" / "ducks" / "a.jpg")
+    assert load(tmp_path)[0].targets == ()
+
+
+def test_a_folder_without_photographs_a_missing_mask_and_a_wrong_name_are_errors(tmp_path):
+    with pytest.raises(CosegError, match="no photographs"):
+        load(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "readme.txt").write_text("")
+    with pytest.raises(CosegError, match="no photographs"):
+        load(tmp_path)
+    binary_set(tmp_path, {"ducks": ["a", "b"]})
+    (tmp_path / "ground_truth" / "ducks" / "b.png").unlink()
+    with pytest.raises(CosegError, match=r"ducks/b\.png: no mask for b\.jpg"):
+        load(tmp_path)
+    with pytest.raises(CosegError, match="neither a data set"):
+        load(tmp_path / "absent")
+
+
+def test_a_mask_of_another_size_than_its_photograph_names_both(tmp_path):
+    binary_set(tmp_path, {"ducks": ["a"]})
+    save(box(width=50, height=20), tmp_path / "ground_truth" / "ducks" / "a.png")
+    with pytest.raises(CosegError, match=r"a\.png: 50 × 20 pixels, its photograph a\.jpg has 48 × 36"):
+        load(tmp_path)[0].mask(0)
+
+
+# All of them ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_set_is_counted_or_says_what_is_missing(sets):
+    found = available(sets)
+    assert tuple(found) == NAMES
+    assert found["icoseg8"] == "8 groups, 16 photographs" and found["voc-train"] == "15 photographs"
+    assert found["synthetic"].startswith("8 groups")
+    for name in ("internet", "internet-full", "coco-seg", "coco-seg-val"):
+        assert isinstance(found[name], CosegError) and "data/README.md" in str(found[name])
+
+
+def test_a_missing_set_says_where_to_get_it(tmp_path):
+    for name in set(NAMES) - {"synthetic", "synthetic-multiclass"}:
+        with pytest.raises(CosegError, match=r"data/README\.md"):
+            load(name, tmp_path)
+
+
+def test_the_data_root_is_what_the_environment_names(sets, monkeypatch):
+    monkeypatch.setenv("COSEG_DATA", str(sets))
+    assert len(load("pascal")) == 2
+
+
+def test_the_real_sets_have_the_published_numbers(real_data):
+    for name, groups, photos in (("icoseg", 38, 643), ("icoseg8", 8, 154), ("msrc7", 7, 70), ("pascal", 20, 1037)):
+        found = load(name, real_data)
+        assert (len(found), sum(map(len, found))) == (groups, photos), name
+    for group in load("msrc7", real_data):
+        for i in range(len(group)):
+            assert (group.mask(i) == 1).float().mean() > 0.005  # every photograph shows what its group is named for

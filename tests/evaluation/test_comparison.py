@@ -1,0 +1,247 @@
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from coseglib.answering.floors import build_floor
+from coseglib.core.errors import CosegError
+from coseglib.data.record import Group
+from coseglib.data.reported import reported
+from coseglib.data.synthetic import load_synthetic
+from coseglib.evaluation import comparison
+from coseglib.evaluation.comparison import (
+    CHANGES,
+    System,
+    answered,
+    beside,
+    by_group,
+    evaluations,
+    markdown,
+    measured,
+    printed,
+    questioned,
+    scored,
+    systems,
+)
+from coseglib.models.checkpoints import save_model
+from coseglib.scoring import metrics
+from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+from coseglib.scoring.metrics import PROTOCOLS
+
+
+@pytest.fixture(scope="module")
+def groups() -> list[Group]:
+    """Three groups of four scenes; the first photograph shows nothing of what its group asks for."""
+    found = load_synthetic(groups=3, photos=4, size=40)
+    blank = dataclasses.replace(found[0].photos[0], read_labels=lambda: torch.zeros(40, 40, dtype=torch.uint8))
+    return [dataclasses.replace(found[0], photos=(blank, *found[0].photos[1:])), *found[1:]]
+
+
+@pytest.fixture
+def ca(checkpoint) -> System:
+    return systems([checkpoint], floors=())[0]
+
+
+@pytest.fixture
+def ellipse() -> System:
+    return System("ellipse", build_floor("ellipse"))
+
+
+@pytest.fixture
+def run_again(monkeypatch) -> list[str]:
+    """The protocols of all evaluations that were run."""
+    ran: list[str] = []
+
+    def spy(model, groups, protocol, *more, **options):
+        ran.append(protocol)
+        return evaluate(model, groups, protocol, *more, **options)
+
+    monkeypatch.setattr(comparison, "evaluate", spy)
+    return ran
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_every_protocol_and_partner_has_the_figures_of_an_evaluation_of_its_own(ca, groups, tmp_path):
+    rows = measured([ca], groups, tmp_path / "rows.csv", say=quiet)
+    table = scored(rows, [ca])
+    for protocol in PROTOCOLS:
+        for partner in ("group", "self", "other") if protocol in ("common", "multiclass") else ("group",):
+            alone = metrics.aggregate(evaluate(ca.model, groups, protocol, partner), protocol)
+            ours = table[(table.protocol == protocol) & (table.partner == partner)]
+            assert ours.group.tolist() == [*(g.name for g in groups), "all"]
+            assert ours.J.tolist() == pytest.approx(alone.J.tolist(), abs=2e-3), (protocol, partner)
+            assert ours.P.tolist() == pytest.approx(alone.P.tolist(), abs=2e-3), (protocol, partner)
+    assert len(table) == (8 + 4) * 4 and set(table.checkpoint) == {ca.sha256[:8]}
+
+
+def test_protocols_that_count_the_same_share_one_evaluation_and_changes_ask_for_no_further_one():
+    shared = evaluations()
+    assert len(shared) == 5 and len(PROTOCOLS) == 8
+    assert set(evaluations(CHANGES)) < set(shared)
+    fields = [dataclasses.asdict(p) for p in CHANGES]
+    for before, after in zip([0, 0, 0, 2, 0, 0, 0, 0], range(8), strict=True):
+        changed = [
+            k for k in ("average", "size", "threshold", "empty", "context") if fields[before][k] != fields[after][k]
+        ]
+        assert len(changed) == (after > 0)
+    odd = dataclasses.replace(PROTOCOLS["common"], name="odd", context="pair", threshold="mean+std")
+    with pytest.raises(CosegError, match=r"odd: no protocol .* is pair, own, mean\+std"):
+        evaluations([odd])
+
+
+def test_nothing_is_evaluated_twice_and_a_killed_run_goes_on(ca, ellipse, groups, tmp_path, run_again, monkeypatch):
+    kept, some = tmp_path / "rows.csv", (PROTOCOLS["common"], PROTOCOLS["ssnm"])
+
+    def killed(*given, **options):
+        if len(run_again) == 1:
+            raise KeyboardInterrupt
+        return spy(*given, **options)
+
+    spy = comparison.evaluate
+    monkeypatch.setattr(comparison, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measured([ca, ellipse], groups, kept, some, say=quiet)
+    monkeypatch.setattr(comparison, "evaluate", spy)
+    first = measured([ca, ellipse], groups, kept, some, say=quiet)
+    assert run_again == ["common", "ssnm", "common", "ssnm"]
+    said: list[str] = []
+    again = measured([ca, ellipse], groups, kept, some, say=said.append)
+    assert len(run_again) == 4 and all(line.endswith("done before") for line in said) and len(said) == 4
+    pd.testing.assert_frame_equal(scored(again, [ca, ellipse], some), scored(first, [ca, ellipse], some), atol=1e-6)
+    # a seed draws pairs, a mask or a photograph may change under its name: then it is another run
+    measured([ca], groups, kept, some[:1], seed=1, say=quiet)
+    measured([ca], groups[:2], kept, some[:1], say=quiet)
+    assert len(run_again) == 6
+    measured([ca, ellipse], groups, kept, some, say=quiet)
+    assert len(run_again) == 6
+
+
+def test_a_floor_that_looks_at_nothing_has_for_every_partner_what_it_would_have_been_asked(ellipse, groups, tmp_path):
+    common = (PROTOCOLS["common"],)
+    table = scored(measured([ellipse], groups, tmp_path / "rows.csv", common, say=quiet), [ellipse], common)
+    for partner, some in table.groupby("partner"):
+        asked = metrics.aggregate(evaluate(ellipse.model, groups, partner=partner))
+        assert some.J.tolist() == pytest.approx(asked.J.tolist())
+    assert table.partner.nunique() == 3 and set(table.method) == {"floor"} and set(table["trained on"]) == {"nothing"}
+
+
+def test_features_are_asked_little_unless_one_is_patient(ellipse):
+    slow = System("features", ellipse.model)
+    common, pair = "group, own, argmax", "pair, own, argmax"
+    partners = ("group", "self", "other")
+    assert comparison._asked(slow, common, partners, False) == ("group", "self")
+    assert comparison._asked(slow, pair, partners, False) == ()
+    assert comparison._asked(slow, common, partners, True) == partners
+    assert comparison._asked(ellipse, pair, partners, False) == ("group",)
+
+
+def _trained(tiny, file, seed: int, steps: int = 7) -> str:
+    model = tiny("ca")
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    training = {"seed": seed, "steps": steps, "data": "synthetic", "start": f"runs/{seed}"}
+    save_model(file, model, {"method": "ca", "backbone": "mobilenet_v2", "training": training})
+    return str(file)
+
+
+def test_seeds_of_one_recipe_are_a_row_of_mean_and_sd_from_three_on(tiny, groups, tmp_path):
+    files = [_trained(tiny, tmp_path / f"tiny-s{seed}.safetensors", seed) for seed in range(3)]
+    other = _trained(tiny, tmp_path / "other.safetensors", 0, steps=8)
+    some, common = systems([*files, other], floors=()), (PROTOCOLS["common"],)
+    rows = measured(some, groups, tmp_path / "rows.csv", common, ("group",), say=quiet)
+    table = scored(rows, some, common)
+    assert table.system.unique().tolist() == ["tiny", "other"]
+    each = [metrics.aggregate(evaluate(s.model, groups)).J for s in some]
+    family, single = table[table.system == "tiny"], table[table.system == "other"]
+    of_all = pd.concat(each[:3], axis=1)
+    assert family.J.tolist() == pytest.approx(of_all.mean(axis=1).tolist(), abs=1e-6)
+    assert family["sd J"].tolist() == pytest.approx(of_all.std(axis=1, ddof=1).tolist(), abs=1e-6)
+    assert set(family.seeds) == {"0, 1, 2"} and family.checkpoint[0] == ", ".join(s.sha256[:8] for s in some[:3])
+    assert single["sd J"].isna().all() and set(single["trained on"]) == {
+        "procedural scenes of the training split, from ImageNet weights"
+    }
+    assert " ± " in markdown(table, printed("synthetic"))
+    apart = scored(rows, some[:2], common)  # two are no spread
+    assert apart.system.unique().tolist() == ["tiny-s0", "tiny-s1"] and apart["sd J"].isna().all()
+
+
+def test_the_two_questions_have_the_figures_of_an_evaluation_of_its_own(ca, ellipse, tmp_path, monkeypatch):
+    found = load_synthetic(groups=3, photos=4, size=40)
+    monkeypatch.setattr(comparison, "load", lambda name, root=None: found)
+    kept = tmp_path / "asked.csv"
+    rows = questioned([ca, ellipse], "synthetic", kept, most=3, say=quiet)
+    table = answered(rows, [ca, ellipse]).set_index("method")
+    swap, unsure = partner_swap(ca.model, found), refusal(ca.model, comparison.cut(found, 3))
+    assert table.swap["ca"] == pytest.approx(swap.score.mean(), abs=1e-6) and table.questions["ca"] == len(swap)
+    assert table.AUROC["ca"] == pytest.approx(metrics.auroc(unsure.score, unsure.common))
+    assert table.photographs["ca"] == len(unsure) / 2
+    assert table.swap["floor"] == pytest.approx(0) and table.AUROC["floor"] == 0.5  # saliency at its plainest
+    said: list[str] = []
+    again = answered(questioned([ca, ellipse], "synthetic", kept, most=3, say=said.append), [ca, ellipse])
+    assert len(said) == 4 and all(line.endswith("done before") for line in said)
+    pd.testing.assert_frame_equal(again.set_index("method"), table, atol=1e-6)
+    assert questioned([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
+
+
+def test_papers_rows_name_their_source_their_protocol_and_their_errata():
+    paper = printed("icoseg8").set_index(["source", "system", "group"])
+    row = paper.loc[("li2021dcnet, table III", "DCNet", "all")]
+    assert row.J == 0.91 and "table V prints 0.9" in row.note and row.protocol == "dcnet" and row.own
+    assert paper.loc[("chen2018, table 5", "CA-instant", "all")].protocol == "chen2018-instant"
+    assert "43 s for the whole set" in paper.loc[("chen2018, table 5", "CA-instant", "all")].note
+    quoted = paper.loc[("chen2018, table 3", "DOCS li2018", "bear2")]
+    assert not quoted.own and quoted.protocol == "as quoted"
+    network = printed("pascal").query("system == 'SSNM-HRNet'")
+    assert set(network.backbone) == {"HRNet"} and len(network) == 21
+    part = printed("pascal").query("system == 'SSNM -f_spa'").iloc[0]
+    assert part.ablation and part.note == "ablation" and part.backbone == "" and not network.ablation.any()
+    for dataset in ("msrc7", "icoseg8", "pascal", "internet"):
+        table = reported(dataset=dataset)
+        figures = printed(dataset)
+        assert figures[["P", "J"]].notna().sum().sum() == table.metric.isin(["P", "J"]).sum()
+        assert set(figures.protocol) <= {*PROTOCOLS, "as quoted"}
+    assert printed("synthetic").empty and "source" in printed("synthetic")
+
+
+def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_table(ca, ellipse, groups, tmp_path):
+    table = scored(measured([ca, ellipse], groups, tmp_path / "rows.csv", say=quiet), [ca, ellipse])
+    fake = printed("msrc7").assign(group="all")
+    page = markdown(table, fake)
+    theirs, ours, floor, wide = page.split("\n\n**")
+    assert "chen2018, table 1" in theirs and ca.name not in theirs and ca.sha256[:8] in ours
+    assert "ellipse" in floor and "ellipse" not in ours and groups[0].name in wide
+    common = table[(table.protocol == "common") & (table.group == "all") & (table.system == ca.name)]
+    for row in common.itertuples():
+        assert f"| {row.J:.3f} |" in next(line for line in ours.splitlines() if f"| {row.partner} " in line)
+    both = beside(table, fake)
+    assert (both.source == "measured here").sum() == len(table) and len(both) == len(table) + len(fake)
+    of_groups = by_group(table[table.protocol == "common"], fake.iloc[:0])
+    assert list(of_groups.columns) == [*(g.name for g in groups), "all"]
+    assert of_groups.loc[("measured here", ca.name), "all"] == pytest.approx(
+        common[common.partner == "group"].J.iloc[0]
+    )
+    pascal = printed("pascal")
+    aero = table[table.protocol == "common"].replace({"group": {groups[0].name: "Aero"}})
+    assert by_group(aero, pascal).loc[("zhang2020, table 4", "SSNM-HRNet"), "Aero"] == 0.82
+
+
+def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
+    assert {"ca-mobilenet_v2", "csa-mobilenet_v2"} <= set(comparison.shipped())
+    (one,) = systems(["fca-mobilenet_v2"], floors=())
+    facts = one.facts()
+    assert facts["trained on"] == "VOC 2012 train list and MSRC v2 training part" and facts["seeds"] == "0"
+    assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook, two looks, CRF" and not one.floor
+
+
+def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
+    said: list[str] = []
+    sets = comparison.found(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
+    assert list(sets) == ["synthetic"] and {len(g) for g in sets["synthetic"]} == {2}
+    assert len(said) == 1 and said[0].startswith("internet: not here (")
+    with pytest.raises(CosegError, match="imagenet: no such data set"):
+        comparison.found(["imagenet"])

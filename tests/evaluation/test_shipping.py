@@ -1,0 +1,108 @@
+import json
+
+import pytest
+import torch
+
+from coseglib.core.errors import CosegError
+from coseglib.data.synthetic import load_synthetic
+from coseglib.evaluation.shipping import common_from, ship
+from coseglib.models.checkpoints import load_model, save_model
+from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+from coseglib.scoring.metrics import aggregate, best_threshold
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    """A run's folder with an untrained model, as `train` leaves it."""
+    about = {"method": "ca", "backbone": "mobilenet_v2", "step": 3, "seconds": 90.0, "precision": "32-true"}
+    about |= {"device": "1 × CPU, 1 threads", "training": {"data": "synthetic", "seed": 7}}
+    save_model(tmp_path / "run" / "model.safetensors", tiny("ca", "workbook"), about)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    groups = load_synthetic("test", groups=3, photos=4, size=48)
+    monkeypatch.setattr("coseglib.evaluation.shipping.load", lambda name, root=None: groups)
+    return groups
+
+
+def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
+    path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
+    card, model = json.loads(path.with_suffix(".json").read_text()), load_model(path)
+    assert (card["sha256"], card["steps"], card["minutes"], card["seeds"]) == (model.card["sha256"], 3, 1.5, [7])
+    scored = aggregate(evaluate(model, few_scenes))
+    assert card["figures"]["synthetic"]["group"]["J"] == pytest.approx(scored.J.iloc[-1], abs=1e-4)
+    swap = 100 * partner_swap(model, few_scenes).score.mean()
+    assert card["figures"]["synthetic"]["partner_swap"]["points"] == pytest.approx(swap, abs=1e-2)
+    assert model.card["common_from"] == card["common_from"] == common_from(card["figures"])
+    unsure = refusal(model, few_scenes)
+    score, right = best_threshold(unsure.score, unsure.common)
+    assert card["figures"]["synthetic"]["refusal_from"] == {"score": round(score, 4), "right": round(right, 4)}
+    assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
+def test_a_card_alone_leaves_no_weights_and_knows_no_limit(run, few_scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("coseglib.evaluation.shipping.LARGEST", 1000)
+    with pytest.raises(CosegError, match="--card-only measures"):
+        ship(run, "ca-large", tmp_path / "cards", say=lambda _: None)
+    (run / "log.csv").write_text("step,loss\n3,0.5\n")
+    path = ship(run, "ca-large", tmp_path / "cards", say=lambda _: None, card_only=True)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["ca-large.json", "ca-large.log.csv"]
+    card = json.loads(path.read_text())
+    assert card["bytes"] > 1000 and set(card["figures"]["synthetic"]) >= {"group", "self", "other", "partner_swap"}
+
+
+def test_the_log_goes_with_the_weights(run, few_scenes, tiny, tmp_path):
+    (run / "log.csv").write_text("step,loss\n3,0.5\n")
+    shipped = tmp_path / "shipped"
+    ship(run, "ca-small", shipped, say=lambda _: None)
+    assert (shipped / "ca-small.log.csv").read_bytes() == (run / "log.csv").read_bytes()
+    (run / "log.csv").unlink()  # shipped anew, from a run that has none: the other run's log would be a lie
+    ship(run, "ca-small", shipped, say=lambda _: None)
+    assert sorted(p.name for p in shipped.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
+def test_whether_anything_is_common_is_asked_of_validation_photographs_first():
+    scenes, photos, chance = ({"score": 0.7, "right": right} for right in (0.6, 0.8, 0.55))
+    found = {"msrc7": {"group": {}}, "synthetic": {"refusal_from": scenes}, "pascal": {"refusal_from": photos}}
+    assert common_from(found) == {**scenes, "on": "synthetic"}
+    assert common_from({**found, "voc-val": {"refusal_from": photos}}) == {**photos, "on": "voc-val"}
+    assert common_from({"pascal": {"refusal_from": photos}}) is None  # a test set decides nothing
+    assert common_from({**found, "voc-val": {"refusal_from": chance}}) is None  # nor does a coin
+
+
+def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_path):
+    first = load_model(run / "model.safetensors").card
+    about = {**first, "step": 5, "seconds": 30.0, "started_from": first, "training": {"data": "synthetic", "seed": 8}}
+    save_model(tmp_path / "second.safetensors", tiny("ca", "workbook"), about)
+    path = ship(tmp_path / "second.safetensors", "ca-small", tmp_path / "shipped", say=lambda _: None)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert (card["steps"], card["minutes"], card["seeds"]) == (8, 2.0, [7, 8])
+
+
+def test_averaged_runs_ship_the_mean_of_their_weights_and_name_each(run, few_scenes, tiny, tmp_path):
+    one, other = load_model(run / "model.safetensors"), tiny("ca", "workbook")
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    save_model(tmp_path / "later.safetensors", other, {**one.card, "step": 9})
+    path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, average=[tmp_path / "later.safetensors"])
+    mean = load_model(path)
+    for name, value in one.named_parameters():
+        wanted = (value + other.get_parameter(name)) / 2
+        torch.testing.assert_close(mean.get_parameter(name), wanted, rtol=2e-3, atol=2e-3)  # fp16
+    assert [a["step"] for a in json.loads(path.with_suffix(".json").read_text())["averaged"]] == [3, 9]
+
+
+def test_another_model_is_not_averaged_in(run, few_scenes, tiny, tmp_path):
+    save_model(tmp_path / "other.safetensors", tiny("ca", "paper"), load_model(run / "model.safetensors").card)
+    with pytest.raises(CosegError, match="is another model"):
+        ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, average=[tmp_path / "other.safetensors"])
+
+
+def test_a_checkpoint_too_large_is_refused_and_leaves_nothing(run, few_scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr("coseglib.evaluation.shipping.LARGEST", 1000)
+    with pytest.raises(CosegError, match="the limit is 8"):
+        ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
+    assert list((tmp_path / "shipped").iterdir()) == []

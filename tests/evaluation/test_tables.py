@@ -1,0 +1,72 @@
+import pandas as pd
+import pytest
+
+from coseglib.core.errors import CosegError
+from coseglib.data.synthetic import load_synthetic
+from coseglib.evaluation import tables
+from coseglib.evaluation.tables import evaluation_table, write_table
+from coseglib.models.checkpoints import sha256
+from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Three small groups of four in the place of every data set."""
+    found = load_synthetic(groups=3, photos=4, size=32)
+    monkeypatch.setattr(tables, "load", lambda name, root=None: found)
+    return found
+
+
+def test_a_row_a_group_and_the_mean_over_groups_last(checkpoint, groups, tiny):
+    table = evaluation_table(checkpoint, "synthetic", limit=2)
+    assert list(table.columns) == [
+        "dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds",
+    ]  # fmt: skip
+    assert list(table.group) == [g.name for g in groups] + ["all"]
+    assert list(table.images) == [2, 2, 2, 6]
+    assert set(table["checkpoint sha256"]) == {sha256(checkpoint)}
+    rows = evaluate(tiny("ca"), groups, limit=2)
+    by_hand = [rows[rows.group == g.name].J.sum() / 2 for g in groups]
+    assert table.J.tolist() == pytest.approx([*by_hand, sum(by_hand) / 3])
+
+
+def test_partner_swap_is_the_mean_over_questions(checkpoint, groups, tiny):
+    table = evaluation_table(checkpoint, "synthetic", "partner-swap")
+    questions = partner_swap(tiny("ca"), groups)
+    last = table.iloc[-1]
+    assert last.group == "all" and last.images == len(questions) == table.images[:-1].sum()
+    assert last.score == pytest.approx(sum(questions.J_asked - questions.J_other) / len(questions))
+    assert set(table.protocol) == {"partner-swap"}
+
+
+def test_refusal_counts_photographs_and_gives_an_auroc(checkpoint, groups, tiny):
+    table = evaluation_table(checkpoint, "synthetic", "refusal")
+    answers = refusal(tiny("ca"), groups)
+    yes, no = answers[answers.common == 1].score, answers[answers.common == 0].score
+    beaten = sum((a > b) + 0.5 * (a == b) for a in yes for b in no) / (len(yes) * len(no))
+    assert table.AUROC.iloc[-1] == pytest.approx(beaten)
+    assert table.images.iloc[-1] == len(yes) == table.images[:-1].sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"protocol": "unheard"}, "no such protocol; one of common"),
+        ({"partner": "nobody"}, "no such partner"),
+        ({"protocol": "refusal", "limit": 2}, "leave out --partner and --limit"),
+        ({"protocol": "partner-swap", "partner": "self"}, "leave out --partner and --limit"),
+    ],
+)
+def test_what_a_protocol_does_not_know_is_refused(checkpoint, groups, options, told):
+    with pytest.raises(CosegError, match=told):
+        evaluation_table(checkpoint, "synthetic", **options)
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    table = pd.DataFrame({"J": [1 / 3]})
+    write_table(table, tmp_path / "new" / "t.csv")
+    assert (tmp_path / "new" / "t.csv").read_text() == "J\n0.333333\n"
+    assert len(list((tmp_path / "new").iterdir())) == 1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CosegError, match=r"file/t\.csv: not written"):
+        write_table(table, tmp_path / "file" / "t.csv")

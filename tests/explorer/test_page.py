@@ -1,0 +1,291 @@
+"""The page without a browser: every control does what it says, and trouble is one line that costs nothing."""
+
+import datetime
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coseglib.answering.crf import post_of
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import REPOSITORY
+from coseglib.data.images import write_png
+from coseglib.data.synthetic import load_synthetic
+from coseglib.explorer import page as explorer
+from coseglib.explorer.page import (
+    CELLS,
+    GRAD_CAM,
+    LOOKS,
+    MASKS,
+    MATCHES,
+    OVERLAYS,
+    PROBABILITY,
+    STYLE,
+    Explorer,
+    encoded,
+    file_name,
+    heated,
+    scale_bar,
+)
+from coseglib.explorer.session import Heat
+from coseglib.models.checkpoints import load_model
+
+
+@pytest.fixture
+def page(checkpoint, tmp_path, monkeypatch):
+    """Three scenes and a small untrained CA; no data set is looked for."""
+    monkeypatch.setenv("COSEG_DATA", str(tmp_path))
+    return Explorer("synthetic", "ring", 3, checkpoint, tmp_path / "saved")
+
+
+def pixels(page) -> list[np.ndarray]:
+    return [np.asarray(Image.open(io.BytesIO(card.image.value)), float) for card in page._cards]
+
+
+def chosen(*files: tuple[str, bytes]) -> tuple[dict, ...]:
+    """What a browser hands over."""
+    now = datetime.datetime.now(datetime.UTC)
+    return tuple(
+        {"name": name, "type": "", "size": len(data), "content": memoryview(data), "last_modified": now}
+        for name, data in files
+    )
+
+
+def picture(colour: int, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(colour).integers(0, 256, (30, 40, 3), np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def test_the_page_is_made_without_a_browser_and_shows_what_was_asked_for(page):
+    assert repr(page) == "Explorer: 3 photographs, model"
+    assert page.source.value == "synthetic" and page.group.label.startswith("ring") and page.count.value == 3
+    assert page.system.value == "ca" and page.checkpoint.value == "model" and not page.trouble.value
+    assert len(pixels(page)) == 3 and "3 of 3 photographs are partners" in page.status.value
+    assert [o.photo for o in page.session.photos] == list(load_synthetic()[1].photos[:3])
+
+
+def test_a_threshold_changes_every_view_of_masks(page):
+    page.view.value = MASKS
+    page.crf.value = False
+    marked = []
+    for threshold in (0.05, 0.5, 0.95):
+        page.threshold.value = threshold
+        for card, mask in zip(page._cards, page.session.masks(threshold), strict=True):
+            assert card.image.format == "png"
+            shown = np.asarray(Image.open(io.BytesIO(card.image.value)))
+            assert (shown == 255 * mask.numpy()).all()
+        marked.append(page.table().marked.sum())
+    assert marked[0] >= marked[1] >= marked[2] and marked[0] > marked[2]
+
+
+def test_a_partner_less_is_another_group(page):
+    page._cards[1].partner.value = False
+    assert page.session.partners == (0, 2) and "2 of 3 photographs are partners" in page.status.value
+    assert list(page.table().partner) == [True, False, True]
+    for card in page._cards:
+        card.partner.value = False
+    assert "no partners: leave at least one" in page.trouble.value
+    assert page.session.partners == (2,) and page._cards[2].partner.value  # the last one stays, and the box says so
+    page._cards[0].partner.value = True
+    assert not page.trouble.value and page.session.partners == (0, 2)
+
+
+def test_a_click_shows_what_the_place_matches_and_marks_it(page):
+    assert all(card.cells.value is None for card in page._cards)
+    before = pixels(page)
+    page._cards[1].cells.value = 3 * CELLS + 5
+    assert page.view.value == MATCHES and "cosine" in page.scale.value
+    assert [card.cells.value for card in page._cards] == [None, 3 * CELLS + 5, None]
+    heat = page.session.matches(1, 3.5 / CELLS, 5.5 / CELLS)
+    for i, (card, was) in enumerate(zip(page._cards, before, strict=True)):
+        data, _ = encoded(heated(page.session.photos[i].shown, heat.maps[i], heat.limits, i != 1))
+        assert card.image.value == data and not np.array_equal(pixels(page)[i], was)
+        assert ("best" in card.values.value) == (i != 1)
+    page._cards[2].cells.value = 0
+    assert [card.cells.value for card in page._cards] == [None, None, 0]
+
+
+@pytest.mark.parametrize("view", [OVERLAYS, PROBABILITY, GRAD_CAM, MATCHES])
+def test_every_view_draws_every_photograph(page, view):
+    page.view.value = view
+    assert not page.trouble.value and len({card.image.value for card in page._cards}) == 3
+
+
+def test_the_file_of_another_system_is_asked_instead(page, tiny, tmp_path, monkeypatch):
+    from coseglib.models.checkpoints import save_model
+
+    shipped = [card for card in explorer.cards() if card["method"] != "dcnet"]
+    monkeypatch.setattr(explorer, "cards", lambda: shipped)
+    save_model(tmp_path / "other.safetensors", tiny("csa"), {"method": "csa", "backbone": "mobilenet_v2"})
+    assert LOOKS not in page.view.options
+    page.file.value = str(tmp_path / "other.safetensors")
+    assert page.system.value == "csa" and page.checkpoint.value == "other" and LOOKS in page.view.options
+    page.view.value = LOOKS
+    assert "alpha^s" in page.scale.value
+    page.file.value = str(tmp_path / "none.safetensors")
+    assert "no such checkpoint" in page.trouble.value and page.checkpoint.value == "other"
+    page.system.value = "dcnet"
+    assert "dcnet: no checkpoint of it is shipped" in page.trouble.value and page.system.value == "csa"
+    page.system.value = "ca"
+    assert not page.trouble.value and page.checkpoint.value == "ca-mobilenet_v2" and LOOKS not in page.view.options
+    assert page.crf.value == (post_of(load_model("ca-mobilenet_v2")) == "crf") and page.view.value == OVERLAYS
+
+
+def test_masks_are_seen_before_their_contours_are_drawn(page):
+    page.view.value = MASKS
+    page.crf.value = False
+    seen = []
+    page._cards[0].image.observe(lambda change: seen.append(change.new), "value")
+    page._cards[1].partner.value = False
+    page.threshold.value = float(page.session.probability().maps[0].median())  # some of it is foreground
+    plain, seen[:] = page._cards[0].image.value, []
+    page.session._forget()
+    page.crf.value = True
+    contours = page._cards[0].image.value
+    assert contours != plain and seen == [contours]  # the first picture was the one before
+    seen.clear()
+    page.crf.value = False
+    page.crf.value = True
+    assert seen == [plain, contours] and "drawn in" in page.status.value  # kept: at once
+
+
+def test_the_benchmark_measures_every_change(page, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    from explorer import GOALS, POSTS, measure
+
+    found = measure(page, 1)
+    assert {f"{what}, {post}" for what in GOALS for post in POSTS} < set(found) and min(found.values()) > 0
+    assert page.session.partners == (0, 1, 2) and not page.trouble.value
+
+
+def test_pooling_is_for_context_models(page, tiny, tmp_path):
+    from coseglib.models.checkpoints import save_model
+
+    page.pooling.value = "min"
+    assert page.session.how == "min"
+    save_model(tmp_path / "pairs.safetensors", tiny("dcnet"), {"method": "dcnet", "backbone": "mobilenet_v2"})
+    page.file.value = str(tmp_path / "pairs.safetensors")
+    assert not page.trouble.value and page.pooling.disabled and page.pooling.value == "mean"
+
+
+def test_uploads_are_added_and_bad_ones_cost_nothing(page):
+    shown = page.session.photos
+    page.upload.value = chosen(("empty.jpg", b""), ("text.png", b"no picture"), ("half.png", picture(1)[:900]))
+    for fault in ("empty.jpg: an empty file", "text.png: no image format", "half.png: cannot be decoded"):
+        assert fault in page.trouble.value
+    assert page.trouble.value.count("<div>") == 3 and "coseg-" not in page.trouble.value.replace("coseg-trouble", "")
+    assert page.session.photos is shown and page.upload.value == ()
+    page.upload.value = chosen(("a.png", picture(1)), ("bad.png", b"x"))
+    assert page.session.names == ["a"] and page.trouble.value.count("<div>") == 1
+    page.upload.value = chosen(("b.jpg", picture(2, "JPEG")), ("a.png", picture(1)), ("../a.png", picture(3)))
+    assert len(page.session.photos) == 3 and len(set(page.session.names)) == 3
+    assert "a.png: is here already" in page.trouble.value
+    assert "uploads: 3 photographs" in page.source.label and page.session.partners == (0, 1, 2)
+    page.source.value = "synthetic"
+    assert page.session.photos[0].photo.dataset == "synthetic" and len(page.session.photos) == 3
+    page.source.value = page.source.options[-1][1]
+    assert page.session.names[1] == "b" and "uploads" in page.source.label
+    page.forget.click()
+    assert page.source.value == "synthetic" and page.forget.layout.display == "none"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("cat.jpg", "cat.jpg"),
+        ("../../etc/x.png", "x.png"),
+        ("C:\\photos\\x.png", "x.png"),
+        ("", "photo"),
+        ("...", "photo"),
+        ("a\n\x00b.jpg", "ab.jpg"),
+        ("ä" * 300 + ".jpg", "ä" * 50 + ".jpg"),
+        (".hidden", "hidden"),
+    ],
+)
+def test_a_browsers_file_name_becomes_one_for_any_folder(given, name):
+    assert file_name(given) == name
+
+
+def test_a_folder_is_looked_at_and_a_missing_one_is_named(page, tmp_path):
+    page.folder.value = str(tmp_path / "none")
+    assert "none: no such folder; check the path" in page.trouble.value and page.source.value == "synthetic"
+    for name in ("cats/a", "cats/b", "dogs/c"):
+        file = tmp_path / "mine" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_png(file, torch.randint(0, 256, (3, 30, 40), dtype=torch.uint8))
+    (tmp_path / "mine" / "cats" / "bad.jpg").write_bytes(b"<b>x</b>")
+    page.folder.value = str(tmp_path / "mine")
+    assert page.session.names == ["a", "b"] and "bad.jpg: no image format" in page.trouble.value
+    assert [label for label, _ in page.group.options] == ["cats (3)", "dogs (1)"] and "mine" in page.source.label
+    page.group.value = 1
+    assert page.session.names == ["c"] and not page.trouble.value
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    page.folder.value = str(empty)
+    assert "no photographs in it" in page.trouble.value and page.session.names == ["c"] and page.group.value == 1
+
+
+def test_how_many_photographs_are_looked_at_can_be_changed(page):
+    page.count.value = 5
+    assert len(page.session.photos) == 5 == len(page._cards) and page.count.max == 12
+    page.group.value = 0
+    assert len(page.session.photos) == 5
+
+
+def test_masks_are_saved_where_the_page_says(page, tmp_path):
+    page.threshold.value = 0.6
+    page.save.click()
+    assert "3 masks saved in" in page.status.value and len(list((tmp_path / "saved" / "masks").glob("*.png"))) == 3
+    assert json.loads((tmp_path / "saved" / "session.json").read_text())["threshold"] == 0.6
+    (tmp_path / "theirs" / "masks").mkdir(parents=True)
+    page.save_to.value = str(tmp_path / "theirs")
+    page.save.click()
+    assert "name another folder" in page.trouble.value
+
+
+def test_an_error_that_nobody_foresaw_is_a_line_too(page, monkeypatch):
+    monkeypatch.setattr(page.session, "masks", lambda *given: 1 / 0)
+    page.threshold.value = 0.7
+    assert "ZeroDivisionError: division by zero; nothing was changed" in page.trouble.value
+
+
+def test_names_cannot_become_part_of_the_page(page):
+    page.upload.value = chosen(("<img src=x onerror=alert(1)>.png", b"x"))
+    assert "<img" not in page.trouble.value and "&lt;img" in page.trouble.value
+
+
+def test_what_does_not_exist_is_refused_at_once(checkpoint):
+    with pytest.raises(CosegError, match="no group dog; one of star, ring"):
+        Explorer(group="dog", checkpoint=checkpoint)
+    with pytest.raises(CosegError, match="nowhere: neither a data set"):
+        Explorer("nowhere", checkpoint=checkpoint)
+
+
+def test_the_figure_and_the_table_are_of_the_present_masks(page):
+    table = page.table()
+    assert list(table.photo) == page.session.names and table.J.between(0, 1).all()
+    titles = [ax.get_title("left") for ax in page.figure().axes]
+    assert all(f"J {j:.2f}" in t for j, t in zip(page.session.scores(post=page.post), titles, strict=False))
+
+
+def test_heat_is_drawn_on_one_scale_and_no_map_is_grey():
+    picture = torch.full((3, 20, 40), 128, dtype=torch.uint8)
+    map_ = torch.zeros(2, 4)
+    map_[1, 3] = 2
+    cold, hot = heated(picture, torch.zeros(2, 4), (0, 2)), heated(picture, map_, (0, 2))
+    assert cold.shape == (3, 20, 40) and len(np.unique(cold[0])) == 1
+    assert (hot[:, :5, :5] == cold[:, :5, :5]).all() and hot[0, -1, -1] > cold[0, 0, 0] + 100
+    ringed = heated(picture, map_, (0, 2), peak=True)
+    rows, columns = np.nonzero((ringed != hot).any(axis=0))
+    assert rows.min() > 10 and columns.min() > 30  # around (15, 35)
+    grey = heated(picture, None, (0, 2))
+    assert (grey[0] == grey[1]).all() and (grey[0] == grey[2]).all()
+    assert "0.5" in scale_bar(Heat([], "a < b", (0.0, 0.5))) and "a &lt; b" in scale_bar(Heat([], "a < b", (0.0, 0.5)))
+
+
+def test_the_style_sheet_has_as_many_cells_as_the_page():
+    assert f"repeat({CELLS}, 1fr) / repeat({CELLS}, 1fr)" in STYLE.read_text()

@@ -1,0 +1,106 @@
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from coseglib.core.errors import CosegError
+from coseglib.models import METHODS
+from coseglib.models.checkpoints import CHECKPOINTS, FORMAT, load_model, read_tensors, save_model, write_tensors
+
+CONFIG = {"method": "ca", "backbone": "mobilenet_v2"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["paper", "workbook"])
+def test_a_saved_model_answers_as_before(tiny, tmp_path, variant):
+    model, pair = tiny("ca", variant), torch.rand(1, 2, 3, 64, 64)
+    digest = save_model(tmp_path / "m.safetensors", model, CONFIG)
+    loaded = load_model(tmp_path / "m.safetensors")
+    torch.testing.assert_close(loaded(pair).logits, model(pair).logits)
+    assert loaded.card["sha256"] == digest == hashlib.sha256((tmp_path / "m.safetensors").read_bytes()).hexdigest()
+    assert (loaded.variant, loaded.input_size, loaded.backbone.origin) == (variant, 64, "tf-slim")
+
+
+@torch.no_grad()
+def test_half_precision_halves_the_file_and_keeps_the_vectors_exact(tiny, tmp_path):
+    model = tiny("fca", "workbook")
+    save_model(tmp_path / "full.safetensors", model, {**CONFIG, "method": "fca"})
+    save_model(tmp_path / "half.safetensors", model, {**CONFIG, "method": "fca"}, torch.float16)
+    full, half = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half"))
+    assert half < 0.55 * full
+    pair = torch.rand(1, 2, 3, 64, 64)
+    loaded = load_model(tmp_path / "half.safetensors")
+    torch.testing.assert_close(loaded(pair).logits, model(pair).logits, rtol=0.05, atol=0.05)
+    for (name, a), b in zip(model.state_dict().items(), loaded.state_dict().values(), strict=True):
+        if a.ndim <= 1 and not name.endswith("num_batches_tracked"):
+            assert torch.equal(a, b), name
+
+
+def test_what_cannot_be_loaded_is_named_in_one_line(tiny, tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_model(good, tiny("ca"), CONFIG)
+    tensors, header = read_tensors(good)
+
+    def refuse(name: str, message: str, **options):
+        with pytest.raises(CosegError, match=message) as caught:
+            load_model(tmp_path / name, **options)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+    refuse("none.safetensors", "no such checkpoint")
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:1000])
+    refuse("cut.safetensors", "not a readable safetensors file")
+    torch.save({"evil": torch.nn.Linear(1, 1)}, tmp_path / "pickle.safetensors")
+    refuse("pickle.safetensors", "not a readable safetensors file")
+    save_file(tensors, tmp_path / "foreign.safetensors", {"format": "pt"})
+    refuse("foreign.safetensors", "no checkpoint of this project")
+    write_tensors(tmp_path / "newer.safetensors", tensors, {**header, "format": "coseg-2"})
+    refuse("newer.safetensors", "update the project")
+    write_tensors(tmp_path / "state.safetensors", tensors, {"format": FORMAT, "kind": "state"})
+    refuse("state.safetensors", "training state")
+    refuse("good.safetensors", "holds a ca model, csa was asked for", expect="csa")
+    write_tensors(tmp_path / "other.safetensors", tensors, {**header, "method": "fca"})
+    refuse("other.safetensors", "do not fit fca on mobilenet_v2")
+    (tmp_path / "good.json").write_text(json.dumps({"sha256": "0" * 64}))
+    refuse("good.safetensors", "SHA-256")
+
+
+def test_an_unknown_name_lists_what_is_shipped():
+    with pytest.raises(CosegError, match=r"ca-vgg19: no such checkpoint; shipped: "):
+        load_model("ca-vgg19")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tiny, tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {"format": FORMAT})
+
+    def full_disk(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_tensors(path, {"a": torch.zeros(2)}, {"format": FORMAT})
+    monkeypatch.undo()
+    assert read_tensors(path)[0]["a"].tolist() == [1, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_a_shipped_checkpoint_has_a_card_with_its_checksum_and_is_small(path):
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert load_model(path).card["sha256"] == card["sha256"]
+    assert path.stat().st_size <= 8 * 2**20
+    assert {"trained_on", "steps", "minutes", "seeds", "figures"} <= set(card)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["paper", "workbook"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_system_comes_back_from_its_file(tiny, tmp_path, method, variant):
+    options = {"ssnm": {"categories": 3, "width": 16}, "pfcc": {"kernels": (3, 5), "width": 8}}.get(method, {})
+    model, group = tiny(method, variant, **options), torch.rand(1, 3, 3, 64, 64)
+    save_model(tmp_path / "m.safetensors", model, {"method": method, "backbone": "mobilenet_v2"})
+    again = load_model(tmp_path / "m.safetensors", method)
+    assert again.options == options
+    torch.testing.assert_close(again(group).logits, model(group).logits)

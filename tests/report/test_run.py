@@ -1,0 +1,238 @@
+import re
+import subprocess
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+from typer.testing import CliRunner
+
+from coseglib.answering.floors import FLOORS
+from coseglib.core.errors import CosegError
+from coseglib.report import run as report
+
+RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.core.paths import report_folder",
+         "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
+WRONG = ["import math", "2 + 2", "one = 1\none / 0", "print('not reached')"]
+
+
+def _write(folder, name, cells, values='profile = "smoke"\nseed = 3'):
+    first, *rest = [new_code_cell(c) for c in cells]
+    tagged = new_code_cell(values, metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "language": "python", "display_name": "a kernel of the author's"}
+    nbformat.write(
+        new_notebook(cells=[first, tagged, *rest], metadata={"kernelspec": kernel}), folder / f"{name}.ipynb"
+    )
+
+
+def _params(folder, values, profile="smoke"):
+    (folder / "params").mkdir(exist_ok=True)
+    (folder / "params" / f"{profile}.yaml").write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    _write(folder, "00_wrong", WRONG)
+    _write(folder, "01_right", RIGHT)
+    _params(folder, {"01_right": {"seed": 7}})
+    return folder
+
+
+def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_path):
+    said = []
+    failed = report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks, say=said.append)
+    out = tmp_path / "reports" / "smoke"
+    assert failed == ["00_wrong"]
+    error = "cell [5]: ZeroDivisionError: division by zero"
+    assert any(f"00_wrong FAILED, {error}" in line for line in said)
+    page = (out / "summary.md").read_text()
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in page and f"- `00_wrong`: {error}" in page
+    assert "| 01_right | ok |" in page and "| seed = 7 |" in page and "(tables/a.csv)" in page
+    assert f"Python {'.'.join(map(str, report.sys.version_info[:3]))}" in page
+    index = (out / "index.html").read_text()
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in index and error in index and 'id="table-a"' in index
+    for name in ("00_wrong", "01_right"):
+        assert "<html" in (out / "notebooks" / f"{name}.html").read_text()
+        assert f'href="notebooks/{name}.html"' in index
+    ran = nbformat.read(out / "notebooks" / "01_right.ipynb", as_version=4)
+    printed = "".join(
+        o.text for c in ran.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"
+    )
+    # The profile's value came in, and the kernel is the interpreter that runs this test.
+    assert printed.splitlines() == ["smoke 7", report.sys.executable]
+    assert ran.metadata.coseg["error"] == "" and ran.metadata.coseg["slowest"]
+    assert [p.name for p in (out / "notebooks").glob(".*")] == []  # nothing half-written is left
+
+    # A later run of one notebook keeps what the summary says of the others.
+    assert report.run_report("smoke", ["01"], tmp_path / "reports", notebooks, said.append) == []
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in (out / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"01_right": {"sede": 7}}, "01_right has no parameter sede; it declares profile, seed"),
+        ({"09_missing": {"seed": 7}}, "09_missing: no such notebook; one of 00_wrong, 01_right"),
+        (["01_right"], "not a mapping of notebooks to their parameters"),
+    ],
+)
+def test_what_a_profile_may_not_say_is_refused_before_anything_runs(notebooks, tmp_path, values, message):
+    _params(notebooks, values)
+    with pytest.raises(CosegError, match=r"smoke\.yaml") as error:
+        report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks)
+    assert message in str(error.value)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
+    with pytest.raises(CosegError, match="huge: no such profile; one of smoke"):
+        report.run_report("huge", root=tmp_path, notebooks=notebooks)
+    with pytest.raises(CosegError, match="--only 07: no such notebook; one of 00, 01"):
+        report.run_report("smoke", ["07"], tmp_path, notebooks)
+    _params(tmp_path, {})
+    with pytest.raises(CosegError, match="no notebooks"):
+        report.run_report("smoke", root=tmp_path, notebooks=tmp_path)
+
+
+def test_a_damaged_notebook_is_one_line(notebooks, tmp_path):
+    (notebooks / "01_right.ipynb").write_text("{")
+    with pytest.raises(CosegError, match=r"01_right.ipynb: not a notebook") as error:
+        report.run_report("smoke", root=tmp_path, notebooks=notebooks)
+    assert "\n" not in str(error.value)
+
+
+def test_a_notebook_that_is_not_there_yet_is_listed_as_not_run(notebooks, tmp_path):
+    folder = tmp_path / "reports" / "smoke"
+    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in report.summary("smoke", folder, notebooks)
+
+
+def test_the_slowest_cells_come_first():
+    cells = [
+        new_code_cell(f"# why\nstep_{i}()", execution_count=i, metadata={"papermill": {"duration": d}})
+        for i, d in enumerate([0.5, 9.0, None, 2.0, 4.0], start=1)
+    ]
+    timings = report._timings(new_notebook(cells=cells))
+    assert [(t["cell"], t["seconds"]) for t in timings] == [(2, 9.0), (5, 4.0), (4, 2.0)]
+    assert timings[0]["line"] == "step_2()"
+
+
+def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
+    from coseglib.cli.main import app
+
+    asked = []
+    monkeypatch.setattr(report, "run_report", lambda *given, jobs: asked.append((*given, jobs)) or ["00_wrong"])
+    assert CliRunner().invoke(app, ["report", "--profile", "cpu", "--only", "00", "--jobs", "3"]).exit_code == 1
+    assert asked == [("cpu", ["00"], 3)]
+
+
+MEETING = """
+import os, time
+from pathlib import Path
+Path("{own}").write_text(os.environ["OMP_NUM_THREADS"])
+for _ in range(600):
+    if Path("{other}").exists():
+        break
+    time.sleep(0.1)
+print(Path("{other}").exists())
+"""
+
+
+def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(report, "cpu_count", lambda: 6)
+    monkeypatch.setattr(report, "TIMED", ("02_timed",))
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, cells in (
+        ("00_one", MEETING.format(own="one", other="two")),
+        ("01_two", MEETING.format(own="two", other="one")),
+        ("02_timed", "import os\nprint(os.path.exists('one'), os.path.exists('two'), 'OMP_NUM_THREADS' in os.environ)"),
+    ):
+        _write(folder, name, ["profile = 'smoke'", cells])
+    _params(folder, {})
+    said = []
+    assert report.run_report("smoke", (), tmp_path / "reports", folder, said.append, jobs=2) == []
+    assert said[0] == "[3/3] 02_timed …" and said[1].startswith("[3/3] 02_timed ok")
+    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False False False")):
+        ran = nbformat.read(tmp_path / "reports" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+        assert ran.cells[-1].outputs[0].text.strip() == printed, name
+    assert (folder / "one").read_text() == (folder / "two").read_text() == "3"
+    assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
+
+
+def test_the_long_ones_start_first_where_notebooks_run_side_by_side():
+    some = report.chosen()
+    alone, others = report.in_turn(some, 2)
+    assert [n.stem for n in alone] == list(report.TIMED) and [n.stem for n in others][:2] == list(report.LONG)
+    assert others[2:] == [n for n in some if n.stem not in (*report.TIMED, *report.LONG)]
+    assert report.in_turn(some, 1) == ([], some)
+
+
+def test_a_changed_report_is_no_changed_code(tmp_path, monkeypatch):
+    def git(*command):
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", *who, *command], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(report, "REPOSITORY", tmp_path)
+    assert report.commit() == "no git"
+    for name in ("code.py", "reports/table.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    git("init", "-q"), git("add", "."), git("commit", "-qm", "all")
+    clean = report.commit()
+    (tmp_path / "reports" / "table.csv").write_text("2")
+    assert report.commit() == clean and re.fullmatch("[0-9a-f]{7,}", clean)
+    (tmp_path / "code.py").write_text("2")
+    assert report.commit() == f"{clean}-dirty"
+
+
+# What the tables say -----------------------------------------------------------------------------------------------
+
+
+def _tables(folder, **tables):
+    (folder / "tables").mkdir(parents=True)
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(folder / "tables" / f"{name}.csv", index=False)
+
+
+def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_path):
+    row = {"dataset": "msrc7", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 9}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": report.MEASURED}
+    others = [{**row, "partner": "other", "J": 0.25}, {**row, "system": "b", "checkpoint": "00000001", "J": 0.75}]
+    wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
+    wrong = [{**one, "J": 0.1} for one in wrong]
+    _tables(tmp_path, **{"08_msrc7": [row, *others, *wrong], "08_swap": [{"swap": 1}], "by_hand": [{"dataset": "x"}]})
+    (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
+    table = report.figures(tmp_path).set_index("system")
+    assert table.loc["a", ["group", "other"]].tolist() == [0.5, 0.25] and table.loc["b", "group"] == 0.75
+    assert table.self.isna().all() and table.checkpoint.tolist() == ["01234567", "00000001"]
+    made = {r["table"]: r for r in report.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
+    assert made["08_msrc7.csv"] == {
+        "table": "08_msrc7.csv",
+        "notebook": "08_tables",
+        "code": "abc",
+        "lists": "data/lists/groups_msrc7.csv",
+        "checkpoints": "01234567, 00000001",
+    }
+    assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
+    page = report.summary("smoke", tmp_path)
+    assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
+    assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
+    assert report.figures(tmp_path / "none").empty
+
+
+def test_the_committed_report_says_what_its_tables_say():
+    folder = report.REPORTS / "cpu"
+    text = (folder / "summary.md").read_text(encoding="utf-8")
+    table = report.figures(folder)
+    assert len(table) > 10, "benchmark tables of the cpu profile are missing"
+    for line in report._markdown(table.to_dict("records")):
+        assert line in text
+    known = {card["name"]: card["sha256"][:8] for card in report.cards()}
+    for row in table.itertuples():
+        assert row.system in FLOORS or known[row.system] == row.checkpoint
+    for name in known:
+        assert name in set(table.system), f"{name} is shipped, and no table scores it"

@@ -1,0 +1,277 @@
+import copy
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import MEASURED
+from coseglib.data.sampler import GroupSampler
+from coseglib.evaluation.reproduction import cards
+from coseglib.models import METHODS, Method
+from coseglib.models.checkpoints import load_model, read_tensors
+from coseglib.models.losses import segmentation_loss
+from coseglib.models.semantic_attention import CA
+from coseglib.training.loop import MAY_CHANGE, Log, learning_rate_factor, load_profile, photographs, train
+
+TINY = {
+    "steps": 6,
+    "groups": 2,
+    "input_size": 32,
+    "cache_side": 40,
+    "synthetic_photos": 48,
+    "save_every": 3,
+    "log_every": 2,
+    "average": 0.9,
+    "shares": (0.4, 0.4, 0.2),
+    "stem_every": 2,
+    "precision": "32-true",
+}
+
+
+@pytest.fixture
+def config():
+    return load_profile("smoke", "ca", TINY)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Caches go to a folder that all tests of this session share, not into the repository."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
+    return folder
+
+
+def _digest(path) -> str:
+    tensors, _ = read_tensors(path)
+    return hashlib.sha256(b"".join(k.encode() + v.numpy().tobytes() for k, v in sorted(tensors.items()))).hexdigest()
+
+
+def _run(script: str, cache, *args: str) -> subprocess.CompletedProcess:
+    head = f"""
+        import os, signal, sys
+        import torch
+        torch.set_num_threads(1)
+        from pathlib import Path
+        from coseglib.models import checkpoints
+        from coseglib.training import loop as training
+        from coseglib.data import cache
+        cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
+        config = training.load_profile("smoke", "ca", {TINY!r})
+    """
+    code = textwrap.dedent(head) + textwrap.dedent(script)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=env, timeout=240)
+
+
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(config, tmp_path, cache):
+    train(config, tmp_path / "whole", quiet=True)
+    want = _digest(tmp_path / "whole" / "model.safetensors")
+    # Killed in step 2 (no state yet), in step 5 (two steps after a state), and while the last state is being replaced.
+    killers = {
+        "step 2": "follow = training._follow\nn = [0]\ndef patched(*a):\n    n[0] += 1\n"
+        "    if n[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n    follow(*a)\ntraining._follow = patched",
+        "step 5": "follow = training._follow\nn = [0]\ndef patched(*a):\n    n[0] += 1\n"
+        "    if n[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\n    follow(*a)\ntraining._follow = patched",
+        "while writing": "n = [0]\nreplace = os.replace\ndef patched(a, b):\n"
+        "    n[0] += str(b).endswith('state.safetensors')\n"
+        "    if n[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n    replace(a, b)\nos.replace = patched",
+    }
+    for name, killer in killers.items():
+        out = tmp_path / name
+        killed = _run(f"{killer}\ntraining.train(config, {str(out)!r}, quiet=True)", cache)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        train(config, out, resume=True, quiet=True)
+        assert _digest(out / "model.safetensors") == want, name
+        with open(out / "log.csv", newline="") as file:
+            assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6"]
+
+
+def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
+    script = tmp_path / "two.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import hashlib, os, torch
+        torch.set_num_threads(1)
+        from pathlib import Path
+        from coseglib.training import loop as training
+        from coseglib.data import cache
+        cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
+        config = training.load_profile("smoke", "ca", {TINY!r})
+        models = []
+        optimiser = training._optimiser
+        training._optimiser = lambda model, c: (models.append(model), optimiser(model, c))[1]
+        training.train(config, {str(tmp_path / "out")!r}, devices=2, accelerator="cpu", quiet=True)
+        weights = b"".join(p.detach().numpy().tobytes() for p in models[0].parameters())
+        rank = os.environ.get("LOCAL_RANK", "0")
+        Path({str(tmp_path)!r}, "rank" + rank).write_text(hashlib.sha256(weights).hexdigest())
+        """)
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
+    assert load_model(tmp_path / "out" / "model.safetensors").card["step"] == TINY["steps"]
+
+
+def test_the_loss_falls_in_bfloat16_as_in_fp32(tmp_path):
+    last = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = load_profile(
+            "smoke", "ca", {"steps": 40, "precision": precision, "synthetic_photos": 96, "log_every": 10}
+        )
+        train(config, tmp_path / precision, quiet=True)
+        with open(tmp_path / precision / "log.csv", newline="") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        assert losses[-1] < losses[0]
+        last[precision] = losses[-1]
+    assert last["bf16-mixed"] == pytest.approx(last["32-true"], rel=0.15)
+
+
+def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monkeypatch):
+    """What the loop adds in each of two parts is half the gradient of that part's loss, computed here by hand."""
+    fields = {**TINY, "steps": 1, "groups": 4, "accumulate": 2, "average": 0.0, "stem_every": 1, "dice": 0.5}
+    config, seen = load_profile("smoke", "ca", fields), []
+
+    def watch(model, _):
+        seen.append(copy.deepcopy(model))
+        weight = model.attention_layers[0].weight
+        weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+        return torch.optim.SGD([{"params": [p], "lr": 0.0} for p in (weight, model.attention_layers[0].bias)])
+
+    monkeypatch.setattr("coseglib.training.loop._optimiser", watch)
+    train(config, tmp_path, quiet=True)
+    model, first, both = seen
+    sampler = GroupSampler(photographs(config), groups=2, side=32, shares=config.shares, crop=config.crop, steps=2)
+    torch.manual_seed(int(np.random.default_rng((config.seed, 0, 0, 2)).integers(2**62)))  # dropout's, as in the loop
+    for part, added in ((0, first), (1, both - first)):
+        batch = sampler[part]
+        loss = segmentation_loss(model(batch.images.float() / 255, batch.weights).logits, batch.targets, config.dice)
+        (gradient,) = torch.autograd.grad(loss, model.attention_layers[0].weight)
+        torch.testing.assert_close(added, gradient / 2, rtol=1e-3, atol=1e-6)
+
+
+def test_training_can_start_from_a_checkpoint(config, tmp_path):
+    first = train(config, tmp_path / "first", quiet=True)
+    still = {**TINY, "start": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
+    again = train(load_profile("smoke", "ca", still), tmp_path / "second", quiet=True)
+    assert load_model(again).card["started_from"]["sha256"] == load_model(first).card["sha256"]
+    one, two = (load_model(path).state_dict() for path in (first, again))
+    assert all(torch.equal(v, two[k]) for k, v in one.items() if k.endswith(("weight", "bias")))
+    with pytest.raises(CosegError, match="its variant is paper, not workbook"):
+        train(load_profile("smoke", "ca", {**still, "variant": "workbook"}), tmp_path / "third", quiet=True)
+
+
+def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"something")
+    with pytest.raises(CosegError, match="add --resume"):
+        train(config, tmp_path, quiet=True)
+
+
+def test_another_configuration_cannot_resume_a_run(config, tmp_path):
+    train(config, tmp_path, quiet=True)
+    changed = load_profile("smoke", "ca", {**TINY, "learning_rate": 0.5})
+    with pytest.raises(CosegError, match=r"trained with learning_rate = 0\.002, not 0\.5"):
+        train(changed, tmp_path, resume=True, quiet=True)
+
+
+def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
+    config = load_profile("smoke", "fca", {"steps": "12", "shares": "[1, 2, 1]", "sides": "[64, 96]"})
+    assert (config.steps, config.shares, config.sides) == (12, (1.0, 2.0, 1.0), (64, 96))
+    for bad, message in (
+        ({"step": 1}, "step: no such field"),
+        ({"steps": "many"}, "steps = 'many': not of type int"),
+        ({"steps": "1.5"}, r"not of type int"),
+        ({"steps": 0}, "steps = 0: must be 1 or more"),
+        ({"variant": "mine"}, "variant = mine: one of paper, workbook"),
+        ({"shares": "[0, 0, 0]"}, "none negative, not all 0"),
+        ({"accumulate": 5}, "must divide groups"),
+    ):
+        with pytest.raises(CosegError, match=message):
+            load_profile("smoke", "ca", bad)
+    with pytest.raises(CosegError, match="one of cpu, gpu, paper, smoke"):
+        load_profile("big", "ca")
+    with pytest.raises(CosegError, match="one of ca, fca, csa"):
+        load_profile("smoke", "coattention")
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "workbook", "paper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_profile_has_every_method_that_learns_from_masks(profile, method):
+    if METHODS[method].online:
+        with pytest.raises(CosegError, match="learns on one group, without masks"):
+            load_profile(profile, method)
+    else:
+        assert load_profile(profile, method).method == method
+
+
+def test_the_paper_profile_is_as_printed():
+    config = load_profile("paper", "ca")
+    assert (config.backbone, config.input_size, config.optimiser, config.learning_rate) == ("vgg16", 512, "adam", 1e-5)
+    assert (config.variant, config.dice, config.shares, config.group_size) == ("paper", 0, (1, 0, 0), 2)
+
+
+def _deciding(config: dict) -> dict:
+    return {name: value for name, value in config.items() if name not in MAY_CHANGE}
+
+
+@pytest.mark.parametrize(
+    "profile, kept, overrides",
+    [
+        ("workbook", [c for c in cards() if c["variant"] == "workbook" and c["method"] != "ca"], {}),
+        ("workbook", [c for c in cards(MEASURED) if c["name"].endswith("-plain")], {"shares": [1, 0, 0]}),
+        ("gpu", [c for c in cards(MEASURED) if c["backbone"] == "resnet50"], {}),
+    ],
+    ids=["shipped", "plain pairs", "ResNet-50"],
+)
+def test_a_profile_trains_what_the_cards_say(profile, kept, overrides):
+    assert len(kept) >= 4
+    for card in kept:
+        (run,) = card["training"]
+        ours = json.loads(json.dumps(dataclasses.asdict(load_profile(profile, card["method"], overrides))))
+        assert _deciding(run) == _deciding(ours), card["name"]
+
+
+def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch, tmp_path):
+    class Optional(CA):
+        def __init__(self, backbone, variant="paper", input_size=224, *, kernels=(1, 3), categories=2):
+            super().__init__(backbone, variant, input_size)
+            self.kernels, self.categories = kernels, categories
+
+    monkeypatch.setitem(METHODS, "ca", Method(Optional, "chen2018"))
+    config = load_profile("smoke", "ca", {**TINY, "steps": 1, "options.kernels": "[5, 7]"})
+    assert config.options == {"kernels": [5, 7]}
+    model = load_model(train(config, tmp_path, quiet=True))
+    assert (model.kernels, model.categories) == ((5, 7), len(photographs(config).classes))
+    with pytest.raises(CosegError, match=r"options\.kernel: ca has no such option; kernels, categories"):
+        load_profile("smoke", "ca", {"options.kernel": "3"})
+    with pytest.raises(CosegError, match="options = 3: not of type dict"):
+        load_profile("smoke", "ca", {"options": 3})
+
+
+def test_the_schedule_warms_up_and_falls_to_nothing():
+    config = load_profile("smoke", "ca", {"steps": 105, "warmup": 5, "schedule": "cosine"})
+    factors = [learning_rate_factor(config, s) for s in range(105)]
+    assert factors[0] == pytest.approx(0.2) and factors[5] == 1.0 and factors[55] == pytest.approx(0.5)
+    assert factors[-1] < 1e-3 and factors[5:] == sorted(factors[5:], reverse=True)
+
+
+def test_the_rate_halves_every_so_many_steps():
+    config = load_profile("smoke", "ca", {"warmup": 0, "schedule": "halving", "halve_every": 10})
+    assert [learning_rate_factor(config, s) for s in (0, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
+    log = Log(tmp_path / "log.csv", 0)
+    log.progress("step 1/2")
+    log.progress("step 2/2", last=True)
+    assert capsys.readouterr().out == "step 1/2\nstep 2/2\n"

@@ -1,0 +1,290 @@
+import dataclasses
+import math
+import re
+
+import pandas as pd
+import pytest
+import torch
+from square_and_disc import group_of, photos_of, scene
+
+from coseglib.answering.inference import resize_to_input
+from coseglib.core.errors import CosegError
+from coseglib.evaluation.multiclass_tables import ABLATIONS
+from coseglib.models.checkpoints import load_model
+from coseglib.unsupervised import learner as online
+from coseglib.unsupervised.learner import (
+    PROFILES,
+    OnlineConfig,
+    choose_learning_rate,
+    co_segment,
+    load_config,
+    train,
+)
+
+FAST = dataclasses.replace(PROFILES["smoke"], epochs=1)
+
+
+# One group ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_maps_and_leaves_torchs_generator_alone():
+    photos = photos_of(2)
+    torch.manual_seed(3)
+    want = torch.rand(1)
+    torch.manual_seed(3)
+    one = co_segment(photos, 2, FAST)
+    assert torch.equal(torch.rand(1), want)
+    torch.manual_seed(99)
+    two = co_segment(photos, 2, FAST)
+    assert torch.equal(one.maps, two.maps) and one.log.loss.tolist() == two.log.loss.tolist()
+    other = co_segment(photos, 2, dataclasses.replace(FAST, seed=1))
+    assert not torch.equal(one.maps, other.maps)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_group_of_any_number_and_of_different_sizes_has_labels_at_each_photographs_own_size(count):
+    sizes = [(48, 64), (64, 40), (33, 71), (50, 50), (20, 90), (64, 64), (41, 43)][:count]
+    photos = [scene(i, size)[0] for i, size in enumerate(sizes)]
+    found = co_segment(photos, 2, FAST)
+    for post in ("argmax", "crf"):
+        labels = found.labels(post)
+        assert [tuple(m.shape) for m in labels] == sizes
+        assert all(m.dtype == torch.uint8 and int(m.max()) <= 2 for m in labels)
+    assert found.maps.shape == (count, 3, 64, 64)
+    torch.testing.assert_close(found.maps.sum(1), torch.ones(count, 64, 64))
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+def test_k_is_the_users_and_may_be_more_than_there_are(classes):
+    found = co_segment(photos_of(3), classes, FAST)
+    assert found.maps.shape[1] == classes + 1 and bool(found.maps.isfinite().all())
+    assert math.isfinite(found.log.loss.iloc[-1])
+
+
+def test_masks_are_never_read():
+    def forbidden():
+        raise AssertionError("a mask was read")
+
+    photos = [dataclasses.replace(p, read_labels=forbidden) for p in group_of(3).photos]
+    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-4, 1e-3), trial_epochs=1)
+    assert len(co_segment(photos, 2, config).labels("crf")) == 3
+
+
+def test_learning_lowers_the_loss():
+    found = co_segment(photos_of(6), 2, dataclasses.replace(FAST, epochs=5, masking="features", patience=5))
+    assert found.log.loss.iloc[-1] < found.log.loss.iloc[0] - 0.01
+    assert found.log.epoch.tolist() == [1, 2, 3, 4, 5] and found.log.seconds.is_monotonic_increasing
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("masking", ["image", "features"])
+def test_each_ablation_and_masking_runs(name, masking):
+    config = dataclasses.replace(FAST, masking=masking, balance=0.5, border=0.5, gamma_rate=10.0, **ABLATIONS[name])
+    found = co_segment(photos_of(2), 2, config)
+    assert bool(found.maps.isfinite().all())
+    assert (found.generator.self_attention is not None) == ("SA" in name)
+    assert (found.generator.mutual_attention is not None) == ("MA" in name)
+
+
+@pytest.mark.parametrize(("value", "masking"), [(0, "image"), (128, "features"), (255, "image")])
+def test_constant_photographs_are_segmented_into_something_finite(value, masking):
+    photos = [torch.full((3, 30, 40), value, dtype=torch.uint8)] * 2
+    found = co_segment(photos, 2, dataclasses.replace(FAST, masking=masking))
+    assert bool(found.maps.isfinite().all()) and len(found.labels("crf")) == 2
+
+
+def test_bfloat16_gives_float32_maps():
+    found = co_segment(photos_of(3), 2, dataclasses.replace(FAST, precision="bf16-mixed"))
+    assert found.maps.dtype == torch.float32 and bool(found.maps.isfinite().all())
+
+
+def test_every_photograph_is_in_every_epoch_and_batches_are_full_and_without_twins():
+    job = online._Job(photos_of(7), 2, FAST)
+    for epoch in range(3):
+        batches = job.batches(epoch)
+        assert sorted({i for batch in batches for i in batch}) == list(range(7))
+        assert [len(set(batch)) for batch in batches] == [3, 3, 3]
+    assert job.batches(0) == job.batches(0) != job.batches(1)
+    assert online._Job(photos_of(2), 2, FAST).batches(0) in ([[0, 1]], [[1, 0]])
+
+
+def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_attention():
+    config = dataclasses.replace(FAST, mutual_attention=False)
+    job = online._Job(photos_of(5), 2, config)
+    model = job.generator()
+    whole = job.maps(model)
+    job.config = dataclasses.replace(config, together=2)
+    torch.testing.assert_close(job.maps(model), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(real_weights):
+    job = online._Job(photos_of(4), 2, FAST)
+    images = job.images.clone()
+    assert float(job.extractor.describe(images).std()) > 0.01
+    kept = online._Job(photos_of(4), 2, dataclasses.replace(FAST, pretrained=True), real_weights)
+    model = kept.generator()
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items() if "running" in k}
+    kept.optimise(model, 1e-4, 1, lambda text: None)
+    after = model.backbone.state_dict()
+    assert before and all(torch.equal(v, after[k]) for k, v in before.items())
+
+
+# The loss decides -----------------------------------------------------------------------------------------------------
+
+
+def _scripted(monkeypatch, losses):
+    """Jobs whose loss of epoch 1, 2, … is that of the script (one step an epoch)."""
+    script = iter(losses)
+
+    def loss(self, model, numbers):
+        value = next(script)
+        anything = sum(p.sum() for p in model.parameters() if p.requires_grad)
+        return anything * 0 + value * online.terms(len(numbers), self.classes)
+
+    monkeypatch.setattr(online._Job, "loss", loss)
+
+
+def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(monkeypatch):
+    _scripted(monkeypatch, [0.69, 0.50, 0.52, 0.4999, 0.55, 0.1, 0.1])
+    seen = []
+    job = online._Job(photos_of(3), 2, dataclasses.replace(FAST, patience=3, tolerance=1e-3, weight_decay=0.5))
+    model = job.generator()
+    original = torch.optim.Adam.step
+
+    def step(self, *args):
+        result = original(self, *args)
+        seen.append(model.decoder.scores[0].weight.detach().clone())
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    log = job.optimise(model, 1e-3, 10, lambda text: None)
+    assert log.loss.tolist() == pytest.approx([0.69, 0.50, 0.52, 0.4999, 0.55])  # 0.4999 is no improvement of 0.001
+    assert torch.equal(model.decoder.scores[0].weight, seen[1])  # weight decay moved them on since
+
+
+def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch):
+    _scripted(monkeypatch, [0.7, 0.6, 0.7, 0.4, float("nan"), 0.9, 0.5])
+    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-5, 1e-4, 1e-3, 1e-2), trial_epochs=2)
+    rate, trials = choose_learning_rate(photos_of(3), 2, config)
+    assert rate == 1e-4
+    assert trials.learning_rate.tolist() == [1e-5, 1e-4, 1e-3, 1e-2]
+    assert trials.loss.tolist() == pytest.approx([0.6, 0.4, float("nan"), 0.5], nan_ok=True)
+    assert trials.epochs.tolist() == [2, 2, 1, 2]
+
+
+def test_the_chosen_rate_is_the_one_that_is_used():
+    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-6, 1e-3), trial_epochs=1)
+    found = co_segment(photos_of(2), 2, config)
+    assert found.learning_rate == found.trials.learning_rate[found.trials.loss.idxmin()]
+    given = co_segment(photos_of(2), 2, dataclasses.replace(config, learning_rate=found.learning_rate))
+    assert torch.equal(given.maps, found.maps) and given.trials.empty
+
+
+def test_a_loss_that_is_not_finite_is_an_error_in_one_line(monkeypatch):
+    _scripted(monkeypatch, [float("nan")])
+    with pytest.raises(CosegError, match=r"learning rate 0.001: the loss is not finite in epoch 1; give a smaller one"):
+        co_segment(photos_of(3), 2, FAST)
+    _scripted(monkeypatch, [float("inf"), float("nan")])
+    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1.0, 2.0))
+    with pytest.raises(CosegError, match="not finite at any of them"):
+        co_segment(photos_of(3), 2, config)
+
+
+def test_progress_tells_the_epoch_the_loss_and_the_time_left():
+    lines = []
+    co_segment(photos_of(3), 2, dataclasses.replace(FAST, epochs=2), lines.append)
+    assert len(lines) == 2
+    for epoch, line in enumerate(lines, start=1):
+        want = rf"epoch {epoch} of 2, step 1 of 1: loss \d\.\d{{4}} \(chance 0\.693\), \d+:\d\d:\d\d left"
+        assert re.fullmatch(want, line), line
+
+
+# Configurations -------------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_profile_is_what_the_paper_states():
+    paper = PROFILES["paper"]
+    assert (paper.backbone, paper.extractor, paper.masking, paper.variant) == ("vgg16", "resnet50", "image", "paper")
+    assert (paper.input_size, paper.batch, paper.epochs, paper.weight_decay) == (384, 3, 10, 5e-4)
+    assert (paper.balance, paper.border, paper.gamma_rate, paper.post) == (0, 0, 1, "crf")
+    assert paper.learning_rate is None and paper.self_attention and paper.mutual_attention
+
+
+def test_single_fields_are_overridden_by_text_of_their_type():
+    config = load_config(
+        "smoke",
+        {"epochs": "7", "learning_rate": "none", "learning_rates": "1e-5,1e-4", "self_attention": "False", "seed": "3"},
+    )
+    assert (config.epochs, config.learning_rate, config.learning_rates) == (7, None, (1e-5, 1e-4))
+    assert config.self_attention is False and config.seed == 3 and config.backbone == "mobilenet_v2"
+    assert load_config("cpu", {"learning_rate": "3e-4"}).learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "words"),
+    [
+        ("other", {}, "no such profile"),
+        ("smoke", {"speed": "1"}, "no such field"),
+        ("smoke", {"epochs": "many"}, "not of type"),
+        ("smoke", {"self_attention": "perhaps"}, "not of type"),
+        ("smoke", {"epochs": "0"}, "1 or more"),
+        ("smoke", {"input_size": "100"}, "multiple of 32"),
+        ("smoke", {"backbone": "alexnet"}, "one of"),
+        ("smoke", {"learning_rate": "-1"}, "above 0"),
+        ("smoke", {"balance": "-1"}, "negative"),
+        ("smoke", {"precision": "16-true"}, "one of"),
+    ],
+)
+def test_wrong_configurations_are_errors_in_one_line(profile, given, words):
+    with pytest.raises(CosegError, match=words) as error:
+        load_config(profile, given)
+    assert "\n" not in str(error.value)
+
+
+def test_no_photographs_and_no_classes_are_errors():
+    with pytest.raises(CosegError, match="no photographs"):
+        co_segment([], 2, FAST)
+    with pytest.raises(CosegError, match="K is 1 to 254"):
+        co_segment(photos_of(2), 0, FAST)
+    assert isinstance(OnlineConfig(), OnlineConfig)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
+    group, said = group_of(3), []
+    model = load_model(train(group, 2, FAST, tmp_path / "run", progress=said.append), "multiclass")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.yaml", "log.csv", "model.safetensors"]
+    found = co_segment(group.photos, 2, FAST)
+    images = torch.stack([resize_to_input(p.image(), 64) for p in group.photos])
+    with torch.no_grad():
+        torch.testing.assert_close(model(images[None]).logits[0].softmax(1), found.maps)
+    card = model.card
+    assert (card["method"], card["backbone"], card["classes"]) == ("multiclass", "mobilenet_v2", 2)
+    assert card["training"]["epochs"] == 1 and card["group"]["photos"] == ["p0", "p1", "p2"]
+    assert pd.read_csv(tmp_path / "run" / "log.csv").loss.tolist() == pytest.approx(found.log.loss.tolist(), abs=1e-6)
+    assert any("epoch 1 of 1" in line and "left" in line for line in said)
+
+
+def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch):
+    group, run = group_of(2), tmp_path / "run"
+    train(group, 2, FAST, run)
+    monkeypatch.setattr(online, "co_segment", None)
+    said = []
+    assert train(group, 2, FAST, run, resume=True, progress=said.append) == run / "model.safetensors"
+    assert said == [f"{run / 'model.safetensors'}: done before"]
+    slower = dataclasses.replace(FAST, epochs=2)
+    for given, words in (
+        ((group, 2, FAST, run), "already holds a run; add --resume"),
+        ((group, 2, slower, run, True), "epochs = 1, not 2; resume with the same"),
+        ((group, 3, FAST, run, True), "classes = 2, not 3"),
+        ((group_of(3), 2, FAST, run, True), "other photographs"),
+        ((group, 255, FAST, tmp_path / "new"), "K is 1 to 254"),
+    ):
+        with pytest.raises(CosegError, match=words):
+            train(*given)
+    assert not (tmp_path / "new").exists()
+    (run / "state.safetensors").touch()
+    with pytest.raises(CosegError, match="a run of another method"):
+        train(group, 2, FAST, run, resume=True)
