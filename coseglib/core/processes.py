@@ -7,6 +7,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from coseglib.core.progress import clock  # noqa: F401 (until all import it from there)
+
 
 def launch(
     devices: int | str = 1,
@@ -40,8 +42,3 @@ def device_name(device: torch.device, processes: int = 1) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processes} × CPU, {torch.get_num_threads()} threads"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, "0:12:34"."""
-    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
