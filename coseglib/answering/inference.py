@@ -696,7 +696,7 @@ class _Job(Stream):
     def write(self, chunk: Chunk, logits: Tensor) -> None:
         """Masks and overlays of a chunk, except those that an interrupted run has written."""
         shared = self.first_pass + (time.perf_counter() - chunk.started) / len(chunk.numbers)
-        from coseglib.figures.plots import class_colours, overlay  # not at the top: matplotlib takes seconds
+        from coseglib.segmenting.overlays import class_colours, overlay
 
         classes = getattr(self.model, "classes", None)
         colours = class_colours(classes) if classes else None

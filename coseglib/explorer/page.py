@@ -41,6 +41,7 @@ from coseglib.explorer.session import MOST, Heat, Session, opened
 from coseglib.figures import plots
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
+from coseglib.segmenting.overlays import class_colours, overlay
 
 CELLS = 14  # a side, of the grid that is clicked
 OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probability", "Grad-CAM", "Matches"
@@ -465,8 +466,8 @@ class Explorer(widgets.VBox):
             of = "white: foreground" if self.session.classes == 1 else "black: background, a grey for each class"
             return [np.asarray(m) * (255 // self.session.classes) for m in masks], f"<div>{of}</div>", None
         if view == OVERLAYS:
-            colours = plots.class_colours(self.session.classes) if self.session.classes > 1 else None
-            pictures = [plots.overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
+            colours = class_colours(self.session.classes) if self.session.classes > 1 else None
+            pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
             return pictures, "<div>in colour: foreground. Click a place to see what it matches</div>", None
         heat, asked = self._heat(view, post), self._asked[0]
         ringed = [view == MATCHES and i != asked for i in range(len(shown))]

@@ -12,7 +12,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -20,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from sklearn.isotonic import IsotonicRegression
-from torchvision import tv_tensors
 
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID
 from coseglib.scoring.metrics import jaccard
+from coseglib.segmenting.overlays import OKABE_ITO, class_colours
 
-ORANGE, BLUE = "#E69F00", "#0072B2"
-SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+ORANGE, BLUE, *OTHERS = OKABE_ITO
+SERIES = (BLUE, ORANGE, *OTHERS)
 VALUES = "cividis"
 STYLE = {
     "axes.axisbelow": True,
@@ -345,55 +344,6 @@ def bars(
         if title:
             ax.set_title(title)
         return fig
-
-
-def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
-    """The mask and all within `radius` pixels of it, in a square. bool (H, W)."""
-    for axis in (0, 1):
-        lines = np.moveaxis(mask.copy(), axis, 0)
-        done = 0
-        while done < radius:  # 1, 2, 4, … pixels at a time
-            step = min(done + 1, radius - done)
-            before = lines.copy()
-            lines[step:] |= before[:-step]
-            lines[:-step] |= before[step:]
-            done += step
-        mask = np.moveaxis(lines, 0, axis)
-    return mask
-
-
-def class_colours(count: int) -> list[str]:
-    """A colour for each of `count` classes: Okabe and Ito's seven, then the value map's steps, from dark to light."""
-    first = [ORANGE, BLUE, *SERIES[2:]][:count]
-    steps = matplotlib.colormaps[VALUES](np.linspace(0, 1, count - len(first)))
-    return first + [matplotlib.colors.to_hex(step) for step in steps]
-
-
-def overlay(image, mask, colours: Sequence[str] | None = None):
-    """The mask over its photograph: orange tint, orange outline inside the mask, a thin dark one around it.
-
-    image uint8 (3, H, W), mask uint8 (H, W), 0 background -> uint8 (3, H, W), new, of the image's own type (tensor or
-    array). The outline is 1/200 of the longer side. Memory beside the result: a few masks, for huge photographs' sake.
-    colours  of the labels 1, 2, … of a label map, in the place of orange for all that is not 0
-    Raises ValueError for two sizes.
-    """
-    if tuple(image.shape[-2:]) != tuple(mask.shape):
-        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} are not of one size")
-    labels = np.asarray(mask) if colours else np.asarray(mask) != 0
-    line = max(1, round(max(mask.shape) / 200))
-    result = np.array(image, copy=True)
-    around = _grown(labels != 0, -(-line // 2)) & (labels == 0)
-    for label, name in enumerate(colours or (ORANGE,), start=1):
-        region = labels == label
-        if not region.any():
-            continue
-        inner = _grown(~region, line) & region
-        for channel, colour in zip(result, matplotlib.colors.to_rgb(name), strict=True):
-            tinted = np.round(np.arange(256) * 0.5 + 255 * colour * 0.5).astype(np.uint8)
-            np.copyto(channel, tinted[channel], where=region)
-            channel[inner] = round(255 * colour)
-    result[:, around] = 20
-    return result if isinstance(image, np.ndarray) else tv_tensors.wrap(torch.from_numpy(result), like=image)
 
 
 def _apart(texts: Sequence, rounds: int = 100) -> None:

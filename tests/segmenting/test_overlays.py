@@ -1,0 +1,92 @@
+"""Overlays touch nothing but the mask and its outline; each class has a colour of its own."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from torchvision import tv_tensors
+
+from coseglib.segmenting.overlays import OKABE_ITO, _grown, class_colours, overlay
+
+ORANGE, BLUE = OKABE_ITO[:2]
+
+
+def test_overlays_are_made_without_matplotlib():
+    code = "import sys; from coseglib.segmenting import overlays; sys.exit('matplotlib' in sys.modules)"
+    assert not subprocess.run([sys.executable, "-c", code]).returncode
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray, lambda a: tv_tensors.Image(torch.from_numpy(a))])
+def test_an_overlay_tints_the_mask_outlines_it_and_leaves_the_rest(kind):
+    image = np.random.default_rng(0).integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 0:20] = 1
+    before = image.copy()
+    result = overlay(kind(image), kind(mask) if kind is np.asarray else torch.from_numpy(mask))
+    assert type(result) is type(kind(image)) and result.shape == (3, 40, 50)
+    after = np.asarray(result)
+    assert after.dtype == np.uint8 and (image == before).all()
+    orange = np.round(255 * np.array(to_rgb(ORANGE)))
+    inner, outer, far = np.zeros_like(mask, bool), np.zeros_like(mask, bool), np.ones_like(mask, bool)
+    for y in range(40):
+        for x in range(50):
+            near = mask[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            inner[y, x] = mask[y, x] and not near.all()
+            outer[y, x] = not mask[y, x] and near.any()
+            far[y, x] = not near.any()
+    assert (after[:, far] == before[:, far]).all()
+    assert (after[:, inner] == orange[:, None]).all() and (after[:, outer] == 20).all()
+    tint = (mask > 0) & ~inner
+    np.testing.assert_allclose(after[:, tint], (before[:, tint] + orange[:, None]) / 2, atol=1)
+
+
+def test_an_overlay_of_an_empty_mask_is_the_photograph_and_of_a_full_one_has_no_outline():
+    image = torch.randint(0, 256, (3, 9, 9), dtype=torch.uint8)
+    assert torch.equal(overlay(image, torch.zeros(9, 9, dtype=torch.uint8)), image)
+    full = overlay(image, torch.ones(9, 9, dtype=torch.uint8))
+    assert ((full.double() - image.double() / 2).std(dim=(1, 2)) < 0.5).all()
+
+
+def test_a_mask_of_0_and_255_is_laid_over_like_one_of_0_and_1():
+    image, mask = torch.zeros(3, 9, 9, dtype=torch.uint8), torch.eye(9, dtype=torch.uint8)
+    assert torch.equal(overlay(image, mask), overlay(image, 255 * mask))
+
+
+def test_labels_have_a_colour_each_and_their_borders_are_outlined():
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:30, 10:40], labels[10:30, 40:70] = 1, 2
+    image = torch.full((3, 60, 80), 100, dtype=torch.uint8)
+    result = overlay(image, torch.from_numpy(labels), class_colours(2))
+    for label, colour, inside, edge in ((1, ORANGE, 20, 39), (2, BLUE, 50, 40)):
+        full = [round(255 * c) for c in to_rgb(colour)]
+        assert result[:, 20, edge].tolist() == full, label
+        assert result[:, 20, inside].tolist() == pytest.approx([50 + c / 2 for c in full], abs=1)
+    assert result[:, 50, 50].tolist() == [100, 100, 100] and result[:, 20, 9].tolist() == [20, 20, 20]
+    one = torch.from_numpy((labels == 1).astype(np.uint8))
+    assert torch.equal(overlay(image, one, class_colours(1)), overlay(image, one))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 12])
+def test_each_class_has_a_colour_of_its_own(count):
+    colours = class_colours(count)
+    assert len(colours) == len({to_rgb(c) for c in colours}) == count
+
+
+def test_an_overlay_of_one_pixel_and_of_another_size():
+    one = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    assert overlay(one, torch.ones(1, 1, dtype=torch.uint8)).shape == (3, 1, 1)
+    with pytest.raises(ValueError, match="not of one size"):
+        overlay(one, torch.ones(2, 1, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3, 5, 8])
+def test_growing_a_mask_equals_looking_around_every_pixel(radius):
+    mask = np.random.default_rng(radius).random((14, 11)) < 0.03
+    around = [
+        [mask[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1].any() for x in range(11)]
+        for y in range(14)
+    ]
+    np.testing.assert_array_equal(_grown(mask, radius), around)
