@@ -46,12 +46,12 @@ from coseglib.claims.claims import (
 )
 from coseglib.core.errors import CosegError
 from coseglib.core.processes import clock, device_name
+from coseglib.core.tables import write_table
 from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets.multiclass import chosen, scenes
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import multiclass_tables
-from coseglib.evaluation.tables import write_table
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.scoring import metrics

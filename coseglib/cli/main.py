@@ -407,7 +407,8 @@ def evaluate(
     are missing there.
     """
     from coseglib.answering.floors import is_floor
-    from coseglib.evaluation.tables import evaluation_table, write_table
+    from coseglib.core.tables import write_table
+    from coseglib.evaluation.tables import evaluation_table
     from coseglib.models.checkpoints import load_model
 
     model = None

@@ -17,8 +17,9 @@ import pandas as pd
 from coseglib.answering.crf import POSTS, post_of
 from coseglib.answering.inference import segment_group
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import write_table
 from coseglib.data.record import Group
-from coseglib.evaluation.tables import gone_through, write_table
+from coseglib.evaluation.tables import gone_through
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
 from coseglib.unsupervised.learner import PROFILES, OnlineConfig, co_segment

@@ -1,6 +1,5 @@
 """Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 
 from coseglib.answering.floors import build_floor, is_floor
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import write_table
 from coseglib.data import load
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
@@ -84,21 +84,6 @@ def evaluation_table(
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
     table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", model.card["sha256"])
     return table
-
-
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """CSV, six decimals, written beside its place and moved there. Raises CosegError where that cannot be done."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            table.to_csv(part, index=False, float_format="%.6f")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise CosegError(f"{path}: not written ({error.strerror or error}); give another -o") from error
 
 
 def gone_through(

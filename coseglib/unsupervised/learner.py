@@ -36,9 +36,9 @@ from coseglib.answering.crf import CRF, POSTS, labels_of
 from coseglib.answering.inference import find_photos, read_picture, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.core.processes import clock
+from coseglib.core.tables import write_table
 from coseglib.data import load
 from coseglib.data.record import Group, Photo
-from coseglib.evaluation.tables import write_table
 from coseglib.models.backbones import BACKBONES, build_backbone
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import (

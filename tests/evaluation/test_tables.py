@@ -1,10 +1,9 @@
-import pandas as pd
 import pytest
 
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import tables
-from coseglib.evaluation.tables import evaluation_table, write_table
+from coseglib.evaluation.tables import evaluation_table
 from coseglib.models.checkpoints import sha256
 from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
 
@@ -60,13 +59,3 @@ def test_refusal_counts_photographs_and_gives_an_auroc(checkpoint, groups, tiny)
 def test_what_a_protocol_does_not_know_is_refused(checkpoint, groups, options, told):
     with pytest.raises(CosegError, match=told):
         evaluation_table(checkpoint, "synthetic", **options)
-
-
-def test_a_table_is_written_whole_or_not_at_all(tmp_path):
-    table = pd.DataFrame({"J": [1 / 3]})
-    write_table(table, tmp_path / "new" / "t.csv")
-    assert (tmp_path / "new" / "t.csv").read_text() == "J\n0.333333\n"
-    assert len(list((tmp_path / "new").iterdir())) == 1
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CosegError, match=r"file/t\.csv: not written"):
-        write_table(table, tmp_path / "file" / "t.csv")
