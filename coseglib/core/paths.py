@@ -1,40 +1,69 @@
-"""Where data, weights, checkpoints and reports are: what the caller names, else the environment, else our own."""
+"""Where things are: what ships with the library, in a checkout and installed alike, and what is the user's.
+
+In a checkout lists, checkpoints and reported figures are `data/` of the repository, and data sets and caches lie beside
+them. A wheel holds the former as `coseglib/shipped/` (setup.py); nothing is written there: caches and data sets are in
+the user's cache folder then, reports in the working directory.
+
+A root is what the caller names, else what `name_root` named (the command line's --data and --weights), else what the
+environment says, else our own.
+"""
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LISTS = REPOSITORY / "data" / "lists"
-CHECKPOINTS = REPOSITORY / "data" / "checkpoints"
-MEASURED = REPOSITORY / "data" / "measured"  # cards of models that are not shipped
+_IN_WHEEL = REPOSITORY / "coseglib" / "shipped"
+INSTALLED = _IN_WHEEL.is_dir()  # from a wheel: there is no repository around the package
+SHIPPED = _IN_WHEEL if INSTALLED else REPOSITORY / "data"  # what every copy of the library has
+_USERS = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "coseglib"
+OWN = _USERS if INSTALLED else REPOSITORY / "data"  # data sets and caches, where nobody names another folder
+
+LISTS = SHIPPED / "lists"
+CHECKPOINTS = SHIPPED / "checkpoints"
+MEASURED = SHIPPED / "measured"  # cards of models that are not shipped
+REPORTED = SHIPPED / "reported.csv"  # the papers' figures
 DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named
-CACHE = REPOSITORY / "data" / "cache"
-REPORTS = REPOSITORY / "reports"
+CACHE = OWN / "cache"
+REPORTS = Path("reports") if INSTALLED else REPOSITORY / "reports"
 NOTEBOOKS = REPOSITORY / "notebooks"
 
+_NAMED: ContextVar[dict[str, str]] = ContextVar("named", default={})  # noqa: B039 (never changed, only replaced)
 
-def _folder(given: str | Path | None, variable: str, default: Path) -> Path:
-    named = given or os.environ.get(variable)
-    if named is None:
-        return default
-    folder = Path(named).expanduser()
+
+def name_root(variable: str, folder: str | Path) -> None:
+    """COSEG_DATA or COSEG_WEIGHTS is `folder` in this context (`contextvars`), whatever the environment says."""
+    _NAMED.set({**_NAMED.get(), variable: str(_existing(folder, variable).resolve())})
+
+
+def named_roots() -> dict[str, str]:
+    """The roots that are named, as absolute paths: for the environment of a process that is started."""
+    found = {name: _NAMED.get().get(name) or os.environ.get(name) for name in ("COSEG_DATA", "COSEG_WEIGHTS")}
+    return {name: str(Path(folder).expanduser().resolve()) for name, folder in found.items() if folder}
+
+
+def _existing(folder: str | Path, variable: str) -> Path:
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise CosegError(f"{folder}: no such folder; mend the option or {variable}, or leave it out to use {default}")
+        raise CosegError(f"{folder}: no such folder; mend the option or {variable}, or leave it out")
     return folder
 
 
+def _root(given: str | Path | None, variable: str) -> Path | None:
+    named = given or _NAMED.get().get(variable) or os.environ.get(variable)
+    return _existing(named, variable) if named else None
+
+
 def data_root(given: str | Path | None = None) -> Path:
-    """The folder that holds the data sets: `given` (--data), else COSEG_DATA, else `data/`."""
-    return _folder(given, "COSEG_DATA", REPOSITORY / "data")
+    """The folder that holds the data sets: `given`, else --data, else COSEG_DATA, else `OWN`."""
+    return OWN if given == OWN else _root(given, "COSEG_DATA") or OWN  # it may not have been made yet
 
 
 def weights_root(given: str | Path | None = None) -> Path | None:
-    """The folder of ImageNet weights: `given` (--weights), else COSEG_WEIGHTS, else None (the libraries' own)."""
-    if given is None and "COSEG_WEIGHTS" not in os.environ:
-        return None
-    return _folder(given, "COSEG_WEIGHTS", REPOSITORY / "data" / "weights")
+    """The folder of ImageNet weights: `given`, else --weights, else COSEG_WEIGHTS, else None (the libraries' own)."""
+    return _root(given, "COSEG_WEIGHTS")
 
 
 def report_folder(profile: str, part: str = "") -> Path:

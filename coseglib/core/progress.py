@@ -12,7 +12,7 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Progress of a job on stderr: tqdm's bar in a terminal; elsewhere (logs, notebooks) a line every 5 s, and the last.
+    """Progress on stderr: tqdm's bar in a terminal; elsewhere (logs, notebooks) a line every 5 s, and the last one.
 
         with Progress("masks", total=40) as progress:
             for photo in photos:
@@ -48,8 +48,9 @@ class Progress:
     def _line(self, note: str) -> str:
         rate = (self.done - self.earlier) / max(self.shown - self.started, 1e-9)
         left = clock((self.total - self.done) / rate) if rate else "?"
-        parts = [f"{self.done:,} of {self.total:,} {self.unit}", note, f"{rate:,.{1 if rate >= 1 else 3}f} {self.unit}/s"]
-        return f"{self.text}: {', '.join(filter(None, parts))}, {left} left"
+        speed = f"{rate:,.{1 if rate >= 1 else 3}f} {self.unit}/s, {left} left"
+        parts = filter(None, (f"{self.done:,} of {self.total:,} {self.unit}", note, speed))
+        return f"{self.text}: {', '.join(parts)}"
 
     def close(self) -> None:
         """The bar stays as it is."""

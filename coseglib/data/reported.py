@@ -15,9 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import REPOSITORY
+from coseglib.core.paths import REPORTED
 
-REPORTED = REPOSITORY / "data" / "reported.csv"
 COLUMNS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
 SHARES = ("P", "J")
 

@@ -13,7 +13,6 @@ download. Where weights come from decides how images are padded and normalised (
 its stride-2 convolutions more on the right and below, Caffe's ResNet-50 has its strides in the first 1×1 convolutions.
 """
 
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -213,7 +212,7 @@ def build_backbone(
     except Exception as error:  # urllib, huggingface_hub and ssl each have their own
         if not download:
             raise
-        where = os.environ.get("COSEG_WEIGHTS", "not set")
+        where = weights_root(root) or "not set"
         raise CosegError(
             f"{name}: no ImageNet weights here (COSEG_WEIGHTS is {where}) and none could be fetched; set COSEG_WEIGHTS "
             f"to a folder with {name}.safetensors, or go online once"

@@ -35,7 +35,7 @@ from papermill.exceptions import PapermillExecutionError
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import MEASURED as MEASURED_CARDS
-from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY
+from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.evaluation.comparison import MEASURED, NONE
 from coseglib.evaluation.reproduction import cards
 from coseglib.report import site
@@ -156,8 +156,7 @@ def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
 
 def _environment(root: Path) -> dict[str, str]:
     """Where things are, as absolute paths: a kernel works in the notebook's folder, not in the caller's."""
-    given = {name: os.environ[name] for name in ("COSEG_DATA", "COSEG_WEIGHTS") if os.environ.get(name)}
-    return {name: str(Path(value).expanduser().resolve()) for name, value in (*given.items(), ("COSEG_REPORTS", root))}
+    return named_roots() | {"COSEG_REPORTS": str(Path(root).expanduser().resolve())}
 
 
 def _one_line(text: str, most: int = 200) -> str:
@@ -403,7 +402,6 @@ def run_report(
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
     root = Path(root).resolve()
-    read_profile(profile, notebooks)
     some = chosen(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile
