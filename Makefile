@@ -7,9 +7,11 @@ PY := .venv/bin/python
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
 
-setup: .venv/installed ## .venv with the locked packages and the project; again only when lock or pyproject changed
+# Of every Python that is asked for by name: make test PYTHON=python3.13 makes .venv anew where it is another one's.
+INSTALLED := .venv/installed$(subst /,_,$(PYTHON))
+setup: $(INSTALLED) ## .venv with the locked packages and the project; again only when lock or pyproject changed
 
-.venv/installed: requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml setup.py
 	@PYTHON='$(PYTHON)' .ci/setup
 	@touch $@
 
@@ -27,6 +29,6 @@ lists: setup ## write data/lists/*.csv anew from the data sets that are found
 strip: setup ## take the outputs out of the notebooks, but for cells tagged nbval-check-output
 	@$(PY) -m coseglib.report.notebooks notebooks/*.ipynb
 
-# For 3.11 and 3.12 on all platforms, so that one file serves all. Needs uv (pip install uv).
+# For 3.11 and later on all platforms, so that one file serves all; what is pinned stays. Needs uv (pip install uv).
 lock: ## make requirements.lock anew from pyproject.toml: versions and hashes, no addresses
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra crf --generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock pyproject.toml
