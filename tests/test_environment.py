@@ -7,13 +7,19 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from coseglib.cli import doctor
 from coseglib.core.paths import REPOSITORY
 
-NOT_PYTHON = {"pip", "cxx-compiler", "make"}  # what conda gives besides Python itself
+NOT_PYTHON = {"pip", "cxx-compiler", "make", "cython"}  # what conda gives besides Python itself
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
-def _project() -> dict[str, Requirement]:
-    lines = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+def _metadata() -> dict:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def _project(extra: str = "") -> dict[str, Requirement]:
+    lines = _metadata()["dependencies"] + (_metadata()["optional-dependencies"][extra] if extra else [])
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
 
@@ -35,9 +41,25 @@ def test_environment_yml_asks_for_what_pyproject_asks_for():
     }
     by_conda = [d for d in dependencies if isinstance(d, str)]
     python, *others = (Requirement(d) for d in by_conda)
-    metadata = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert python.specifier == Requirement(f"python{metadata['requires-python']}").specifier
+    assert python.specifier == Requirement(f"python{_metadata()['requires-python']}").specifier
     assert {r.name for r in others} == NOT_PYTHON
+
+
+def test_the_dense_crf_is_an_extra_that_the_lock_and_environment_yml_can_build():
+    extra = {name: r for name, r in _project("crf").items() if name not in _project()}
+    assert set(extra) == {"cython", "pydensecrf2"}
+    assert extra["cython"].specifier.contains("3.3") and not extra["cython"].specifier.contains("0.29.36")
+    assert f"- cython{extra['cython'].specifier} " in (REPOSITORY / "environment.yml").read_text()
+    assert f'--no-build-isolation "{extra["pydensecrf2"]}"' in (REPOSITORY / "postBuild").read_text()
+    set_up = (REPOSITORY / ".ci" / "setup").read_text()
+    assert "--no-build-isolation -r <(sed -n '/^pydensecrf2==/" in set_up and "setup: no dense CRF" in set_up
+
+
+def test_every_python_that_the_project_says_it_supports_is_one_that_doctor_and_set_up_take():
+    wanted = Requirement(f"python{_metadata()['requires-python']}").specifier
+    taken = [v for v in (f"3.{minor}" for minor in range(9, 20)) if wanted.contains(f"{v}.1")]
+    assert tuple(taken) == PYTHONS == tuple(f"3.{m}" for m in range(doctor.PYTHONS[0][1], doctor.PYTHONS[1][1] + 1))
+    assert "(3, 11) <= sys.version_info[:2] <= (3, 14)" in (REPOSITORY / ".ci" / "setup").read_text()
 
 
 def test_every_dependency_in_environment_yml_has_a_reason_beside_it():
@@ -50,20 +72,20 @@ def test_every_dependency_in_environment_yml_has_a_reason_beside_it():
 
 def test_the_lock_pins_every_package_of_pyproject_within_its_range():
     locked = _locked()
-    for name, wanted in _project().items():
+    for name, wanted in _project("crf").items():
         assert name in locked, name
         for pin in locked[name]:
             version = str(pin.specifier).removeprefix("==")
             assert wanted.specifier.contains(version), f"{pin} is not {wanted}"
 
 
-def test_the_lock_covers_both_pythons_with_one_version_each():
+def test_the_lock_covers_every_python_with_one_version_each():
     for name, pins in _locked().items():
-        for python in ("3.11", "3.12"):
+        for python in PYTHONS:
             environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
             fitting = [p for p in pins if p.marker is None or p.marker.evaluate(environment)]
             assert len(fitting) <= 1, f"{name}: {fitting}"
-            assert fitting or name not in _project(), f"{name} for Python {python}"
+            assert fitting or name not in _project("crf"), f"{name} for Python {python}"
 
 
 def test_the_lock_holds_versions_and_hashes_and_nothing_else():

@@ -8,7 +8,6 @@ Claims and variants are in `coseglib.claims.claims`, the test in `coseglib.claim
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
@@ -25,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from coseglib.answering.crf import POSTS
 from coseglib.claims.claims import (
@@ -228,14 +228,12 @@ def _alone(folder: Path):
     """One queue a folder. The lock goes with the process, however that ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
+        held = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise CosegError(f"{folder}: another queue is at work there; wait, or choose another folder") from error
     except OSError as error:
         raise CosegError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CosegError(f"{folder}: another queue is at work there; wait, or choose another folder") from error
+    with held:
         yield
 
 

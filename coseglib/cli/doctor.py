@@ -8,9 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import typer
+
+from coseglib.cli import options
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, data_root, weights_root
 
+EXAMPLES = ("coseg doctor", "coseg doctor --data /data/sets --weights /data/weights")
+PYTHONS = ((3, 11), (3, 14))  # the first and the last that requirements.lock has packages for
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "papermill")
 
 
@@ -24,28 +29,31 @@ class Finding:
     needed: bool = False
 
 
+def command(data: options.Data = None, weights: options.Weights = None) -> None:
+    """Say what works here: a line OK or FAIL for each part. Exit code 1 where photographs cannot be segmented."""
+    if not examine(print):
+        raise typer.Exit(1)
+
+
 def python() -> Finding:
-    """3.11 or 3.12, as pydensecrf2 builds on no later one."""
-    good = sys.version_info[:2] in ((3, 11), (3, 12))
+    """One of those that the packages come for."""
+    good = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
     text = f"{platform.python_version()}, {sys.executable}"
-    return Finding("Python", good, text if good else f"{text}; use 3.11 or 3.12 (make setup)", needed=True)
+    return Finding("Python", good, text if good else f"{text}; use 3.11 to 3.14 (make setup)", needed=True)
 
 
 def packages() -> Finding:
-    """What pyproject.toml names is installed, and torch loads."""
-    try:
-        wanted = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("coseglib") or []]
-    except importlib.metadata.PackageNotFoundError:
-        return Finding("packages", False, "the project is not installed; run make setup", needed=True)
+    """What pyproject.toml names is installed, but for extras, and torch loads."""
     found = {}
-    for name in wanted:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return Finding("packages", False, f"{name} is missing; run make setup", needed=True)
     try:
+        for line in importlib.metadata.requires("coseglib") or []:
+            if "extra ==" not in line:
+                name = re.match(r"[\w.-]+", line)[0]
+                found[name] = importlib.metadata.version(name)
         import torch  # noqa: F401
         import torchvision  # noqa: F401
+    except importlib.metadata.PackageNotFoundError as error:
+        return Finding("packages", False, f"{error.name} is missing; run make setup", needed=True)
     except Exception as error:  # a library that does not load raises OSError, a wrong pair RuntimeError
         return Finding("packages", False, f"torch does not load ({error}); run make setup", needed=True)
     shown = ", ".join(f"{name} {found[name]}" for name in SHOWN if name in found)
@@ -65,7 +73,8 @@ def crf() -> Finding:
         field.addPairwiseGaussian(sxy=1, compat=3)
         labels = np.argmax(field.inference(3), axis=0).reshape(8, 8)
     except Exception as error:  # a missing or half-built extension fails in many ways
-        return Finding("CRF", False, f"pydensecrf does not work ({type(error).__name__}: {error}); run make setup")
+        why = f"pydensecrf does not work ({type(error).__name__}: {error})"
+        return Finding("CRF", False, f"{why}; masks are made by argmax; for it a C++ compiler and make -B setup")
     if not (labels == (foreground > 0.5)).all():
         return Finding("CRF", False, "pydensecrf gives a wrong answer on 8 × 8 pixels; run make setup")
     return Finding("CRF", True, f"pydensecrf2 {importlib.metadata.version('pydensecrf2')}")

@@ -7,6 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
+from coseglib.core.errors import CosegError
 from coseglib.core.progress import clock  # noqa: F401 (until all import it from there)
 
 
@@ -30,9 +31,11 @@ def launch(
     alone = num_nodes == 1 and str(devices) == "1"
     # Where the processes meet only after a whole pass, those that are ready first wait for the others, however long.
     strategy = "auto" if alone else DDPStrategy(timeout=timedelta(days=30), find_unused_parameters=some_unused)
-    fabric = Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision
-    )
+    where = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
+    try:
+        fabric = Fabric(strategy=strategy, precision=precision, **where)
+    except Exception as error:  # Fabric's own, ValueError, or torch's, by what it is that is not there
+        raise CosegError(f"--accelerator {accelerator}: {error}; auto and cpu work everywhere") from error
     fabric.launch()
     return fabric
 

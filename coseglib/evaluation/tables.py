@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
+import torch
 
 from coseglib.answering.floors import build_floor, is_floor
 from coseglib.core.errors import CosegError
@@ -40,7 +41,7 @@ def _refused(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluation_table(
-    checkpoint: str | Path,
+    model: torch.nn.Module | str | Path,
     dataset: str,
     protocol: str = "common",
     partner: str = "group",
@@ -53,12 +54,13 @@ def evaluation_table(
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
-    checkpoint  a shipped one's name, a file, or a floor (`coseglib.answering.floors`)
+    model       from `load_model` or `build_floor`, on the device where it is to answer; or what names one: a shipped
+                checkpoint, a file, a floor
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
-    looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says
-    post        "argmax" or "crf", how maps become masks at the photographs' own size; None: as the checkpoint says
+    looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says. Of one that is named here
+    post        "argmax" or "crf", how maps become masks at the photographs' own size; likewise
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
@@ -67,7 +69,8 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {known}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    model = build_floor(checkpoint) if is_floor(checkpoint) else load_model(checkpoint, looks=looks, post=post)
+    if not isinstance(model, torch.nn.Module):
+        model = build_floor(model) if is_floor(model) else load_model(model, looks=looks, post=post)
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from coseglib.cli import main as cli
+from coseglib.cli.options import METHOD_NAMES
 from coseglib.core import paths
 from coseglib.data.images import read_labels, write_png
 from coseglib.evaluation import multiclass_tables
@@ -67,7 +68,7 @@ def test_the_overview_names_every_method_and_its_paper(capsys):
     shown = capsys.readouterr().out.split("papers:")[1].split("Options")[0].splitlines()
     lines = [line for line in shown if ";" in line]
     assert len(lines) == 5 == len({entry.paper for entry in METHODS.values()})
-    assert cli.METHOD_NAMES.split("|") == list(METHODS)
+    assert METHOD_NAMES.split("|") == list(METHODS)
     assert " ".join(" ".join(line.strip().split("  ")[0] for line in lines).split()) == " ".join(METHODS)
 
 

@@ -69,5 +69,5 @@ def test_a_crf_that_does_not_load_is_named(monkeypatch):
 
 
 def test_an_older_or_newer_python_is_named(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
-    assert not doctor.python().good and "use 3.11 or 3.12" in doctor.python().text
+    monkeypatch.setattr(sys, "version_info", (3, 15, 0))
+    assert not doctor.python().good and "use 3.11 to 3.14" in doctor.python().text

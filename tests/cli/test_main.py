@@ -48,7 +48,7 @@ def test_the_overview_names_every_command(capsys):
 
 
 def test_help_does_not_load_torch():
-    code = "import sys; from coseglib import cli; cli.main(['--help']); cli.main(['train', '--help']); "
+    code = "import sys; from coseglib.cli import main as cli; cli.main(['--help']); cli.main(['train', '--help']); "
     done = subprocess.run(
         [sys.executable, "-c", code + "print('torch' in sys.modules)"], capture_output=True, text=True
     )
@@ -142,7 +142,7 @@ def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatc
 
 def test_an_interrupted_command_says_that_it_stopped(tmp_path):
     # Tests that run in the background ignore interruptions, and so would the processes that they start.
-    command = [sys.executable, "-c", "import signal, time; from coseglib import cli, doctor\n"
+    command = [sys.executable, "-c", "import signal, time; from coseglib.cli import doctor, main as cli\n"
                "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
                "def wait(*_):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
                "doctor.examine = wait\nraise SystemExit(cli.main(['doctor']))"]  # fmt: skip

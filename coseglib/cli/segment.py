@@ -1,0 +1,92 @@
+"""`coseg segment`: masks of what photographs have in common."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coseglib.cli import options
+from coseglib.core.paths import DEFAULT_CHECKPOINT
+
+EXAMPLES = (
+    "coseg segment holiday/dog/ -o out",
+    "coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min",
+    "coseg segment walks/ -o out --method multiclass --classes 2",
+)
+
+
+def command(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS_OR_FOLDER", help="Photographs of one group.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", callback=options.output_folder, help="Folder to write to."),
+    ],
+    checkpoint: options.Checkpoint = None,
+    method: options.Method = None,
+    group: options.Group = None,
+    looks: options.Looks = None,
+    classes: options.Classes = None,
+    post: options.PostOption = None,
+    profile: options.OnlineProfile = None,
+    set_: options.Set = None,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Faster where the processor has it; same masks but for single pixels.")
+    ] = False,
+    devices: options.Devices = 1,
+    nodes: options.Nodes = 1,
+    accelerator: options.Accelerator = "auto",
+    weights: options.Weights = None,
+) -> None:
+    """Segment what photographs have in common.
+
+    Writes OUT/masks/<stem>.png (0 and 255, the photograph's own size), OUT/overlays/<stem>.jpg and OUT/result.json. A
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
+    nothing could be done.
+
+    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
+    checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
+    K the classes, in an order of its own. A killed run learns anew.
+    """
+    from coseglib.answering.inference import segment_photos
+    from coseglib.models.checkpoints import load_model
+
+    if options.learns_online(method) and not checkpoint:
+        model = _learned(photos, output, classes, profile, set_, devices * nodes > 1, accelerator)
+    else:
+        why = "is for learning, with --method multiclass and without --checkpoint"
+        options.refuse(why, classes=classes is not None, profile=profile, set=set_)
+        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
+    if hasattr(model, "classes"):
+        options.refuse("multiclass pools no attention", group=group, looks=looks)
+    summary = segment_photos(
+        photos,
+        output,
+        model,
+        (group or options.Pooling.mean).value,
+        post=post,
+        bfloat16=bfloat16,
+        devices=devices,
+        num_nodes=nodes,
+        accelerator=accelerator,
+    )
+    if summary.rank == 0:
+        for file, why in summary.skipped:
+            options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
+        if summary.note:
+            typer.echo(summary.note)
+        earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
+        others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
+        typer.echo(
+            f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}: {output}"
+        )
+    raise typer.Exit(summary.exit_code)
+
+
+def _learned(photos, output, classes, profile, set_, several, accelerator):
+    """The network that has learned on the photographs to segment."""
+    from coseglib.unsupervised import learner as online
+
+    options.refuse("learning takes one process", devices=several)
+    config = online.load_config(profile or "cpu", {"device": accelerator, **options.fields(set_)})
+    online.check_classes(options.number_of_classes(classes))
+    return online.learn(online.group_of_files(photos, output), classes, config, options.say)
