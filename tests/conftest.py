@@ -52,3 +52,11 @@ def real_weights() -> Path:
     if not folder or not (Path(folder) / "reference.json").is_file():
         pytest.skip("COSEG_WEIGHTS names no folder with weights and their reference.json")
     return Path(folder)
+
+
+@pytest.fixture
+def made_run(tiny):
+    """A function (folder, rows, method="ca", **fields) -> a run's folder as `train` leaves it, its log made by hand."""
+    from hand_made import run_folder  # not at the top: training takes seconds to import
+
+    return lambda folder, rows, method="ca", **fields: run_folder(tiny(method), folder, rows, method, **fields)

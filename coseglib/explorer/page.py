@@ -38,7 +38,8 @@ from coseglib.data.images import SUFFIXES, read_image
 from coseglib.data.record import Group, Photo
 from coseglib.evaluation.reproduction import cards
 from coseglib.explorer.session import MOST, Heat, Session, opened
-from coseglib.figures import plots
+from coseglib.figures import shortened, show_group
+from coseglib.figures.style import COLOUR_MAP
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 from coseglib.segmenting.overlays import class_colours, overlay
@@ -48,7 +49,7 @@ OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probabil
 LOOKS = "Where it looks"
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 STYLE = Path(__file__).with_name("explorer.css")
-COLOURS = (255 * matplotlib.colormaps[plots.VALUES](np.arange(256))[:, :3]).round().astype(np.uint8)  # (256, 3)
+COLOURS = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)  # (256, 3)
 SOME = 3  # faults that are named one by one
 
 
@@ -66,7 +67,7 @@ def encoded(pixels: np.ndarray) -> tuple[bytes, str]:
 
 
 def heated(picture: Tensor, map_: Tensor | None, limits: tuple[float, float], peak: bool = False) -> np.ndarray:
-    """A heat map over its photograph in grey, as `plots.show_heat` draws it. uint8 (3, H, W); no map: grey alone.
+    """A heat map over its photograph in grey, as `figures.show_heat` draws it. uint8 (3, H, W); no map: grey alone.
 
     picture  uint8 (3, H, W)     map_  (h, w), of any size     limits  the ends of the colour scale
     peak     a ring around the largest value
@@ -519,9 +520,7 @@ class Explorer(widgets.VBox):
         title = (
             f"{self._groups[self._place].name}: {self.session.model.card['name']}, threshold {self.threshold.value:.2f}"
         )
-        return plots.show_group(
-            [o.photo.image() for o in self.session.photos], masks, known, self.session.names, title=title
-        )
+        return show_group([o.photo.image() for o in self.session.photos], masks, known, self.session.names, title=title)
 
 
 def _shipped(method: str) -> list[str]:
@@ -541,9 +540,7 @@ class _Card:
         )
         self.cells.add_class("coseg-cells")
         self.cells.observe(lambda change: clicked(change.new), "value")
-        self.partner = widgets.Checkbox(
-            True, description=plots.shortened(name), indent=False, tooltip=f"{name}: a partner?"
-        )
+        self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
         self.partner.observe(changed, "value")
         self.values = widgets.HTML()
         stage = widgets.Box([self.image, self.cells])

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
-from coseglib.analysis import maps as analysis
+from coseglib.analysis.grad_cam import grad_cam
+from coseglib.analysis.maps import match, spatial_maps
 from coseglib.answering.crf import POSTS, refined
 from coseglib.answering.inference import (
     BATCH,
@@ -55,7 +56,7 @@ SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if 
 MOST = 24  # photographs of a session
 KEPT = 8  # answers to other partners that are kept: of 24 photographs they are some 100 MB
 SETTINGS = "session.json"  # beside saved masks: what made them
-# Models that compare positions, and what `analysis.match` of them is.
+# Models that compare positions, and what `match` of them is.
 COMPARING = {DCNet: "share that is collected from here", PFCC: "product of features", MultiClass: "share of the vote"}
 
 
@@ -333,7 +334,7 @@ class Session:
         return found
 
     def grad_cam(self, i: int) -> Heat:
-        """What in photograph i and its partners speaks for the foreground of photograph i: `analysis.grad_cam`.
+        """What in photograph i and its partners speaks for the foreground of photograph i: `grad_cam`.
 
         Of a single look, at stride 32; the partners' attention is pooled as in training, without the photograph's own.
         Raises CosegError for models without a backbone.
@@ -341,7 +342,7 @@ class Session:
 
         def compute() -> Heat:
             members = self._asked_with(i)
-            maps = analysis.grad_cam(self.model, self.inputs[members], members.index(i))
+            maps = grad_cam(self.model, self.inputs[members], members.index(i))
             return Heat(spread := self._spread(members, maps), "Grad-CAM, logits", _limits(spread))
 
         return self._kept(("grad-cam", i), compute)
@@ -352,10 +353,10 @@ class Session:
         return bool({"spatial", "foreground"} & set(getattr(self.model, "EXTRAS", ())))
 
     def spatial_maps(self) -> Heat:
-        """Where the model looks by itself: `analysis.spatial_maps` of the partners. CosegError for models without."""
+        """Where the model looks by itself: `spatial_maps` of the partners. CosegError for models without."""
 
         def compute() -> Heat:
-            found = analysis.spatial_maps(self.model, self.inputs[list(self.partners)])
+            found = spatial_maps(self.model, self.inputs[list(self.partners)])
             return Heat(self._spread(self.partners, found.values), found.unit, found.limits)
 
         return self._kept("spatial", compute)
@@ -383,7 +384,7 @@ class Session:
     def matches(self, i: int, y: float, x: float) -> Heat:
         """What position (y, x) of photograph i, in shares of its height and width in [0, 1), meets in the photographs.
 
-        DCNet, PFCC and the multi-class system compare positions themselves: `analysis.match`, in all but photograph i.
+        DCNet, PFCC and the multi-class system compare positions themselves: `match`, in all but photograph i.
         Of others the cosine of features, in all. The scale ends at the largest value in another photograph.
         Raises ValueError for a place that there is not, CosegError for models without a backbone.
         """
@@ -392,7 +393,7 @@ class Session:
         others = [j for j in range(len(self.photos)) if j != i]
         if way := next((name for kind, name in COMPARING.items() if isinstance(self.model, kind)), None):
             with contextlib.suppress(CosegError):  # an ablation that compares nothing
-                maps = [analysis.match(self.model, self.inputs[i], self.inputs[j], (y, x)) for j in others]
+                maps = [match(self.model, self.inputs[i], self.inputs[j], (y, x)) for j in others]
                 spread = self._spread(others, maps)
                 return Heat(spread, way, _limits(spread))
         f, unit = self._kept("likeness", self._likeness)

@@ -24,7 +24,7 @@ from coseglib.claims.verdicts import (
     verdicts,
 )
 from coseglib.core.errors import CosegError
-from coseglib.figures import plots
+from coseglib.figures import show_forest, show_trade_off
 from coseglib.models import METHODS
 
 
@@ -188,7 +188,7 @@ def test_what_pairs_cost_and_buy_is_a_mean_over_seeds():
     assert table.share.tolist() == [0.0, 0.1] and table.seeds.tolist() == [2, 2]
     assert table["J seen"].tolist() == pytest.approx([0.55, 0.45]) and table["J unseen"].tolist() == [0.5, 0.4]
     assert table.swap.tolist() == [10, 30] and table["sd J seen"].tolist() == pytest.approx(2 * [0.1 / 2**0.5])
-    panels = plots.trade_off(table, "made").axes
+    panels = show_trade_off(table, "made").axes
     assert [ax.get_ylabel() for ax in panels] == [
         "J under protocol common",
         "partner swap (points)",
@@ -201,11 +201,11 @@ def test_what_pairs_cost_and_buy_is_a_mean_over_seeds():
 def test_the_forest_shows_every_claim_that_was_measured_and_its_verdict():
     table = pd.concat([_rows("SSNM", 0.5, 0.02), _rows("SSNM -f_sem", 0.4, 0.02), _rows("SSNM -both", 0.4, 0.02)])
     found = verdicts(table)
-    fig = plots.forest(found, "Claims")
+    fig = show_forest(found, "Claims")
     (ax,) = fig.axes
     assert [t.get_text() for t in ax.get_yticklabels()] == ["ssnm-sem", "ssnm-both", "ssnm-spa-alone"]
     words = [t.get_text() for t in ax.texts]
     assert all(found.set_index("claim").verdict[c] in words for c in ("ssnm-sem", "ssnm-both", "ssnm-spa-alone"))
     assert {"+33", "+44"} <= set(words)  # far outside: told at the edge
     with pytest.raises(ValueError, match="no effects"):
-        plots.forest(verdicts(pd.DataFrame(columns=list(COLUMNS))), "none")
+        show_forest(verdicts(pd.DataFrame(columns=list(COLUMNS))), "none")

@@ -9,7 +9,8 @@ import torch
 from tiny_models import TinyContext, TinyGroup, TinyPartner
 from torch.nn import functional as F
 
-from coseglib.analysis import maps as analysis
+from coseglib.analysis.grad_cam import grad_cam
+from coseglib.analysis.maps import match, spatial_maps
 from coseglib.answering.inference import collect_context, masks_from_logits, segment_group
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image, read_mask, write_png
@@ -209,7 +210,7 @@ def test_models_that_compare_positions_show_their_own_correlation(tiny, group):
     heat = session.matches(0, 0.5, 0.5)
     assert heat.maps[0] is None
     for j in (1, 2):
-        own = analysis.match(model, session.inputs[0], session.inputs[j], (0.5, 0.5))
+        own = match(model, session.inputs[0], session.inputs[j], (0.5, 0.5))
         torch.testing.assert_close(heat.maps[j], own)
 
 
@@ -218,13 +219,11 @@ def test_grad_cam_asks_the_photograph_beside_its_partners(tiny, group):
     session = Session(model, group.photos[:4])
     session.set_partners([0, 3])
     heat = session.grad_cam(2)
-    own = analysis.grad_cam(model, session.inputs[[0, 2, 3]], 1)
+    own = grad_cam(model, session.inputs[[0, 2, 3]], 1)
     assert heat.maps[1] is None
     torch.testing.assert_close(torch.stack([heat.maps[i] for i in (0, 2, 3)]), own)
     assert session.looks_somewhere and session.spatial_maps().maps[1] is None
-    torch.testing.assert_close(
-        session.spatial_maps().maps[3], analysis.spatial_maps(model, session.inputs[[0, 3]])[0][1]
-    )
+    torch.testing.assert_close(session.spatial_maps().maps[3], spatial_maps(model, session.inputs[[0, 3]])[0][1])
 
 
 def test_saved_masks_are_the_present_ones_and_say_what_made_them(group, tmp_path):

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from coseglib.figures import plots
+from coseglib.figures import save_figure
 from coseglib.report import run as report
 from coseglib.report import site
 
@@ -62,7 +62,7 @@ def make_report(home: Path) -> tuple[Path, Path]:
     for part in (source, *(folder / p for p in ("notebooks", "tables", "plots"))):
         part.mkdir(parents=True)
     saves = (
-        'plots.save(fig, folder / "02_curve")',
+        'save_figure(fig, folder / "02_curve")',
         'table.to_csv(folder / "02_methods.csv")',
     )
     cells = ["# Attention & more: a < b", "## Training", saves[0], "### What's in it?", "## The table", saves[1]]
@@ -92,10 +92,10 @@ def make_report(home: Path) -> tuple[Path, Path]:
     axes.plot([0.9, 0.5, 0.4], label="CA")
     axes.set(xlabel="step", ylabel="loss")
     fig.suptitle("The loss falls, then stays")
-    plots.save(fig, folder / "plots" / "02_curve")
+    save_figure(fig, folder / "plots" / "02_curve")
     axes.set_title("a wide one")
     fig.set_size_inches(9, 2)
-    plots.save(fig, folder / "plots" / "03_wide")
+    save_figure(fig, folder / "plots" / "03_wide")
     plt.close(fig)
     (folder / "plots" / "03_wide.svg").unlink()
     (folder / "plots" / "notes.txt").write_text("no picture")

@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
+from coseglib.analysis.loss_shapes import (
+    IMAGE_SIDE,
+    LOSSES,
+    OBJECT_AREAS,
+    loss_by_area,
+    loss_by_overlap,
+    masked_logits,
+    object_labels,
+    pixel_gradient,
+)
 from coseglib.core.errors import CosegError
-from coseglib.figures.loss_shapes import AREAS, LOSSES, SIDE, answer, by_area, by_overlap, gradient, image, show
 
-PIXELS = SIDE**2
+PIXELS = IMAGE_SIDE**2
 
 
 def one(table, loss: str, area: float):
@@ -18,7 +27,7 @@ def one(table, loss: str, area: float):
 
 @pytest.fixture(scope="module")
 def table():
-    return by_area((0.01, 0.125, 0.5))
+    return loss_by_area((0.01, 0.125, 0.5))
 
 
 @pytest.mark.parametrize("area", [0.125, 0.5])
@@ -57,10 +66,10 @@ def test_whose_the_gradient_is_at_the_start(table, area):
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    labels = image(0.01)
-    logits, step = answer(labels, 1.0), 1e-4
+    labels = object_labels(0.01)
+    logits, step = masked_logits(labels, 1.0), 1e-4
     for name, loss in LOSSES.items():
-        slope = gradient(loss, logits, labels)
+        slope = pixel_gradient(loss, logits, labels)
         for y, x in ((0, 3), (30, 7)):
             up, down = logits.clone(), logits.clone()
             up[0, 1, y, x] += step
@@ -71,7 +80,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
 
 def test_a_mask_is_shifted_from_all_of_the_object_to_none_of_it():
-    some = by_overlap(0.25, steps=5, losses=("cross-entropy", "dice"))
+    some = loss_by_overlap(0.25, steps=5, losses=("cross-entropy", "dice"))
     entropy = some[some.loss == "cross-entropy"]
     assert entropy.J.tolist() == pytest.approx([1, 3 / 5, 1 / 3, 1 / 7, 0])
     # Of a shift by a quarter of the object as many pixels are missing as are wrongly marked: each costs m nats more.
@@ -82,8 +91,11 @@ def test_a_mask_is_shifted_from_all_of_the_object_to_none_of_it():
 
 def test_no_loss_knows_where_a_pixel_lies():
     order = torch.randperm(PIXELS, generator=torch.Generator().manual_seed(0))
-    labels = image(0.125)
-    logits = answer(labels, 2.0) + torch.rand(1, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double()
+    labels = object_labels(0.125)
+    logits = (
+        masked_logits(labels, 2.0)
+        + torch.rand(1, 2, IMAGE_SIDE, IMAGE_SIDE, generator=torch.Generator().manual_seed(1)).double()
+    )
     moved = labels.flatten()[order].reshape(labels.shape)
     for name, loss in LOSSES.items():
         again = loss(logits.flatten(2)[..., order].reshape(logits.shape), moved)
@@ -93,27 +105,17 @@ def test_no_loss_knows_where_a_pixel_lies():
 @pytest.mark.parametrize("area", [0, 1, 1e-6, -0.5])
 def test_an_area_that_no_image_has_is_refused(area):
     with pytest.raises(CosegError, match="area"):
-        image(area)
+        object_labels(area)
 
 
 def test_unknown_losses_and_masks_that_cannot_leave_the_object_are_refused():
     with pytest.raises(CosegError, match=r"hinge: no such loss; one of cross-entropy, dice"):
-        by_area((0.5,), losses=("hinge",))
+        loss_by_area((0.5,), losses=("hinge",))
     with pytest.raises(CosegError, match=r"hinge: no such loss"):
-        by_overlap(0.25, losses=("dice", "hinge"))
+        loss_by_overlap(0.25, losses=("dice", "hinge"))
     with pytest.raises(CosegError, match=r"at most \.5"):
-        by_overlap(0.75)
-
-
-def test_the_figure_draws_each_loss_against_area_and_both_areas_against_overlap(table):
-    overlaps = {a: by_overlap(a, steps=5, losses=("cross-entropy", "dice")) for a in (0.02, 0.25)}
-    worth, whose, overlap = show(table, overlaps, "Losses").axes
-    assert len(worth.lines) == len(whose.lines) == len(LOSSES) and len(overlap.lines) == 4
-    assert worth.get_xscale() == worth.get_yscale() == "log"
-    assert worth.lines[0].get_ydata() == pytest.approx(table[table.loss == "cross-entropy"].gain)
-    assert [line.get_linestyle() for line in overlap.lines] == ["-", "-", ":", ":"]
-    assert "of 2% (line), 25% (dotted)" in overlap.get_title(loc="left")
+        loss_by_overlap(0.75)
 
 
 def test_the_default_areas_are_areas():
-    assert all(0 < image(area).sum() < PIXELS for area in AREAS)
+    assert all(0 < object_labels(area).sum() < PIXELS for area in OBJECT_AREAS)

@@ -1,0 +1,46 @@
+"""What the trainings of checkpoints cost, and their curves, by their cards and logs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from coseglib.core.paths import CHECKPOINTS
+from coseglib.evaluation.reproduction import cards
+from coseglib.training.runs import CURVE_COLUMNS, read_log
+
+
+def shipped_costs(folder: Path = CHECKPOINTS) -> pd.DataFrame:
+    """By checkpoint that is shipped: what its card says of its cost, and J on two test sets. No log is needed.
+
+    runs       trainings, one after the other, each from the weights of the one before
+    images/s   over the whole time, validations among it. NaN, as `images`, where the runs' steps differ in images: the
+               card has the steps' sum alone
+    minutes    on the card's device; MB: of the file
+    """
+    rows = {}
+    for card in cards(folder):
+        a_step = {t["groups"] * t["group_size"] for t in card["training"]}
+        images = card["steps"] * a_step.pop() if len(a_step) == 1 else np.nan
+        row = {name: card[name] for name in ("method", "variant", "backbone")}
+        row |= {"runs": len(card["training"]), "steps": card["steps"], "images": images, "minutes": card["minutes"]}
+        row |= {"images/s": images / card["minutes"] / 60, "device": card["device"], "MB": card["bytes"] / 1e6}
+        for name in ("msrc7", "icoseg8"):
+            row[f"J {name}"] = card["figures"].get(name, {}).get("group", {}).get("J", np.nan)
+        rows[card["name"]] = {**row, "checkpoint": card["sha256"][:8]}
+    columns = ["method", "variant", "backbone", "runs", "steps", "images", "minutes", "images/s", "device", "MB"]
+    columns += ["J msrc7", "J icoseg8", "checkpoint"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+
+
+def shipped_logs(folder: Path = CHECKPOINTS) -> pd.DataFrame:
+    """`tidy_logs`'s columns, by checkpoint that is shipped with the log of its (last) training; empty where none is."""
+    logs = {
+        card["name"]: read_log(file, card["training"][-1])
+        for card in cards(folder)
+        if (file := folder / f"{card['name']}.log.csv").is_file()
+    }
+    told = [log.assign(system=name) for name, log in logs.items()]
+    return (
+        pd.concat(told, ignore_index=True)[list(CURVE_COLUMNS)] if told else pd.DataFrame(columns=list(CURVE_COLUMNS))
+    )

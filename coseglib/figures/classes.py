@@ -1,0 +1,121 @@
+"""Vectors of many images by class: points in the plane, and heat maps of classes by channels."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from coseglib.figures.style import COLOUR_MAP, grid_of, styled
+from coseglib.segmenting.overlays import class_colours
+
+
+def _label(ax: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> list:
+    """Each class's name at the point in its middle, which is a point of its own and not a void."""
+    texts = []
+    for name in names:
+        own = points[classes == name]
+        middle = own[np.abs(own - np.median(own, axis=0)).sum(axis=1).argmin()]
+        texts.append(ax.annotate(name, middle, middle, ha="center", fontsize=8, zorder=5))
+        texts[-1].set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white", alpha=0.9)])
+    return texts
+
+
+def _spread(ax: Axes, texts: list) -> None:
+    """Labels moved apart, the same way each time; the figure's layout must be the final one."""
+    from adjustText import adjust_text  # not at the top: nothing else needs it
+
+    state = np.random.get_state()  # adjustText draws from numpy's global generator
+    np.random.seed(0)
+    try:
+        adjust_text(texts, ax=ax, iter_lim=500, expand=(1.02, 1.05), force_text=(0.1, 0.5))
+    finally:
+        np.random.set_state(state)
+
+
+@styled()
+def show_points(
+    panels: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    title: str,
+    axes: str = "first and second direction (no unit)",
+    labels: bool = True,
+    hollow: Sequence[bool] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Points in the plane, a colour and a shape for every class, the same in all panels.
+
+    panels  {title: (n, 2)}; classes: n names
+    axes    what both axes are, and their unit; written once, below all panels, which have no ticks
+    labels  names written at the classes in every panel, for few and large ones; False: small ones and a legend
+    hollow  (n,) points that are drawn as outlines: unseen classes, say
+    Raises ValueError where the numbers differ.
+    """
+    names, classes = list(dict.fromkeys(map(str, classes))), np.asarray(classes, str)
+    hollow = np.zeros(len(classes), bool) if hollow is None else np.asarray(hollow, bool)
+    for panel, points in panels.items():
+        if np.shape(points) != (len(classes), 2) or len(hollow) != len(classes):
+            raise ValueError(f"{panel}: points of {np.shape(points)} for {len(classes)} classes, {len(hollow)} hollow")
+    look = {n: (c, "osD^vPX"[i % 7]) for i, (n, c) in enumerate(zip(names, class_colours(len(names)), strict=True))}
+    columns = min(len(panels), columns or (2 if labels else 4))
+    side = 3.9 if labels else 2.0
+    below = 0.4 + (0 if labels else 0.25 * -(-len(names) // 6))
+    fig, grid = grid_of(len(panels), columns, (columns * side, -(-len(panels) // columns) * (side + 0.1) + below))
+    for ax, (panel, points) in zip(grid, panels.items(), strict=True):
+        for name, (colour, marker) in look.items():
+            for empty in (False, True):
+                some = np.asarray(points)[(classes == name) & (hollow == empty)]
+                face, edge = ("none", colour) if empty else (colour, "white")
+                ax.scatter(*some.T, s=34 if labels else 14, c=face, edgecolors=edge, linewidths=0.5, marker=marker)
+        ax.set_title(panel, fontsize=9 if labels else 8)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+    fig.suptitle(title)
+    if not labels:
+        dots = [
+            Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=name)
+            for name, (colour, marker) in look.items()
+        ]
+        fig.legend(handles=dots, loc="outside lower center", ncols=min(6, len(names)), title=axes, title_fontsize=9)
+        return fig
+    fig.supxlabel(axes, fontsize=9)
+    placed = [_label(ax, np.asarray(points), classes, names) for ax, points in zip(grid, panels.values(), strict=True)]
+    fig.canvas.draw()
+    for ax, texts in zip(grid, placed, strict=True):
+        _spread(ax, texts)
+    return fig
+
+
+@styled()
+def show_channels(table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float] | None = None) -> Figure:
+    """A heat map of classes (rows) by channels (columns), both reordered so that like ones stand side by side.
+
+    table   K rows by class, columns by channel; clustered by average linkage of Euclidean distances, trees at the sides
+    unit    of the values, written beside the bar; limits: of the colour scale
+    Raises ValueError for fewer than two rows or columns.
+    """
+    import seaborn  # not at the top: it takes a second, and nothing else needs it
+
+    if min(table.shape) < 2:
+        raise ValueError(f"table of {table.shape}: two rows and two columns at least")
+    low, high = limits or (float(table.min(axis=None)), float(table.max(axis=None)))
+    width, height = max(5.0, 2.6 + 0.17 * table.shape[1]), 2.0 + 0.24 * len(table)
+    look = {"cmap": COLOUR_MAP, "vmin": low, "vmax": high, "cbar_kws": {"label": unit}}
+    with plt.rc_context({"figure.constrained_layout.use": False, "axes.grid": False}):
+        drawn = seaborn.clustermap(
+            table, figsize=(width, height), dendrogram_ratio=(0.08, 0.16), xticklabels=True, yticklabels=True, **look
+        )
+    drawn.ax_heatmap.set(xlabel="channel", ylabel="class")
+    drawn.ax_heatmap.tick_params(axis="x", labelsize=6, rotation=90)
+    drawn.ax_heatmap.tick_params(axis="y", rotation=0)
+    names = 0.5 + 0.075 * max(len(str(name)) for name in table.index)  # inches at the right
+    drawn.figure.subplots_adjust(left=0.85 / width, right=1 - names / width, bottom=0.6 / height, top=1 - 0.35 / height)
+    drawn.ax_cbar.set_position((0.6 / width, 0.25, 0.1 / width, 0.5))
+    drawn.ax_cbar.yaxis.set_ticks_position("left")
+    drawn.ax_cbar.yaxis.set_label_position("left")
+    drawn.figure.suptitle(title, x=0.1 / width, ha="left")
+    return drawn.figure

@@ -1,0 +1,128 @@
+"""Several trainings in one tidy table: when each was how good, what it cost, which term of its loss pulls."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+
+from coseglib.core.errors import CosegError
+from coseglib.data.sampler import GroupSampler
+from coseglib.models.checkpoints import load_model
+from coseglib.training.loop import photographs
+from coseglib.training.runs import CURVE_COLUMNS, TrainingRun
+
+CURVES = {"J": "J in training", "val_J": "J in validation"}
+
+
+def tidy_logs(runs: Mapping[str, TrainingRun]) -> pd.DataFrame:
+    """COLUMNS: a row a system and a logged step. seconds: of training so far, validations among it.
+
+    J        mean over the training images since the row before, in train mode; what was asked there is the sampler's
+    val_J    on validation photographs, protocol `common`; NaN but at validations
+    Raises CosegError for no runs.
+    """
+    if not runs:
+        raise CosegError("no trainings to show; name a method, or a folder that `coseg train` wrote")
+    return pd.concat([run.log.assign(system=name) for name, run in runs.items()], ignore_index=True)[
+        list(CURVE_COLUMNS)
+    ]
+
+
+def time_to(table: pd.DataFrame, share: float = 0.9, curve: str | None = None) -> pd.DataFrame:
+    """By system: when J first was at `share` of its last value. Columns curve, final, step, images, seconds, between.
+
+    table    `tidy_logs`'s     curve  "J", "val_J"; None: val_J where it is known twice or more, else J
+    between  steps to the row before, that is, how exactly the time is known
+    NaN where the final J is 0. Raises CosegError for another curve or share, and where the curve is not known.
+    """
+    if curve is not None and curve not in CURVES:
+        raise CosegError(f"{curve}: no such curve; one of {', '.join(CURVES)}")
+    if not 0 < share <= 1:
+        raise CosegError(f"share = {share}: above 0, at most 1")
+    rows = {}
+    for system, log in table.groupby("system", sort=False):
+        used = curve or ("val_J" if log.val_J.notna().sum() > 1 else "J")
+        known = log.dropna(subset=[used]).sort_values("step")
+        if known.empty:
+            raise CosegError(f"{system}: has no {CURVES[used]}; set validate_every, or ask for another curve")
+        final = float(known[used].iloc[-1])
+        row = {"curve": used, "final": final, "step": np.nan, "images": np.nan, "seconds": np.nan, "between": np.nan}
+        if final > 0:
+            place = int((known[used] >= share * final).to_numpy().argmax())  # the last row is one at the latest
+            first = known.iloc[place]
+            before = known.step.iloc[place - 1] if place else 0
+            row |= {name: float(first[name]) for name in ("step", "images", "seconds")}
+            row["between"] = float(first.step - before)
+        rows[system] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
+
+
+def training_costs(runs: Mapping[str, TrainingRun], share: float = 0.9) -> pd.DataFrame:
+    """A row a system: what its training cost, and when it was at `share` of its final J (`time_to`).
+
+    images/s  median over the log's rows, of training alone         parameters  millions
+    memory    peak, and before the training, in MB; NaN: not measured
+    device, checkpoint  of model.safetensors: where it was trained, first 8 digits of its SHA-256
+    """
+    when, rows = time_to(tidy_logs(runs), share), {}
+    for name, run in runs.items():
+        model = load_model(run.folder / "model.safetensors", run.config.method)
+        last, reached = run.log.dropna(subset=["loss"]).iloc[-1], when.loc[name]
+        rows[name] = {
+            "backbone": run.config.backbone,
+            "variant": run.config.variant,
+            "parameters (M)": sum(p.numel() for p in model.parameters()) / 1e6,
+            "steps": int(last.step),
+            "images": last.images,
+            "seconds": last.seconds,
+            "images/s": float(run.log.images_per_s.median()),
+            "memory (MB)": run.memory.get("peak", np.nan) / 1e6,
+            "before (MB)": run.memory.get("before", np.nan) / 1e6,
+            "final J": reached.final,
+            "of": CURVES[reached.curve].removeprefix("J in "),
+            f"s to {share:.0%}": reached.seconds,
+            f"steps to {share:.0%}": reached.step,
+            "known to (steps)": reached["between"],
+            "device": f"{model.card.get('device', '–')}, {model.card.get('precision', '–')}",
+            "checkpoint": model.card["sha256"][:8],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
+
+
+def loss_terms(run: TrainingRun, data_root=None) -> pd.DataFrame:
+    """The loss of a training, term by term, on the batch of its first step, with the weights that it ended with.
+
+    value     of the term, weighted as it is minimised; their sum is the loss
+    gradient  the norm of the term's gradient over all weights: how hard it pulls, whatever its value is
+    """
+    config = run.config
+    photos = photographs(config, data_root)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(run.folder / "model.safetensors", config.method).train().to(device)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    sampler = GroupSampler(
+        photos,
+        size=config.group_size,
+        groups=config.groups // config.accumulate,
+        side=config.sides or config.input_size,
+        shares=config.shares,
+        pasted=config.pasted,
+        twins=config.twins,
+        crop=config.crop,
+        steps=1,
+        seed=config.seed,
+        by_set=config.by_set,
+    )
+    batch = sampler[0]
+    torch.manual_seed(config.seed)  # dropout
+    rows = []
+    with torch.enable_grad():
+        output = model(batch.images.to(device).float() / 255, batch.weights.to(device))
+        found = model.loss(output, batch.targets.to(device), batch.classes.to(device), config.dice)
+        for name, value in found.items():
+            gradients = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            pull = float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+            row = {"system": run.name, "term": name.replace("_", " "), "value": float(value.detach())}
+            rows.append(row | {"gradient": pull})
+    return pd.DataFrame(rows)

@@ -1,0 +1,193 @@
+"""Trainings in folders: made unless they are there, resumed where they were broken off, and read back.
+
+    runs = train_all(plan_trainings(("ca", "dcnet"), "smoke", {"steps": 20}), folder)
+
+A training is there when a folder holds its checkpoint and a log to the last step under the very same configuration.
+Which folder: `training_folder`, named by method and configuration, so that other settings never meet these files.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
+from coseglib.models import METHODS
+from coseglib.training.child_process import in_a_process
+from coseglib.training.loop import MAY_CHANGE, Log, TrainConfig, load_profile, train
+
+CURVE_COLUMNS = ("system", "step", "seconds", "images", "loss", "J", "val_J", "images_per_s")
+MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of what
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training that is there. log: columns COLUMNS but for `system`; memory: {} where it was not measured."""
+
+    name: str
+    folder: Path
+    config: TrainConfig
+    log: pd.DataFrame
+    memory: dict
+
+
+def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | None = None) -> dict[str, TrainConfig]:
+    """{method: its configuration} in a profile of `coseglib.training.loop`, single fields set anew for all of them.
+
+    Raises CosegError for methods, profiles, fields and values that do not exist, and for no method at all.
+    """
+    if not methods:
+        raise CosegError(f"no method is named; one or more of {', '.join(m for m in METHODS if not METHODS[m].online)}")
+    return {method: load_profile(profile, method, dict(overrides or {})) for method in methods}
+
+
+def _deciding(config: TrainConfig) -> dict:
+    """The fields that decide a training's result, as YAML and JSON give them back: lists for tuples."""
+    fields = json.loads(json.dumps(dataclasses.asdict(config)))
+    return {name: value for name, value in fields.items() if name not in MAY_CHANGE}
+
+
+def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
+    """Where a training is kept: `root`/<name>-<8 digits of its configuration>."""
+    text = json.dumps(_deciding(config), sort_keys=True)
+    return Path(root) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run_config(folder: str | Path) -> TrainConfig:
+    """The configuration that a run's folder holds. Raises CosegError where it has none, or one of another version."""
+    file = Path(folder) / "config.yaml"
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except OSError as error:
+        raise CosegError(f"{file}: {error.strerror}; give a folder that `coseg train` wrote") from error
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise CosegError(
+            f"{file}: no configuration of this version ({str(error).splitlines()[0]}); train anew"
+        ) from error
+
+
+def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
+    """A training's log, a row a step: COLUMNS but for `system`; a validation joins the row of its step.
+
+    training  its configuration's fields, as cards have them
+    images    seen so far: groups × photographs a group × steps; NaN where batches of several sides hold several numbers
+    Raises CosegError for a log that is missing, damaged or empty.
+    """
+    try:
+        rows = pd.read_csv(file)
+    except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
+        raise CosegError(
+            f"{file}: not read ({str(error).splitlines()[0]}); give a run's folder, or train anew"
+        ) from error
+    missing = [name for name in ("step", "seconds", "loss", "J", "images_per_s") if name not in rows]
+    if missing or rows.loss.notna().sum() == 0:
+        why = f"lacks the column {missing[0]}" if missing else "holds no row of training yet"
+        raise CosegError(f"{file}: {why}; train on, or train anew")
+    rows = rows.reindex(columns=list(Log.COLUMNS)).groupby("step", as_index=False).first().sort_values("step")
+    a_step = training["groups"] * training["group_size"] if len(training.get("sides", ())) < 2 else np.nan
+    return rows.assign(images=rows.step * a_step)[list(CURVE_COLUMNS[1:])].reset_index(drop=True)
+
+
+def run_log(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
+    """`read_log` of a run's folder."""
+    return read_log(Path(folder) / "log.csv", dataclasses.asdict(config))
+
+
+def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:
+    """A run's folder; name: what it is called in tables, None: the folder's name. Raises CosegError as its parts do."""
+    folder = Path(folder)
+    config = run_config(folder)
+    memory = {}
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        memory = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
+    return TrainingRun(name or folder.name, folder, config, run_log(folder, config), memory)
+
+
+def is_trained(folder: str | Path, config: TrainConfig) -> bool:
+    """Whether a folder holds this training to its end: its checkpoint, its log to the last step, its configuration.
+
+    Raises CosegError where the folder holds another configuration: its files are not to be written over.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        return False
+    ours, theirs = _deciding(config), _deciding(run_config(folder))
+    for name in ours:
+        if ours[name] != theirs[name]:
+            raise CosegError(f"{folder}: holds a training with {name} = {theirs[name]}, not {ours[name]}; give another")
+    if not (folder / "model.safetensors").is_file():
+        return False
+    try:
+        log = run_log(folder, config)
+    except CosegError:
+        return False
+    # The checkpoint of a run that validates is the best one so far: it alone does not say that the run is at its end.
+    return int(log.step[log.loss.notna()].max()) >= config.steps
+
+
+def train_all(
+    plans: Mapping[str, TrainConfig],
+    root: str | Path,
+    say: Callable[[str], None] = print,
+    apart: bool = True,
+    data_root=None,
+    weights_root=None,
+) -> dict[str, TrainingRun]:
+    """{name: Run} of all trainings; those that are not there are made, those that were broken off go on.
+
+    root   the folder that holds them, see `training_folder`
+    apart  each in a process of its own, which is how memory is measured; False: here, and memory is not known
+    One device each, a GPU where there is one.
+    A training that cannot be made (no photographs here, no weights) is named and left out; where none can, CosegError.
+    """
+    runs, failed = {}, []
+    for name, config in plans.items():
+        folder = training_folder(root, name, config)
+        try:
+            if is_trained(folder, config):
+                say(f"{name}: there already, {config.steps} steps")
+            else:
+                _made(name, config, folder, say, apart, data_root, weights_root)
+            runs[name] = read_run(folder, name)
+        except CosegError as error:
+            failed.append(f"{name}: {error}")
+            say(f"{name}: left out, {error}")
+    if not runs:
+        raise CosegError(failed[0] if failed else "no training is asked for; name a method")
+    return runs
+
+
+def _made(name, config, folder: Path, say, apart: bool, data_root, weights_root) -> None:
+    """Train one, tell how it goes, and keep how much memory it took."""
+    begun = (folder / "state.safetensors").is_file()
+    say(f"{name}: {'goes on' if begun else 'trains'}, {config.steps} steps")
+    if not apart:
+        train(config, folder, True, data_root, weights_root, devices=1, quiet=True)
+        return
+    told = [0]
+
+    def look() -> None:
+        with contextlib.suppress(CosegError, OSError):
+            last = run_log(folder, config).dropna(subset=["loss"]).iloc[-1]
+            if last.step > told[0]:
+                told[0] = last.step
+                say(f"{name}: step {last.step:.0f} of {config.steps}, loss {last.loss:.4f}, J {last.J:.3f}")
+
+    _, memory = in_a_process(_trained, config, folder, data_root, weights_root, while_it_runs=look)
+    with contextlib.suppress(OSError, json.JSONDecodeError):  # what the part before the interruption took
+        memory["peak"] = max(memory["peak"], json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))["peak"])
+    write_text(folder / MEMORY_FILE, json.dumps(memory) + "\n")
+    (folder / "state.safetensors").unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
+
+
+def _trained(config: TrainConfig, folder: Path, data_root, weights_root) -> None:
+    train(config, folder, True, data_root, weights_root, devices=1, quiet=True)

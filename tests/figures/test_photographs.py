@@ -1,0 +1,86 @@
+"""Photographs with masks and heat: names, legends, one colour scale."""
+
+import pytest
+import torch
+
+from coseglib.data.synthetic import load_synthetic
+from coseglib.figures import (
+    shortened,
+    show_group,
+    show_heat,
+)
+
+
+@pytest.fixture(scope="module")
+def group():
+    (ring,) = load_synthetic(groups=["ring"], photos=3, size=32)
+    return [p.image() for p in ring.photos], [ring.mask(i) for i in range(3)]
+
+
+def panels(fig):
+    return [ax for ax in fig.axes if ax.images]
+
+
+def texts(fig) -> set[str]:
+    return {t.get_text() for legend in fig.legends for t in legend.get_texts()}
+
+
+def test_a_group_shows_every_image_its_masks_its_name_and_its_jaccard_index(group):
+    images, truths = group
+    masks = [truths[0], 1 - truths[1], torch.zeros_like(truths[2])]
+    fig = show_group(images, masks, truths, names=["a", "b", "c"], title="rings")
+    assert [ax.get_title(loc="left") for ax in panels(fig)] == ["a  J 1.00", "b  J 0.00", "c  J 0.00"]
+    assert texts(fig) == {"prediction", "truth"}
+    assert fig.get_suptitle() == "rings"
+
+
+def test_a_group_may_be_shown_without_masks_or_truths_and_with_images_of_several_sizes():
+    images = [torch.zeros(3, 8, 12, dtype=torch.uint8), torch.zeros(3, 20, 5, dtype=torch.uint8)]
+    assert len(panels(show_group(images))) == 2 and not texts(show_group(images))
+    masks = [torch.ones(8, 12, dtype=torch.uint8), torch.zeros(20, 5, dtype=torch.uint8)]
+    assert texts(show_group(images, masks)) == {"prediction"}
+
+
+def test_a_group_wider_than_the_grid_goes_on_in_the_next_row(group):
+    fig = show_group(group[0] * 3, columns=4)
+    assert len(fig.axes) == 12 and len(panels(fig)) == 9
+
+
+def test_as_many_masks_as_images_are_asked_for(group):
+    images, truths = group
+    with pytest.raises(ValueError, match="3 images and 2 masks"):
+        show_group(images, truths[:2])
+    with pytest.raises(ValueError, match="3 images, 1 maps"):
+        show_heat(images, [truths[0]], "attention", "0 to 1")
+    with pytest.raises(ValueError, match="no images"):
+        show_group([])
+
+
+def test_names_that_would_run_into_the_next_panel_lose_their_middle(group):
+    images, truths = group
+    names = [f"{i}_of_a_camera_that_counts_{i:04}" for i in range(len(images))]
+    for fig in (show_group(images, truths, truths, names), show_heat(images, truths, "t", "u", names)):
+        titles = [ax.get_title(loc="left") for ax in panels(fig)]
+        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(len(t) <= 26 for t in titles)
+        assert all(f"s_{i:04}" in t for i, t in enumerate(titles))
+    assert shortened("short") == "short"
+
+
+def test_heat_maps_share_one_colour_scale_whose_bar_names_the_unit(group):
+    images, _ = group
+    maps = [torch.full((4, 4), v) for v in (0.1, 0.5, 0.9)]
+    fig = show_heat(images, maps, "Spatial attention", "attention (0 to 1)")
+    heat = [ax.images[1] for ax in panels(fig) if len(ax.images) == 2]
+    assert len(heat) == 3
+    assert all(m.get_clim() == pytest.approx((0.1, 0.9)) for m in heat)
+    assert {m.get_cmap().name for m in heat} == {"cividis"}
+    assert "attention (0 to 1)" in [ax.get_ylabel() for ax in fig.axes]
+    limits = show_heat(images, maps, "Spatial attention", "attention (0 to 1)", limits=(0, 1))
+    assert panels(limits)[0].images[1].get_clim() == (0, 1)
+
+
+def test_heat_maps_lie_exactly_over_their_images(group):
+    images, _ = group
+    fig = show_heat(images, [torch.rand(3, 5)] * 3, "m", "u")
+    for ax in panels(fig)[:3]:
+        assert ax.images[0].get_extent() == pytest.approx(ax.images[1].get_extent())
