@@ -1,8 +1,10 @@
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,8 +12,11 @@ import torch
 from typer.testing import CliRunner
 
 from coseglib.cli import main as cli
+from coseglib.core import processes
 from coseglib.core.errors import CosegError
+from coseglib.core.paths import OWN, data_root, named_roots, weights_root
 from coseglib.data.images import read_mask, write_png
+from coseglib.models import checkpoints
 
 COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "ablate", "report", "download")
 
@@ -83,6 +88,71 @@ def test_what_is_wrong_is_one_line_that_names_the_remedy(capsys, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     assert told in _refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_options_name_are_so_for_one_call(capsys, monkeypatch, tmp_path):
+    """And the environment of this process stays as it is."""
+    seen = []
+    monkeypatch.setattr("coseglib.cli.doctor.examine", lambda _: seen.append((data_root(), weights_root())) or True)
+    monkeypatch.delenv("COSEG_WEIGHTS", raising=False)
+    monkeypatch.setenv("COSEG_DATA", "")
+    before = dict(os.environ)
+    assert cli.main(["doctor", "--data", str(tmp_path), "--weights", str(tmp_path)]) == 0
+    assert cli.main(["doctor"]) == 0
+    assert seen == [(tmp_path, tmp_path), (OWN, None)] and dict(os.environ) == before
+
+
+def test_the_notebooks_processes_get_the_folders_that_options_name(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("coseglib.report.run.run_report", lambda *_, **__: seen.append(named_roots()))
+    assert cli.main(["report", "--data", str(tmp_path)]) == 0
+    assert seen[0]["COSEG_DATA"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["evaluate", "--dataset", "set", "-o", "folder"], "folder: is a folder; name a file"),
+        (["evaluate", "--dataset", "set", "-o", "file/t.csv"], "file is no folder"),
+        (["evaluate", "--dataset", "set", "-o", "closed/t.csv"], "closed/t.csv: not to be written to"),
+        (["segment", "a.jpg", "-o", "file"], "file: is a file; name a folder"),
+        (["segment", "a.jpg", "-o", "closed/new/out"], "closed/new/out: not to be written to"),
+        (["train", "-o", "file"], "file: is a file; name a folder"),
+        (["ablate", "-o", "closed"], "closed: not to be written to"),
+        (["ship", "run", "ca-x", "-o", "file"], "file: is a file; name a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(capsys, monkeypatch, tmp_path, command, told):
+    access = os.access  # everything is open to root, whom the tests may run as
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: (Path(path).name, mode) != ("closed", os.W_OK) and access(path, mode)
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "file").write_text("mine")
+    assert told in _refused(capsys, *command)
+    assert {p.name for p in tmp_path.iterdir()} == {"folder", "closed", "file"}
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate", "train"])
+def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoint, photos, tmp_path):
+    given = {
+        "segment": [photos, "-o", tmp_path / "out", "--checkpoint", checkpoint],
+        "evaluate": ["--dataset", "synthetic", "-o", tmp_path / "t.csv", "--checkpoint", checkpoint],
+        "train": ["--profile", "smoke", "-o", tmp_path / "run"],
+    }
+    assert "--accelerator abacus: " in _refused(capsys, command, *given[command], "--accelerator", "abacus")
+
+
+def test_evaluate_computes_where_it_is_asked_to_and_reads_its_checkpoint_once(checkpoint, monkeypatch, tmp_path):
+    asked, read = [], []
+    where, load = processes.launch, checkpoints.read_tensors
+    monkeypatch.setattr(processes, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
+    monkeypatch.setattr(checkpoints, "read_tensors", lambda path: read.append(path) or load(path))
+    given = ["--checkpoint", str(checkpoint), "--dataset", "synthetic", "--limit", "1", "-o", str(tmp_path / "t.csv")]
+    assert cli.main(["evaluate", *given, "--accelerator", "mps"]) == 0
+    assert asked == [{"accelerator": "mps"}] and read == [checkpoint]
 
 
 def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path, photos):
