@@ -58,7 +58,7 @@ def all_pairs(model, images: Noise) -> int:
         probability = 0
         for some in partners.split(BATCH):
             repeated = [f.expand(len(some), -1, -1, -1) for f in maps]
-            probability = probability + model.decode(repeated, some).softmax(1).sum(0)
+            probability = probability + model.answer(repeated, some).softmax(1).sum(0)
         foreground += int(masks_from_logits(probability, (images.side, images.side)).sum())
     return foreground
 

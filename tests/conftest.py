@@ -29,6 +29,22 @@ def tiny():
 
 
 @pytest.fixture
+def awake(tiny):
+    """A function (method, …) -> a small random model whose batch normalisation has seen images: features differ."""
+
+    def build(method, variant="paper", input_size=64, **options):
+        model = tiny(method, variant, input_size, **options)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        with torch.no_grad():
+            model.train()(torch.rand(2, 2, 3, 64, 64))
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
 def checkpoint(tiny, tmp_path):
     """A file with a small untrained CA."""
     file = tmp_path / "model.safetensors"

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
+from coseglib.models.contract import ContextModel, GroupModel, PartnerModel
 from coseglib.models.output import Output
 
 
-class Tiny(nn.Module):
+class Tiny:
     def __init__(self, input_size: int = 32):
-        super().__init__()
-        self.input_size = input_size
+        super().__init__(input_size=input_size)
         generator = torch.Generator().manual_seed(0)
         self.convolution = nn.Conv2d(3, 8, 3, padding=1)
         self.linear = nn.Linear(8, 8)
@@ -21,41 +21,31 @@ class Tiny(nn.Module):
         return [self.convolution(images - 0.5)]
 
 
-class TinyContext(Tiny):
-    kind = "context"
+class TinyContext(Tiny, ContextModel):
     context_size = 8
 
-    def attention(self, features):
-        return torch.sigmoid(3 * self.linear(features[0].mean(dim=(-2, -1))))
+    def attention(self, maps):
+        return torch.sigmoid(3 * self.linear(maps[0].mean(dim=(-2, -1))))
 
-    def pool(self, alpha, how):
-        return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
-
-    def decode(self, features, context):
-        foreground = (features[0] * (context.expand(len(features[0]), -1)[..., None, None] - 0.4)).sum(1)
+    def answer(self, maps, context):
+        foreground = (maps[0] * (context.expand(len(maps[0]), -1)[..., None, None] - 0.4)).sum(1)
         return torch.stack([0 * foreground, foreground], dim=1)
 
 
-class TinyPartner(Tiny):
+class TinyPartner(Tiny, PartnerModel):
     """The foreground is where an image's features agree with the mean of its partner's."""
 
-    kind = "partner"
-
-    def heard(self, maps):
-        return maps
-
-    def compare(self, query, answer):
-        foreground = (query[0] * answer[0].mean(dim=(-2, -1), keepdim=True)).sum(1)
+    def answer(self, maps, reference):
+        foreground = (maps[0] * reference[0].mean(dim=(-2, -1), keepdim=True)).sum(1)
         return Output(torch.stack([0 * foreground, foreground], dim=1))
 
 
-class TinyGroup(Tiny):
+class TinyGroup(Tiny, GroupModel):
     """The foreground is where an image's features agree with the mean of all images that it is given with."""
 
-    kind = "group"
     group_size = 3
 
-    def forward(self, images, weights=None):
+    def answer(self, images, weights=None):
         f = self.encode(images[0])[0]
         foreground = (f * f.mean(dim=(0, 2, 3))[:, None, None]).sum(1)
         return Output(torch.stack([0 * foreground, foreground], dim=1)[None])

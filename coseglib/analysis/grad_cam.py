@@ -29,7 +29,7 @@ def _outputs(*modules: nn.Module) -> Iterator[list]:
 @contextmanager
 def backbone_maps(model) -> Iterator[list[list[Tensor]]]:
     """The backbone's maps, of each of its calls; strides 2 and 4 have gradients here, too."""
-    if not hasattr(model, "backbone"):
+    if getattr(model, "backbone", None) is None:
         raise CosegError(f"{type(model).__name__}: has no backbone to look into; give a model of the registry")
     learns, model.backbone.stem_learns = model.backbone.stem_learns, True
     try:
@@ -104,4 +104,4 @@ def channel_cam(model, images: Tensor, channel: int, stride: int = 32) -> Tensor
 
 
 def offering(extra: str) -> str:
-    return ", ".join(name for name, method in METHODS.items() if extra in method.model.EXTRAS)
+    return ", ".join(name for name, model in METHODS.items() if extra in model.EXTRAS)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
+from coseglib.models.contract import POSTS
 
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
-POSTS = ("argmax", "crf")
 
 
 def post_of(model) -> str:
@@ -27,9 +27,7 @@ def post_of(model) -> str:
 
     One class: as its checkpoint's header says, else "argmax". Several: as the configuration it learned by, else "crf".
     """
-    if hasattr(model, "classes"):
-        return getattr(model, "card", {}).get("training", {}).get("post", "crf")
-    return getattr(model, "post", "argmax")
+    return model.post
 
 
 def normalised(maps: Tensor) -> Tensor:

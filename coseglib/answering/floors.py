@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
+from coseglib.models.contract import GroupModel
 from coseglib.models.output import Output
 
 FLOORS = ("everything", "ellipse", "features")
@@ -30,16 +31,14 @@ SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .999
 ELLIPSE = 0.8  # its axes over the image's sides
 
 
-class Floor(nn.Module):
+class Floor(GroupModel):
     """A model without a weight that learns; forward (B, N, 3, H, W) in [0, 1] -> Output, as every model's."""
 
-    kind = "group"
     group_size = 40  # most groups as a whole; larger ones in parts
-    EXTRAS = ()
 
     def __init__(self, name: str, input_size: int = 224):
-        super().__init__()
-        self.name, self.input_size = name, input_size
+        super().__init__(input_size=input_size)
+        self.name = name
         self.register_parameter("nothing", nn.Parameter(torch.zeros(0), requires_grad=False))  # says on which device
 
     @property

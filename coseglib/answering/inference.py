@@ -97,7 +97,7 @@ def mask_of(model, picture: Tensor | None, logits: Tensor, size: tuple[int, int]
     picture  uint8 (3, H', W'), see `second_look.reduced`; "argmax" does without
     post     "argmax" or "crf"
     """
-    if hasattr(model, "classes"):
+    if model.online:
         return label_map(picture, logits, size, post)
     return contours(picture, logits[None], size)[0] if post == "crf" else masks_from_logits(logits, size)
 
@@ -698,7 +698,7 @@ class _Job(Stream):
         shared = self.first_pass + (time.perf_counter() - chunk.started) / len(chunk.numbers)
         from coseglib.segmenting.overlays import class_colours, overlay
 
-        classes = getattr(self.model, "classes", None)
+        classes = self.model.classes if self.model.online else None
         colours = class_colours(classes) if classes else None
         for number, map_, size, picture in zip(chunk.numbers, logits, chunk.sizes, chunk.pictures, strict=True):
             if number in self.done:
@@ -761,7 +761,7 @@ def segment_photos(
     started, out = time.perf_counter(), Path(out)
     _check_kind(model, how)  # before anything is written
     card = getattr(model, "card", {})
-    multi = {"classes": model.classes} if hasattr(model, "classes") else {}
+    multi = {"classes": model.classes} if model.online else {}
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model = model.to(fabric.device).eval()

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
-LOOKS = (1, 2)
 MARGIN = 0.35  # of the foreground's height and width, added at each side
 LEAST = 0.35  # of the photograph's sides: no window is smaller
 MOST = 0.85  # of the photograph's area: beyond it nothing is nearer
@@ -23,7 +22,7 @@ LONGEST = 1600  # pixels: longer sides are reduced before anything is cut out
 
 def looks(model) -> int:
     """How often a model looks at a photograph, 1 or 2; once where it is no context model."""
-    return getattr(model, "looks", 1)
+    return model.looks
 
 
 def reduced(picture: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
 
 def paper_points(claim: Claim) -> float:
     """What the paper prints for a claim's difference in J, in points; NaN where it prints no figure."""
-    paper = METHODS[VARIANTS[claim.first.variant].method].paper
+    paper = METHODS[VARIANTS[claim.first.variant].method].paper.key
     if claim.gain:
         rows = reported(paper=paper, method=claim.gain, metric="J gain", dataset="thesis-two-class")
         return POINTS * float(rows.value.iloc[0])
@@ -182,7 +182,7 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
             "claim": claim.name,
             "system": claim.system,
             "says": claim.says,
-            "source": f"{METHODS[VARIANTS[claim.first.variant].method].paper}, {claim.source}",
+            "source": f"{METHODS[VARIANTS[claim.first.variant].method].paper.key}, {claim.source}",
             "set": claim.where,
             "first": _side((claim.first,), claim),
             "second": _side(claim.second, claim),
@@ -289,7 +289,7 @@ def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFr
     order = [v.name for v in VARIANTS.values() if v.system == system]
     for (name, how), some in sorted(whole.groupby(["variant", "how"]), key=lambda item: order.index(item[0][0])):
         variant = VARIANTS[name]
-        paper = METHODS[variant.method].paper
+        paper = METHODS[variant.method].paper.key
         printed = [f"table {number}: {_printed(paper, number, name):.3f}" for number in variant.printed]
         rows.append(
             {

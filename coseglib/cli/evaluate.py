@@ -93,7 +93,7 @@ def command(
             options.refuse("a floor looks once, and its masks stay as they are", looks=looks, post=post)
         model = build_floor(checkpoint) if floor else load_model(checkpoint, method, looks, post)
         model = model.to(launch(accelerator=accelerator).device)
-    if model is None or hasattr(model, "classes"):
+    if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != options.Partner.group)
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))

@@ -14,7 +14,6 @@ it is alone), a group model sees them together, and a photograph that is not amo
 partners the masks are those of `coseglib.answering.inference.segment_group`.
 """
 
-import contextlib
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.analysis.grad_cam import grad_cam
-from coseglib.analysis.maps import match, spatial_maps
+from coseglib.analysis.maps import spatial_maps
 from coseglib.answering.crf import POSTS, refined
 from coseglib.answering.inference import (
     BATCH,
@@ -47,17 +46,12 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.data.images import write_png
 from coseglib.data.record import Photo
-from coseglib.models.dual_cross import DCNet
-from coseglib.models.multiclass import MultiClass
-from coseglib.models.pyramid_correlation import PFCC
 from coseglib.scoring import metrics
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
 MOST = 24  # photographs of a session
 KEPT = 8  # answers to other partners that are kept: of 24 photographs they are some 100 MB
 SETTINGS = "session.json"  # beside saved masks: what made them
-# Models that compare positions, and what `match` of them is.
-COMPARING = {DCNet: "share that is collected from here", PFCC: "product of features", MultiClass: "share of the vote"}
 
 
 @dataclass(frozen=True)
@@ -369,7 +363,7 @@ class Session:
         only one attended; of others the backbone's at stride 16. Their mean over all positions of all photographs,
         which tells none from another, is taken off first.
         """
-        if not hasattr(self.model, "backbone"):
+        if self.model.backbone is None:
             raise CosegError(f"{type(self.model).__name__}: has no backbone whose features could be compared")
         if self.model.kind == "context":
             alphas = self.context().split(self.model.attended_channels)
@@ -384,18 +378,17 @@ class Session:
     def matches(self, i: int, y: float, x: float) -> Heat:
         """What position (y, x) of photograph i, in shares of its height and width in [0, 1), meets in the photographs.
 
-        DCNet, PFCC and the multi-class system compare positions themselves: `match`, in all but photograph i.
+        DCNet, PFCC and the multi-class system compare positions themselves: `model.match`, in all but photograph i.
         Of others the cosine of features, in all. The scale ends at the largest value in another photograph.
         Raises ValueError for a place that there is not, CosegError for models without a backbone.
         """
         if not (0 <= i < len(self.photos) and 0 <= y < 1 and 0 <= x < 1):
             raise ValueError(f"photograph {i} at ({y}, {x}): 0 to {len(self.photos) - 1}, and shares from 0 to below 1")
         others = [j for j in range(len(self.photos)) if j != i]
-        if way := next((name for kind, name in COMPARING.items() if isinstance(self.model, kind)), None):
-            with contextlib.suppress(CosegError):  # an ablation that compares nothing
-                maps = [match(self.model, self.inputs[i], self.inputs[j], (y, x)) for j in others]
-                spread = self._spread(others, maps)
-                return Heat(spread, way, _limits(spread))
+        if self.model.strides_compared:
+            maps = [self.model.match(self.inputs[i], self.inputs[j], (y, x)) for j in others]
+            spread = self._spread(others, maps)
+            return Heat(spread, self.model.COMPARES, _limits(spread))
         f, unit = self._kept("likeness", self._likeness)
         v = f[i, :, int(y * f.shape[-2]), int(x * f.shape[-1])]
         maps = torch.einsum("c,nchw->nhw", v, f).cpu()

@@ -43,7 +43,7 @@ Where this differs
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,10 @@ from torch.nn import functional as F
 from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_attention, spatial_cross_attention
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
+from coseglib.models.contract import Paper, PartnerModel
 from coseglib.models.losses import cross_entropy, foreground_dice, two_sided_dice
 from coseglib.models.output import Output
-from coseglib.models.partners import ask
 
-VARIANTS = ("paper", "workbook")
 CORRELATIONS = ("dual", "spatial", "nonlocal")  # DCCM, SCCM, CRM
 OBJECTIVES = ("dice", "cross_entropy")
 SCORES = ("product", "cosine")
@@ -160,7 +159,7 @@ class FusingDecoder(nn.Module):
         return self.last(x)
 
 
-class DCNet(nn.Module):
+class DCNet(PartnerModel):
     """The network, with its ablations.
 
     backbone     any of `coseglib.models.backbones`
@@ -176,8 +175,9 @@ class DCNet(nn.Module):
     + SCCM (correlation="spatial"), + DCCM (the defaults).
     """
 
-    kind = "partner"
-    EXTRAS = tuple(f"{name}{stride}" for name in ("correlation", "gate") for stride in STRIDES)
+    paper = Paper("li2021dcnet", ("DCNet", "+DCCM (DCNet)"), "dcnet", "ResNet-50", "13,200 pairs of VOC 2012 and MSRC")
+    EXTRAS: ClassVar = {f"{name}{s}": f"(B, N, H/{s}, W/{s})" for name in ("correlation", "gate") for s in STRIDES}
+    COMPARES = "share that is collected from here"
 
     def __init__(
         self,
@@ -191,29 +191,20 @@ class DCNet(nn.Module):
         objective: str | None = None,
         scores: str | None = None,
     ):
-        super().__init__()
+        super().__init__(backbone, variant, input_size)
         objective = objective or ("dice" if variant == "paper" else "cross_entropy")
         scores = scores or ("product" if variant == "paper" else "cosine")
-        for name, value, allowed in (
-            ("variant", variant, VARIANTS),
-            ("correlation", correlation, CORRELATIONS),
-            ("objective", objective, OBJECTIVES),
-            ("scores", scores, SCORES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
-        if input_size % 32:
-            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        self.choose(correlation=(correlation, CORRELATIONS), objective=(objective, OBJECTIVES), scores=(scores, SCORES))
         if loops < 1:
             raise ValueError(f"loops {loops}: must be 1 or more")
-        self.backbone, self.variant, self.input_size = backbone, variant, input_size
         self.correlation, self.multiscale, self.objective = correlation, multiscale, objective
         self.loops = 1 if correlation == "nonlocal" else loops
         backbone.embedding = nn.Identity()  # the classifier's last convolution has no part in this
         c2, c4, c8, c16, c32 = backbone.channels
-        self.strides = STRIDES if multiscale else STRIDES[:1]
+        self.strides_compared = STRIDES if multiscale else STRIDES[:1]
         self.correlations = nn.ModuleList(
-            Correlation(c, correlation, self.loops, scores) for c, _ in zip((c32, c16, c8), self.strides, strict=False)
+            Correlation(c, correlation, self.loops, scores)
+            for c, _ in zip((c32, c16, c8), self.strides_compared, strict=False)
         )
         y = [module.channels for module in self.correlations]
         plain = [c16, c8][len(y) - 1 :]  # where there is no correlation
@@ -224,58 +215,45 @@ class DCNet(nn.Module):
             self.decoder = LateralDecoder((*beside, *plain, c4))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> r_1 … r_5, then d and i at strides 32, 16, 8: all that a pair needs of an image.
-
-        Raises ValueError when H or W is no multiple of 32.
-        """
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
-            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
-        pyramid = self.backbone(images)
+        """images (B, 3, H, W) in [0, 1] -> r_1 … r_5, then d and i at strides 32, 16, 8: all that pairs need."""
+        pyramid = super().encode(images)
         sides = [module.sides(r) for module, r in zip(self.correlations, pyramid[::-1], strict=False)]
         return [*pyramid, *(side for pair in sides for side in pair)]
 
-    def heard(self, features: list[Tensor]) -> list[Tensor]:
+    def reference_maps(self, maps: list[Tensor]) -> list[Tensor]:
         """Of an answer image d and i are read, at each stride that is correlated."""
-        return features[5:]
+        return maps[5:]
 
-    def _sides(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """d and i at strides 32, 16, 8, which stand at the end of an image's features."""
-        last = features[-2 * len(self.strides) :]
+    def _sides(self, maps: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """d and i at strides 32, 16, 8, which stand at the end of an image's maps."""
+        last = maps[-2 * len(self.strides_compared) :]
         return list(zip(last[0::2], last[1::2], strict=True))
 
-    def compare(self, query: list[Tensor], answer: list[Tensor]) -> Output:
-        """Segment the query images, each asked by one answer image; both from `encode`, B images each.
+    def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
+        """maps of B query images, `reference_maps` of the answer image of each -> logits (B, 2, H, W), extras.
 
-        -> logits (B, 2, H, W); extras, at stride s of those correlated, for figures (no gradient):
-           correlation<s>  mean over the channels of |H| of the last loop (B, h, w)    gate<s>  its g_s (B, h, w)
+        At stride s of those correlated, for figures (no gradient):
+        correlation<s>  mean over the channels of |H| of the last loop (B, h, w)    gate<s>  its g_s (B, h, w)
         """
         y, extras = [], {}
-        for stride, module, q, a in zip(
-            self.strides, self.correlations, self._sides(query), self._sides(answer), strict=True
-        ):
+        sides = zip(self.correlations, self._sides(maps), self._sides(reference), strict=True)
+        for stride, (module, q, a) in zip(self.strides_compared, sides, strict=True):
             aggregated, last = module(q, a)
             y.append(aggregated)
             extras[f"correlation{stride}"] = last.aggregate.detach().float().abs().mean(dim=1)
             if last.gate is not None:
                 extras[f"gate{stride}"] = last.gate.detach().float()[:, 0]
-        return Output(self.decode(query, y).float(), extras)
-
-    def decode(self, query: list[Tensor], y: list[Tensor]) -> Tensor:
-        """The query images' features and y_5 (y_4, y_3) -> logits (B, 2, H, W)."""
-        r1, r2, r3, r4, r5 = query[:5]
+        r1, r2, r3, r4, r5 = maps[:5]
         plain = [r4, r3][len(y) - 1 :]
         if self.variant == "paper":
-            return self.decoder([*y, *plain, r2, r1])
-        beside = [torch.cat([a, r], dim=1) for a, r in zip(y, (r5, r4, r3), strict=False)]
-        return self.decoder([*beside, *plain, r2])
+            logits = self.decoder([*y, *plain, r2, r1])
+        else:
+            beside = [torch.cat([a, r], dim=1) for a, r in zip(y, (r5, r4, r3), strict=False)]
+            logits = self.decoder([*beside, *plain, r2])
+        return Output(logits.float(), extras)
 
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, 2, H, W), extras as `compare` gives them, (B, N, h, w).
-
-        weights  (B, N, N), rows sum to 1: image i is asked by each j of weight > 0, and the foreground's probability is
-                 the weighted mean; None: by all others in equal parts (N = 1: by itself)
-        """
-        return ask(self, images, weights)
+    def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
+        return correlation_of(self, query, reference, cell, stride)[0]
 
     def loss(
         self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
@@ -304,9 +282,9 @@ def correlation_of(
     out. No M × M is made: the row is the gradient of what `position` collects with respect to the contents.
     Raises ValueError for a level without correlation, or a position outside of the map.
     """
-    if level not in model.strides:
-        raise ValueError(f"level {level}: one of {', '.join(map(str, model.strides))}")
-    k = model.strides.index(level)
+    if level not in model.strides_compared:
+        raise ValueError(f"level {level}: one of {', '.join(map(str, model.strides_compared))}")
+    k = model.strides_compared.index(level)
     module, (content, index), side = model.correlations[k], model._sides(query)[k], model._sides(answer)[k]
     h, w = index.shape[-2:]
     row, column = position

@@ -43,6 +43,8 @@ Where this differs
   * Any backbone, for g and for f.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,10 +52,10 @@ from torch.nn import functional as F
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.layers.mutual_attention import BLOCK, attend, matched
 from coseglib.models.backbones import Backbone
+from coseglib.models.contract import GroupModel, Paper
 from coseglib.models.output import Output
 from coseglib.models.partners import others_equally
 
-VARIANTS = ("paper", "workbook")
 MASKINGS = ("image", "features")
 FILLS = ("mean", "black")
 EPS = 1e-30  # of a map's mass: with more, an empty map would average to 0, and be as constant as a black image
@@ -132,7 +134,7 @@ class FCNHead(nn.Module):
         return F.interpolate(x, scale_factor=8, mode="bilinear")
 
 
-class MultiClass(nn.Module):
+class MultiClass(GroupModel):
     """The generator g with the attention module inside.
 
     backbone          any of `coseglib.models.backbones`; VGG16 in the paper
@@ -145,9 +147,15 @@ class MultiClass(nn.Module):
     Raises ValueError for values that are none of these.
     """
 
-    kind = "group"
+    paper = Paper("multiclass-thesis", ("SA+MA",), "multiclass")
     group_size = 3  # the paper's mini-batch
-    EXTRAS = ("features", "attended", "foreground")
+    online, post = True, "crf"
+    EXTRAS: ClassVar = {
+        "features": "(B, N, C, H/32, W/32)",
+        "attended": "(B, N, C, H/32, W/32)",
+        "foreground": "(B, N, H/32, W/32)",
+    }
+    COMPARES = "share of the vote"
 
     def __init__(
         self,
@@ -159,14 +167,11 @@ class MultiClass(nn.Module):
         self_attention: bool = True,
         mutual_attention: bool = True,
     ):
-        super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant {variant!r}: one of {', '.join(VARIANTS)}")
-        if input_size % 32 or input_size < 32:
-            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        super().__init__(backbone, variant, input_size)
         if not 1 <= classes <= 254:
             raise ValueError(f"classes {classes}: 1 to 254, the labels of an 8-bit map but background and void")
-        self.backbone, self.variant, self.input_size, self.classes = backbone, variant, input_size, classes
+        self.classes = classes
+        self.strides_compared = (32,) if mutual_attention else ()
         c4, c8, c16, c32 = backbone.channels[1:]
         backbone.embedding = nn.Identity()  # the generator needs no classifier's layers
         self.self_attention = SelfAttention(c32) if self_attention else None
@@ -177,12 +182,6 @@ class MultiClass(nn.Module):
             self.decoder = FCNHead((c32, c16, c8), classes + 1)
         else:
             self.decoder = LateralDecoder((2 * c32, c16, c8, c4), classes + 1)
-
-    def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> maps at strides 2 … 32. Raises ValueError when H or W is no multiple of 32."""
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
-            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
-        return self.backbone(images)
 
     def attend(self, f: Tensor, weights: Tensor | None = None, block: int = BLOCK) -> tuple[Tensor, Tensor | None]:
         """F + γ (SA(F) + MA(F)), eq. (3), and a. f (B, N, C, h, w) -> the same, and (B, N, h, w) or None without MA.
@@ -208,10 +207,10 @@ class MultiClass(nn.Module):
             return self.decoder([attended, c16, c8]).float()
         return self.decoder([torch.cat([attended, c32], dim=1), c16, c8, c4]).float()
 
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background; S is their soft-max.
+    def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background; S is their soft-max.
 
-        weights  (B, N, N), rows sum to 1: whose query image i is matched with; None: all others in equal parts
+        weights  (B, N, N): whose query image i is matched with
         Extras: features F and attended F + γ (SA + MA) (B, N, C, h, w), and with mutual attention foreground, a
         (B, N, h, w), at stride 32.
         """
@@ -222,6 +221,16 @@ class MultiClass(nn.Module):
         logits = self.decode(attended.flatten(0, 1), features).unflatten(0, (b, n))
         extras = {"features": f, "attended": attended}
         return Output(logits, extras if a is None else {**extras, "foreground": a})
+
+    def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
+        """Which share of its vote each position of the reference gives to the position, in [0, 1].
+
+        The column of softmax(query(F_reference) key(F_query)ᵀ) whose sum v decides about a.
+        """
+        layer, anchor, other = self.mutual_attention, query[-1], reference[-1]
+        q, k = layer.query(other).flatten(2).mT[0], layer.key(anchor).flatten(2).mT[0]  # (M, C')
+        shares = (q.float() @ k.float().mT).softmax(dim=-1)  # a row of 1 for each of the reference's positions
+        return shares[:, cell[0] * anchor.shape[-1] + cell[1]].unflatten(0, other.shape[-2:])
 
     def loss(
         self,

@@ -17,9 +17,9 @@ class Output:
     def extra(self, name: str) -> Tensor:
         """The extra of that name. Raises CosegError, naming the extras there are and the methods that offer it."""
         if name not in self.extras:
-            from coseglib.models import METHODS
+            from coseglib.models.registry import METHODS
 
-            offered = [method for method, entry in METHODS.items() if name in entry.model.EXTRAS]
+            offered = [method for method, model in METHODS.items() if name in model.EXTRAS]
             by = f"offered by {', '.join(offered)}" if offered else "no method offers it"
             raise CosegError(f"{name}: not among this output's extras ({', '.join(self.extras) or 'none'}); {by}")
         return self.extras[name]

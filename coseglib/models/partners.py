@@ -1,9 +1,4 @@
-"""What partner models share: a group is asked pair by pair, and the foreground's probabilities are averaged.
-
-A partner model offers  encode(images) -> maps of each image, a list
-                        heard(maps) -> those of them that are read of an answer image
-                        compare(query's maps, answer's maps) -> Output for the query images
-"""
+"""Groups by pairs: each image meets others one at a time, and the foreground's probabilities are averaged."""
 
 import torch
 from torch import Tensor
@@ -17,11 +12,9 @@ def others_equally(n: int) -> Tensor:
 
 
 def ask(model, images: Tensor, weights: Tensor | None = None) -> Output:
-    """(B, N, 3, H, W) in [0, 1] -> logits (B, N, 2, H, W), extras (B, N, …). Features are computed once an image.
+    """images (B, N, 3, H, W), weights (B, N, N) -> logits (B, N, 2, H, W), extras (B, N, …), of a partner model.
 
-    weights  (B, N, N), rows sum to 1: whose answer image i gets; None: all others', in equal parts (N = 1: its own)
-    Where every image has one partner the logits are that comparison's; else the logarithm of the weighted mean of the
-    probabilities. Extras are weighted means.
+    Maps are computed once an image. See `contract.PartnerModel.forward`.
     """
     b, n = images.shape[:2]
     if weights is None:
@@ -29,12 +22,12 @@ def ask(model, images: Tensor, weights: Tensor | None = None) -> Output:
     group, i, j = weights.nonzero(as_tuple=True)  # P pairs, in the query images' order
     query, share = group * n + i, weights[group, i, j].float()
     maps = model.encode(images.flatten(0, 1))
-    answer = [m[group * n + j] for m in model.heard(maps)]
+    reference = [m[group * n + j] for m in model.reference_maps(maps)]
     if len(query) == b * n:  # one partner each: no mean
-        out = model.compare(maps, answer)
+        out = model.answer(maps, reference)
         logits, extras = out.logits, out.extras
     else:
-        out = model.compare([m[query] for m in maps], answer)
+        out = model.answer([m[query] for m in maps], reference)
 
         def mean(x: Tensor) -> Tensor:
             """Over an image's partners. (P, …) -> (B·N, …)."""

@@ -34,6 +34,7 @@ Where this differs
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, cat, nn
@@ -47,11 +48,8 @@ from coseglib.layers.depthwise_correlation import (
     normalise_channels,
 )
 from coseglib.models.backbones import Backbone
-from coseglib.models.losses import cross_entropy, foreground_dice
+from coseglib.models.contract import Paper, PartnerModel
 from coseglib.models.output import Output
-from coseglib.models.partners import ask
-
-VARIANTS = ("paper", "workbook")
 
 
 def dilate(stage: nn.Module) -> None:
@@ -99,7 +97,7 @@ class AtrousDecoder(nn.Module):
         return F.interpolate(self.logits(x).float(), scale_factor=4, mode="bilinear")
 
 
-class PFCC(nn.Module):
+class PFCC(PartnerModel):
     """Pyramid-feature cross-correlation for pairs; groups ask pair by pair.
 
     backbone    any of `coseglib.models.backbones`; of a ResNet, variant "paper" changes the last stage in place
@@ -111,8 +109,9 @@ class PFCC(nn.Module):
     Raises ValueError for other values.
     """
 
-    kind = "partner"
-    EXTRAS = ("correlation", "fused")
+    paper = Paper("chen2023", ("PFCC",), "pfcc")
+    EXTRAS: ClassVar = {"correlation": "(B, N, m, H/16, W/16)", "fused": "(B, N, D, H/16, W/16)"}
+    COMPARES = "product of features"
 
     def __init__(
         self,
@@ -124,19 +123,15 @@ class PFCC(nn.Module):
         normalise: bool = True,
         width: int = 256,
     ):
-        super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant {variant!r}: one of {', '.join(VARIANTS)}")
-        if input_size % 32:
-            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        super().__init__(backbone, variant, input_size)
         if not isinstance(kernels, Sequence) or not all(isinstance(k, int) and k > 0 and k % 2 for k in kernels):
             raise ValueError(f"kernels {kernels!r}: sides of kernels, each odd and above 0; () for none")
         if not isinstance(normalise, bool):
             raise ValueError(f"normalise {normalise!r}: true or false")
         if not isinstance(width, int) or width < 1:
             raise ValueError(f"width {width!r}: a number of channels, 1 or more")
-        self.backbone, self.variant, self.input_size = backbone, variant, input_size
         self.kernels, self.normalise = tuple(kernels), normalise
+        self.strides_compared = (16,) if kernels else ()
         backbone.embedding = nn.Identity()  # maps are compared, not what ImageNet's classifier pools
         c4, c8, c16, c32 = backbone.channels[1:]
         self.dilated = variant == "paper" and backbone.name.startswith("resnet")
@@ -151,21 +146,18 @@ class PFCC(nn.Module):
         self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder((c32, d + c16, c8, c4))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last f' (B, D, H/16, W/16).
+        """images (B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last f' (B, D, H/16, W/16).
 
         Plain: f for "paper"; strides 32, 16, 8, 4 for "workbook". Without kernels there is no f'.
-        Raises ValueError when H or W is no multiple of 32.
         """
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
-            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
-        pyramid = self.backbone(images)
+        pyramid = super().encode(images)
         f = pyramid[-1]  # (B, C, h, w), at stride 16 where dilated
         if not self.dilated:
             f = cat([pyramid[-2], F.interpolate(f, scale_factor=2, mode="bilinear")], dim=1)
         plain = [f] if self.variant == "paper" else pyramid[:0:-1]
         return [*plain, self.phi1(f)] if self.kernels else plain  # eq. (1)
 
-    def heard(self, maps: list[Tensor]) -> list[Tensor]:
+    def reference_maps(self, maps: list[Tensor]) -> list[Tensor]:
         """Of an answer image nothing but f' is read."""
         return maps[-1:]
 
@@ -181,20 +173,19 @@ class PFCC(nn.Module):
             kernels.append(normalise_channels(s) if self.normalise else s)
         return kernels
 
-    def compare(self, query: list[Tensor], answer: list[Tensor]) -> Output:
-        """Each query image asked by one answer image: what `encode` gave for both, B images each; sizes may differ.
+    def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
+        """maps of B query images, f' of the answer image of each, of any size -> logits (B, 2, H, W), extras.
 
-        -> logits (B, 2, H, W) for the queries. Of the answer nothing but f' is read. Extras:
         correlation  (B, m, h, w): L2(S_B^i) ⊗ f'_A for each kernel, mean over the channels, without gradients
         fused        (B, D, h, w): F_A
         """
-        plain, base = (query[:-1], query[-1]) if self.kernels else (query, None)
+        plain, base = (maps[:-1], maps[-1]) if self.kernels else (maps, None)
         f = plain[0] if self.variant == "paper" else plain[1]
         if base is None:
             nothing = f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
             fused, correlation = nothing, nothing
         else:
-            kernels = self.pyramid(base, answer[-1])
+            kernels = self.pyramid(base, reference[-1])
             mean = depthwise_correlation(base, merge_kernels(kernels))  # f̄_A, eq. (3)  (B, D, h, w)
             fused = F.relu(self.phi2(mean))  # F_A, eq. (4)  (B, D, h, w)
             with torch.no_grad():
@@ -203,18 +194,19 @@ class PFCC(nn.Module):
         logits = self.decoder(joined if self.variant == "paper" else [plain[0], joined, *plain[2:]])
         return Output(logits.float(), {"correlation": correlation.float(), "fused": fused.float()})
 
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """(B, N, 3, H, W) in [0, 1] -> logits (B, N, 2, H, W), extras as in `compare`, (B, N, …).
+    def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
+        """The products of the position's features with each cell of the reference, as eq. (3) adds them up.
 
-        weights  (B, N, N), rows sum to 1: whose answer image i gets; None: all others', in equal parts (N = 1: its
-        own). Where every image has one partner, the logits are that comparison's; else they are the logarithm of the
-        mean of the partners' probabilities. Extras are means over the partners.
+        Mean over the channels, and over the kernels, each enlarged to the reference's map; any sign, 0 for cells that
+        never lie on the position.
         """
-        return ask(self, images, weights)
-
-    def loss(
-        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
-    ) -> dict[str, Tensor]:
-        """Cross-entropy, and dice · foreground dice where dice is not 0. targets uint8 (B, N, H, W), 255 void."""
-        terms = {"cross_entropy": cross_entropy(output.logits, targets)}
-        return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
+        base, other = query[-1], reference[-1]  # f'  (1, D, h, w)
+        (h, w), (row, column) = base.shape[-2:], cell
+        total = torch.zeros(other.shape[-2:], device=other.device)
+        for kernel in self.pyramid(base, other):  # (1, D, k, k)
+            k = kernel.shape[-1]
+            products = (kernel[0] * base[0, :, row, column].float()[:, None, None]).mean(dim=0)  # (k, k)
+            place = k // 2 - torch.arange(k, device=products.device)  # where the kernel's centre is, from `cell`
+            inside = ((row + place >= 0) & (row + place < h))[:, None] & ((column + place >= 0) & (column + place < w))
+            total += F.interpolate((products * inside)[None, None], size=total.shape, mode="bilinear")[0, 0]
+        return total / len(self.kernels)

@@ -43,6 +43,8 @@ Where this differs
   * variant="workbook" is not in the paper: modulated and plain features concatenated, `LateralDecoder`.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,10 +53,10 @@ from coseglib.data.record import VOID
 from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
 from coseglib.layers.spectral_mask import foreground_positive, group_eigenvectors
 from coseglib.models.backbones import Backbone
+from coseglib.models.contract import GroupModel, Paper
 from coseglib.models.losses import foreground_dice
 from coseglib.models.output import Output
 
-VARIANTS = ("paper", "workbook")
 BALANCES = ("inverse", "paper", "none")
 SPATIAL_LOSSES = ("mean", "paper", "none")
 STRIDES = (4, 8, 16, 32)
@@ -162,7 +164,7 @@ class TopDown(nn.Module):
         return F.interpolate(self.logits(self.conv(x)), scale_factor=4, mode="bilinear")
 
 
-class SSNM(nn.Module):
+class SSNM(GroupModel):
     """See the head of this file.
 
     backbone      any of `coseglib.models.backbones`
@@ -177,9 +179,14 @@ class SSNM(nn.Module):
     spatial_loss  "mean": −λ/M'; "paper": −λ; "none": no such term; None: "mean" or, workbook variant, "none"
     """
 
-    kind = "group"
-    group_size = 5
-    EXTRAS = ("spatial", "eigenvalue", "points", "gamma", "scores")
+    paper = Paper("zhang2020", ("SSNM-HRNet", "SSNM-VGG16", "SSNM full"), "ssnm", "", "COCO-SEG")
+    EXTRAS: ClassVar = {
+        "spatial": "(B, N, h, w)",
+        "eigenvalue": "(B, N)",
+        "points": "(B, N)",
+        "gamma": "(B, N, d)",
+        "scores": "(B, N, L)",
+    }
 
     def __init__(
         self,
@@ -195,24 +202,18 @@ class SSNM(nn.Module):
         mask_stride: int | None = None,
         spatial_loss: str | None = None,
     ):
-        super().__init__()
+        super().__init__(backbone, variant, input_size)
         if mask_stride is None:
             mask_stride = 32 if variant == "paper" else 8
         if spatial_loss is None:
             spatial_loss = "mean" if variant == "paper" else "none"
-        for name, value, allowed in (
-            ("variant", variant, VARIANTS),
-            ("balance", balance, BALANCES),
-            ("spatial_loss", spatial_loss, SPATIAL_LOSSES),
-            ("mask_stride", mask_stride, STRIDES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} {value!r}: one of {', '.join(map(str, allowed))}")
-        if input_size % 32:
-            raise ValueError(f"input_size {input_size}: must be a multiple of 32, the coarsest stride")
+        self.choose(
+            balance=(balance, BALANCES),
+            spatial_loss=(spatial_loss, SPATIAL_LOSSES),
+            mask_stride=(mask_stride, STRIDES),
+        )
         if categories < 1 or width < 4:
             raise ValueError(f"categories {categories}, width {width}: must be at least 1 and 4")
-        self.backbone, self.variant, self.input_size = backbone, variant, input_size
         self.balance, self.spatial_loss, self.categories = balance, spatial_loss, categories
         self.level = STRIDES.index(mask_stride)
         backbone.embedding = nn.Identity()  # what it is in a classifier, nothing here reads it
@@ -245,15 +246,13 @@ class SSNM(nn.Module):
         """Whose images are one group: members (B, S, N), S = 1 where all images share theirs, else N, one an image."""
         if weights is None:
             return torch.ones(b, 1, n, dtype=torch.bool, device=device)
-        if weights.shape != (b, n, n):
-            raise ValueError(f"weights of {tuple(weights.shape)}: must be {(b, n, n)}")
         members = (weights > 0) | torch.eye(n, dtype=torch.bool, device=device)
         return members[:, :1] if members.all() else members
 
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """(B, N, 3, H, W) in [0, 1], any N >= 1, H and W multiples of 32 -> logits (B, N, 2, H, W) and extras.
+    def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W) in [0, 1], any N >= 1, weights (B, N, N) or None -> logits (B, N, 2, H, W), extras.
 
-        weights  (B, N, N): whose answer image i receives. The network answers for a whole group at once, so only which
+        weights  whose answer image i receives. The network answers for a whole group at once, so only which
                  weights are not 0 matters: image i is answered in the group of itself and those that it has weight to,
                  as if this group alone had been given (batch normalisation in training apart). None: all images.
 
@@ -265,15 +264,13 @@ class SSNM(nn.Module):
           scores      class logits, before eq. (11)'s sigmoid                     (B, N, L)
         """
         b, n = images.shape[:2]
-        if images.shape[-1] % 32 or images.shape[-2] % 32:
-            raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of 32")
         members = self.groups_of(weights, b, n, images.device)  # (B, S, N)
 
         def own(of_sets: Tensor) -> Tensor:
             """What is known of sets, for each image that of its own. (B, S, …) -> (B, N, …)."""
             return of_sets if of_sets.shape[1] == n else of_sets.expand(b, n, *of_sets.shape[2:])
 
-        maps = self.backbone(images.flatten(0, 1))[1:]  # R_1 … R_4, each (B·N, c_i, h_i, w_i)
+        maps = self.encode(images.flatten(0, 1))[1:]  # R_1 … R_4, each (B·N, c_i, h_i, w_i)
         extras, gamma, shift = {}, None, None
         if self.fusion is not None:
             value, s = self.spatial_masks(self.fused(maps).unflatten(0, (b, n)), members)

@@ -50,7 +50,7 @@ def answers(
              the model's `group_size` (the last cut filled up from the start); else the photograph and as many drawn
     Raises CosegError for a kind of model that is none of these, or `how` other than "mean" where nothing is pooled.
     """
-    if hasattr(model, "classes"):
+    if model.online:
         raise CosegError(f"{type(model).__name__}: its classes have no names to ask for; `coseg evaluate` scores it")
     if model.kind not in ANSWERS:
         raise CosegError(f"{type(model).__name__}: questions for {model.kind} models are not known to this evaluation")

@@ -520,7 +520,7 @@ def learn(
 ) -> MultiClass:
     """The generator of a group, in evaluation mode, with `card`: what a checkpoint's header says. See `co_segment`."""
     found = co_segment(group.photos, classes, config, progress, weights_root)
-    found.generator.card = _about(group, found)
+    found.generator.card, found.generator.post = _about(group, found), config.post
     return found.generator
 
 

@@ -237,19 +237,12 @@ def test_marginals_are_probabilities(halves):
     torch.testing.assert_close(found.sum(0), torch.ones(24, 36))
 
 
-def test_who_says_how_maps_become_masks():
-    class Model:
-        pass
-
-    model = Model()
+def test_who_says_how_maps_become_masks(tiny):
+    model = tiny("ca")
     assert post_of(model) == "argmax"
     model.post = "crf"
     assert post_of(model) == "crf"
-    several = Model()
-    several.classes = 3
-    assert post_of(several) == "crf"
-    several.card = {"training": {"post": "argmax"}}
-    assert post_of(several) == "argmax"
+    assert post_of(tiny("multiclass")) == "crf"
 
 
 def test_a_missing_pydensecrf_is_one_line_that_says_what_to_do(monkeypatch, halves):

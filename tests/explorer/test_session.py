@@ -10,7 +10,7 @@ from tiny_models import TinyContext, TinyGroup, TinyPartner
 from torch.nn import functional as F
 
 from coseglib.analysis.grad_cam import grad_cam
-from coseglib.analysis.maps import match, spatial_maps
+from coseglib.analysis.maps import spatial_maps
 from coseglib.answering.inference import collect_context, masks_from_logits, segment_group
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image, read_mask, write_png
@@ -210,7 +210,7 @@ def test_models_that_compare_positions_show_their_own_correlation(tiny, group):
     heat = session.matches(0, 0.5, 0.5)
     assert heat.maps[0] is None
     for j in (1, 2):
-        own = match(model, session.inputs[0], session.inputs[j], (0.5, 0.5))
+        own = model.match(session.inputs[0], session.inputs[j], (0.5, 0.5))
         torch.testing.assert_close(heat.maps[j], own)
 
 

@@ -173,7 +173,7 @@ def test_the_correlation_of_a_position_is_its_row_in_the_product_of_the_loops_we
     torch.manual_seed(3)
     query, answer = model.encode(torch.rand(2, 3, 32, 64)), model.encode(torch.rand(2, 3, 32, 64))
     found = correlation_of(model, query, answer, (1, 2), level)
-    k = model.strides.index(level)
+    k = model.strides_compared.index(level)
     q, a = model._sides(query)[k], model._sides(answer)[k]
     for n in range(2):
         product = torch.eye(q[1][n, 0].numel())
@@ -200,7 +200,7 @@ def test_another_partner_makes_another_mask(dcnet, pair, variant):
     """Else the properties below would hold for any network that looks at one image."""
     model = dcnet[variant]
     query, other = model.encode(pair[0, :1]), model.encode(pair[0, 1:])
-    difference = model.compare(query, query).logits - model.compare(query, other).logits
+    difference = model.answer(query, query).logits - model.answer(query, other).logits
     assert difference.abs().mean() > 1e-3
 
 
@@ -241,7 +241,7 @@ def test_a_group_is_the_weighted_mean_of_its_pairs_probabilities(dcnet):
         out = model(group, given)
         for b, i in itertools.product(range(2), range(3)):
             query = model.encode(group[b, i : i + 1])
-            asked = [model.compare(query, model.encode(group[b, j : j + 1])) for j in range(3)]
+            asked = [model.answer(query, model.encode(group[b, j : j + 1])) for j in range(3)]
             p = sum(used[b, i, j] * asked[j].logits[0].softmax(0) for j in range(3))
             torch.testing.assert_close(out.logits[b, i].softmax(0), p, rtol=1e-3, atol=1e-4)
             gate = sum(used[b, i, j] * asked[j].extra("gate8")[0] for j in range(3))
@@ -293,7 +293,7 @@ def test_without_multiscale_the_partner_is_heard_at_stride_32_alone(pair):
     features, partner = model.encode(pair[0, :1]), model.encode(pair[0, 1:])
     y, _ = model.correlations[0](model._sides(features)[0], model._sides(partner)[0])
     r1, r2, r3, r4, _ = features[:5]
-    torch.testing.assert_close(model.compare(features, partner).logits, model.decoder([y, r4, r3, r2, r1]))
+    torch.testing.assert_close(model.answer(features, partner).logits, model.decoder([y, r4, r3, r2, r1]))
 
 
 @torch.no_grad()
@@ -305,7 +305,7 @@ def test_the_decoder_fuses_y5_y4_y3_r2_r1_and_has_the_backbones_widths(dcnet, pa
     x = y[0]
     for up, beside in zip(model.decoder.up, (y[1], y[2], query[1], query[0]), strict=True):
         x = torch.cat([up(x), beside], dim=1)
-    torch.testing.assert_close(model.compare(query, answer).logits, model.decoder.last(x))
+    torch.testing.assert_close(model.answer(query, answer).logits, model.decoder.last(x))
     assert [up[0].out_channels for up in model.decoder.up] == [96, 32, 24, 16]
     kernels = [m.kernel_size[0] for m in model.decoder.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
     assert kernels == [3, 3, 3, 3, 3, 7]

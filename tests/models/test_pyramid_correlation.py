@@ -88,7 +88,7 @@ def test_the_decoder_gets_the_loops_of_eqs_1_to_4_beside_f(build, normalise):
     fused = np.maximum(linear(model.phi2, mean), 0)  # eq. (4)
     seen = []
     model.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    out = model.compare([f_a, model.phi1(f_a)], [f_b, model.phi1(f_b)])
+    out = model.answer([f_a, model.phi1(f_a)], [f_b, model.phi1(f_b)])
     want = torch.cat([torch.from_numpy(fused).float()[None], f_a], dim=1)  # [F_A, f_A]
     torch.testing.assert_close(seen[0], want, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(out.extra("fused"), want[:, :3], rtol=1e-5, atol=1e-5)
@@ -100,7 +100,7 @@ def test_the_correlation_extra_is_each_kernels_mean_over_the_channels(build):
     model = build(kernels=(1, 3))
     maps = model.encode(_images(2))
     query, answer = [m[:1] for m in maps], [m[1:] for m in maps]
-    found = model.compare(query, answer).extra("correlation")
+    found = model.answer(query, answer).extra("correlation")
     for i, k in enumerate((1, 3)):
         s = normalise_channels(F.interpolate(answer[-1], size=(k, k), mode="bilinear"))
         torch.testing.assert_close(found[:, i], depthwise_correlation(query[-1], s).mean(dim=1))
@@ -177,7 +177,7 @@ def test_groups_of_any_number_are_the_mean_probabilities_of_their_pairs(build, n
     b, i = 1, n - 1
     maps = model.encode(group[b])
     partners = [j for j in range(n) if j != i] or [i]
-    answers = [model.compare([m[i : i + 1] for m in maps], [m[j : j + 1] for m in maps]) for j in partners]
+    answers = [model.answer([m[i : i + 1] for m in maps], [m[j : j + 1] for m in maps]) for j in partners]
     mean = sum(a.logits[0].softmax(dim=0) for a in answers) / len(answers)
     torch.testing.assert_close(found.logits[b, i].softmax(dim=0), mean, **CLOSE)
     want = sum(a.extra("correlation")[0] for a in answers) / len(answers)
@@ -189,10 +189,10 @@ def test_weights_say_whose_answer_an_image_gets(build):
     model, group = build(), _images(1, 3)
     maps = model.encode(group[0])
     ring = torch.tensor([[[0, 1, 0], [0, 0, 1], [1, 0, 0.0]]])
-    answers = model.compare(maps, [m[[1, 2, 0]] for m in maps])
+    answers = model.answer(maps, [m[[1, 2, 0]] for m in maps])
     torch.testing.assert_close(model(group, ring).logits[0], answers.logits, **CLOSE)
     mixed = torch.tensor([[[0.25, 0.75, 0], [0, 0, 1], [1, 0, 0.0]]])
-    itself = model.compare([maps[0][:1], maps[1][:1]], [maps[1][:1]])
+    itself = model.answer([maps[0][:1], maps[1][:1]], [maps[1][:1]])
     want = 0.25 * itself.logits[0].softmax(0) + 0.75 * answers.logits[0].softmax(0)
     torch.testing.assert_close(model(group, mixed).logits[0, 0].softmax(0), want, **CLOSE)
 
@@ -220,8 +220,8 @@ def test_the_query_and_the_answer_may_differ_in_size(build):
         model = build(variant)
         torch.manual_seed(3)
         wide, tall = model.encode(torch.rand(1, 3, 64, 96)), model.encode(torch.rand(1, 3, 128, 32))
-        assert model.compare(wide, tall).logits.shape == (1, 2, 64, 96)
-        assert model.compare(tall, wide).logits.shape == (1, 2, 128, 32)
+        assert model.answer(wide, tall).logits.shape == (1, 2, 64, 96)
+        assert model.answer(tall, wide).logits.shape == (1, 2, 128, 32)
 
 
 # ---- ablations -------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_kernel_sets_differ_where_they_fit_and_coincide_where_they_are_clamped(b
         for model.kernels in ((11,), (15,), (11, 15, 19)):
             sides = [s.shape[-1] for s in model.pyramid(base, answer)]
             assert sides == ([*model.kernels] if differ else [3] * len(model.kernels))
-            fused.append(model.compare([torch.zeros(1, 416, *size), base], [answer]).extra("fused"))
+            fused.append(model.answer([torch.zeros(1, 416, *size), base], [answer]).extra("fused"))
         assert all(torch.allclose(fused[0], other, 1e-4, 1e-5) != differ for other in fused[1:])
 
 
@@ -257,7 +257,7 @@ def test_l2_normalisation_makes_the_answers_scale_irrelevant(build):
         model = build(normalise=normalise)
         maps = model.encode(_images(2))
         query, answer = [m[:1] for m in maps], maps[-1][1:]
-        one, two = (model.compare(query, [scale * answer]).extra("fused") for scale in (1, 100))
+        one, two = (model.answer(query, [scale * answer]).extra("fused") for scale in (1, 100))
         assert torch.allclose(one, two, 1e-4, 1e-4) == normalise
 
 
@@ -319,7 +319,7 @@ def test_an_answer_of_zeros_gives_finite_logits_and_gradients(build):
     model = build()
     maps = model.encode(_images(1))
     zeros = torch.zeros_like(maps[-1]).requires_grad_()
-    out = model.compare(maps, [zeros])
+    out = model.answer(maps, [zeros])
     out.logits.mean().backward()
     assert out.logits.isfinite().all() and zeros.grad.isfinite().all()
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from coseglib.core.errors import CosegError
-from coseglib.models.semantic_attention import others_mean, spatial_attention
+from coseglib.models.semantic_attention import spatial_attention
 
 METHODS = ("ca", "fca", "csa")
 VARIANTS = ("paper", "workbook")
@@ -97,16 +97,17 @@ def test_two_passes_equal_the_forward_pass_with_the_same_context(tiny, method, v
     context = model.pool(model.attention(features), "mean")
     everyone = torch.full((1, 3, 3), 1 / 3)
     torch.testing.assert_close(
-        model.decode(features, context)[None], model(group, everyone).logits, rtol=1e-4, atol=1e-4
+        model.answer(features, context)[None], model(group, everyone).logits, rtol=1e-4, atol=1e-4
     )
 
 
-def test_the_others_mean_is_the_partner_for_two_and_a_loop_for_more():
-    alpha = torch.rand(2, 4, 5)
-    torch.testing.assert_close(others_mean(alpha[:, :2]), alpha[:, :2].flip(1))
+def test_the_others_mean_is_the_partner_for_two_and_a_loop_for_more(tiny):
+    ca, alpha = tiny(), torch.rand(2, 4, 5)
+    torch.testing.assert_close(ca.contexts(alpha[:, :2]), alpha[:, :2].flip(1))
+    torch.testing.assert_close(ca.contexts(alpha[:, :1]), alpha[:, :1])
     for i in range(4):
         want = sum(alpha[:, j] for j in range(4) if j != i) / 3
-        torch.testing.assert_close(others_mean(alpha)[:, i], want)
+        torch.testing.assert_close(ca.contexts(alpha)[:, i], want)
 
 
 def test_minimum_attention_keeps_only_what_all_images_switch_on(tiny):

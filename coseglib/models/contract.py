@@ -1,0 +1,276 @@
+"""What a model is and does: the one face that answering, scoring, training, figures and the explorer see.
+
+A further paper is one file with one class, derived from one of three kinds, and one line in `models/registry.py`.
+Nothing outside asks for a class or whether an attribute exists: every model has all of them.
+
+| kind    | base           | answers by                                                                                |
+|---------|----------------|-------------------------------------------------------------------------------------------|
+| context | `ContextModel` | `answer(maps, context)`: each image by D numbers, the pool of the group's `attention`     |
+| partner | `PartnerModel` | `answer(maps, reference maps)`: each image with one other; probabilities are averaged |
+| group   | `GroupModel`   | `answer(images, weights)`: N images at once                                               |
+
+All three: `encode(images)` -> maps of each image, `model(images, weights)` -> `Output` for whole groups, `loss(…)`,
+`match(…)`. Sizes of images, groups and inputs are checked here and nowhere else.
+
+Symbols   images are in [0, 1]; B groups, N images a group, K classes, D numbers of a context; H, W of images, h, w of maps
+          weights (B, N, N), rows sum to 1: how much image j's answer counts for image i; None: all others' in equal
+          parts, of one image its own
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from coseglib.core.errors import CosegError
+from coseglib.models.losses import cross_entropy, foreground_dice
+from coseglib.models.output import Output
+from coseglib.models.partners import ask, others_equally
+
+KINDS = ("context", "partner", "group")
+POSTS = ("argmax", "crf")  # how maps become masks: the largest wins, or a dense CRF decides
+LOOKS = (1, 2)  # how often a photograph is looked at: 2 is for context models
+POOLINGS = ("mean", "min")  # how the attention of a group's images becomes its context
+STRIDE = 32  # sides of images are multiples of the coarsest map's
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper says of its own system.
+
+    key         in `data/reported.csv`            systems     the system's names as printed there
+    protocol    of `coseglib.scoring.metrics`     backbone, trained_on  as stated; "" where it varies or is not
+    """
+
+    key: str
+    systems: tuple[str, ...] = ()
+    protocol: str = "common"
+    backbone: str = ""
+    trained_on: str = ""
+
+
+def check(images: Tensor, dimensions: int, weights: Tensor | None = None) -> None:
+    """Raises ValueError for images that are not ([B,] N, 3, H, W) with sides that are multiples of 32, or weights."""
+    if images.ndim != dimensions or images.shape[-3] != 3 or not images.numel():
+        wanted = "(B, N, 3, H, W)" if dimensions == 5 else "(B, 3, H, W)"
+        raise ValueError(f"images of {tuple(images.shape)}: must be {wanted}")
+    if images.shape[-1] % STRIDE or images.shape[-2] % STRIDE:
+        raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of {STRIDE}")
+    if weights is not None and weights.shape != (images.shape[0], *2 * images.shape[1:2]):
+        raise ValueError(f"weights of {tuple(weights.shape)}: must be {(images.shape[0], *2 * images.shape[1:2])}")
+
+
+class Model(nn.Module):
+    """The base of all models.
+
+    kind        "context", "partner" or "group"
+    classes     K; 1: foreground against background, logits have K + 1 channels
+    online      True: learned without masks on the very group that it segments; masks are label maps, 0 … K
+    EXTRAS      what its `Output` offers besides logits: names and shapes
+    VARIANTS    "paper" and what the workbook makes of it
+    options     of its ablations: those of the class with their defaults, those that a model was given
+    input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
+    group_size  images that a group model sees at once when it is trained
+    looks       how often it looks at a photograph, one of LOOKS
+    post        how its maps become masks where nobody says, one of POSTS
+    card        of the checkpoint that it comes from, frozen; empty when untrained
+    COMPARES    what `match` shows, where positions are compared; else None
+    strides_compared  of the maps that `match` offers, the finest last
+    """
+
+    kind: str
+    paper: ClassVar[Paper] = Paper("")
+    classes = 1
+    online = False
+    EXTRAS: Mapping[str, str] = MappingProxyType({})
+    VARIANTS: tuple[str, ...] = ("paper", "workbook")
+    options: Mapping[str, object] = MappingProxyType({})
+    group_size = 1
+    looks = 1
+    post = "argmax"
+    COMPARES: str | None = None
+    strides_compared: tuple[int, ...] = ()
+
+    def __init_subclass__(cls, **more) -> None:
+        super().__init_subclass__(**more)
+        known = inspect.signature(cls).parameters.values()
+        cls.options = MappingProxyType({p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY})
+
+    def __init__(self, backbone: nn.Module | None = None, variant: str = "paper", input_size: int = 224):
+        super().__init__()
+        self.choose(variant=(variant, self.VARIANTS))
+        if input_size % STRIDE or input_size < STRIDE:
+            raise ValueError(f"input_size {input_size}: must be a multiple of {STRIDE}, the coarsest stride")
+        self.backbone, self.variant, self.input_size = backbone, variant, input_size
+        self._card: dict[str, object] = {}
+
+    @property
+    def card(self) -> Mapping[str, object]:
+        return MappingProxyType(self._card)
+
+    @card.setter
+    def card(self, card: Mapping[str, object]) -> None:
+        self._card = dict(card)
+
+    @staticmethod
+    def choose(**choices: tuple[object, tuple]) -> None:
+        """name=(value, allowed). Raises ValueError for a value that is not among those allowed."""
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise ValueError(f"{name} {value!r}: one of {', '.join(map(str, allowed))}")
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """images (B, 3, H, W) in [0, 1] -> what is known of each image alone, maps (B, C_s, H/s, W/s).
+
+        Here the backbone's, s = 2 … 32. Raises ValueError when H or W is no multiple of 32.
+        """
+        check(images, 4)
+        return self.backbone(images)
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
+        raise NotImplementedError
+
+    def loss(
+        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
+    ) -> dict[str, Tensor]:
+        """output, targets uint8 (B, N, H, W), classes (B, L) or None -> terms by name, whose sum is minimised.
+
+        targets  1 asked for, 0 not, 255 void    classes  1 for what the group has in common; None: there are no labels
+        dice     weight of the foreground dice beside the paper's own terms
+        Here: cross-entropy. An online model has no targets: its `loss` takes what it learns from instead.
+        """
+        terms = {"cross_entropy": cross_entropy(output.logits, targets)}
+        return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
+
+    @torch.no_grad()
+    def match(self, query: Tensor, reference: Tensor, at: tuple[float, float], stride: int | None = None) -> Tensor:
+        """query, reference (3, H, W) -> (h, w): what one position of the query meets in the reference, see COMPARES.
+
+        at      (y, x) in shares of the query's height and width, [0, 1): a click, whatever the picture's size
+        stride  of the maps, one of `strides_compared`; None: the finest that there is
+        Raises CosegError for a model that compares no positions, ValueError for a place or stride that there is not.
+        """
+        if not self.strides_compared:
+            from coseglib.models.registry import METHODS
+
+            able = ", ".join(name for name, model in METHODS.items() if model.COMPARES)
+            raise CosegError(f"{type(self).__name__}: compares no positions (as given); {able} do")
+        stride = self.strides_compared[-1] if stride is None else stride
+        if stride not in self.strides_compared:
+            offered = ", ".join(map(str, self.strides_compared))
+            raise ValueError(f"stride {stride}: {type(self).__name__} matches at {offered}")
+        if not (0 <= at[0] < 1 and 0 <= at[1] < 1):
+            raise ValueError(f"at {at}: (y, x) in shares of height and width, from 0 to below 1")
+        cell = int(at[0] * (query.shape[-2] // stride)), int(at[1] * (query.shape[-1] // stride))
+        return self._match(self.encode(query[None]), self.encode(reference[None]), cell, stride).float()
+
+    def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
+        """Maps of one image each, a cell (row, column) of the query's map at a stride -> (h, w). See `match`."""
+        raise NotImplementedError
+
+
+class ContextModel(Model):
+    """Reduces each image to D numbers in (0, 1), pools the group's, and decodes each image by the pool.
+
+    includes_itself  an image's own attention belongs to what its context is pooled from
+    """
+
+    kind = "context"
+    includes_itself = False
+    context_size: int
+
+    def attention(self, maps: list[Tensor]) -> Tensor:
+        """maps, from `encode` -> (B, D), D = `context_size`."""
+        raise NotImplementedError
+
+    def answer(self, maps: list[Tensor], context: Tensor) -> Tensor:
+        """maps of B images, context (D,) or (B, D) -> logits (B, 2, H, W), float32."""
+        raise NotImplementedError
+
+    def decode(self, maps, context):  # until answering, scoring and the explorer call `answer`
+        return self.answer(maps, context)
+
+    def pool(self, alpha: Tensor, how: str = "mean") -> Tensor:
+        """alpha (B, D), of the images of one group -> (D,). Raises ValueError for a pooling that there is not."""
+        if how not in POOLINGS:
+            raise ValueError(f"how {how!r}: 'mean' or 'min'")
+        return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
+
+    def contexts(self, alpha: Tensor, weights: Tensor | None = None) -> Tensor:
+        """alpha (B, N, D), weights (B, N, N) or None -> (B, N, D): what each image is decoded by, in training too.
+
+        The weighted mean of the others' attention; or, where it includes the image's own, the mean over the image and
+        all that it has weight to (None: the whole group).
+        """
+        b, n, _ = alpha.shape
+        if self.includes_itself:
+            members = torch.ones(b, n, n) if weights is None else (weights > 0) + torch.eye(n).to(weights) > 0
+            weights = members / members.sum(dim=2, keepdim=True)
+        elif weights is None:
+            weights = others_equally(n).expand(b, n, n)
+        return (weights.to(alpha)[..., None] * alpha[:, None]).sum(dim=2)  # no product of matrices: float32 in autocast
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras alpha, context."""
+        check(images, 5, weights)
+        b, n = images.shape[:2]
+        maps = self.encode(images.flatten(0, 1))
+        alpha = self.attention(maps).unflatten(0, (b, n))  # (B, N, D)
+        context = self.contexts(alpha, weights)
+        logits = self.answer(maps, context.flatten(0, 1)).unflatten(0, (b, n))
+        more = {name: extra.unflatten(0, (b, n)) for name, extra in self.more_extras(maps).items()}
+        return Output(logits, {"alpha": alpha, "context": context, **more})
+
+    def more_extras(self, maps: list[Tensor]) -> dict[str, Tensor]:
+        """maps of B images -> what a model shows besides alpha and context, by name, (B, …)."""
+        return {}
+
+
+class PartnerModel(Model):
+    """Compares an image with one other at a time. What `encode` found of a reference serves all images that meet it."""
+
+    kind = "partner"
+
+    def reference_maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """maps, from `encode` -> those of them that are read of a reference image. Here: all."""
+        return maps
+
+    def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
+        """maps of B images, `reference_maps` of one reference each -> logits (B, 2, H, W), float32, extras (B, …)."""
+        raise NotImplementedError
+
+    def heard(self, maps):  # these two until answering, scoring and the explorer call the ones above
+        return self.reference_maps(maps)
+
+    def compare(self, maps, reference):
+        return self.answer(maps, reference)
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras (B, N, …).
+
+        Image i is compared with each j of weight above 0. With one such j the logits are that comparison's; else the
+        logarithm of the weighted mean of the probabilities. Extras are weighted means.
+        """
+        check(images, 5, weights)
+        return ask(self, images, weights)
+
+
+class GroupModel(Model):
+    """Sees the N images of a group at once."""
+
+    kind = "group"
+    group_size = 5
+
+    def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
+        check(images, 5, weights)
+        return self.answer(images, weights)
