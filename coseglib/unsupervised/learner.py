@@ -44,7 +44,6 @@ from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import (
     FILLS,
     MASKINGS,
-    VARIANTS,
     FeatureExtractor,
     MultiClass,
     terms,
@@ -95,7 +94,7 @@ class OnlineConfig:
         choices = {
             "backbone": BACKBONES,
             "extractor": BACKBONES,
-            "variant": VARIANTS,
+            "variant": MultiClass.VARIANTS,
             "masking": MASKINGS,
             "fill": FILLS,
             "post": POSTS,
