@@ -31,7 +31,9 @@ import sys
 home = os.path.abspath("{name}")
 if not os.path.isdir(home):
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", "{address}", home], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", home], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, home, "cython>=3.3"], check=True)
+    subprocess.run([*pip, "--no-build-isolation", "pydensecrf2"])  # the dense CRF; where it fails, argmax
 sys.path.insert(0, home)
 os.chdir(os.path.join(home, "notebooks"))"""
 
