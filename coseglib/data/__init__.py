@@ -52,17 +52,22 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")
 
 
-def training_photos(root: str | Path | None = None, lists: Path | None = None) -> list[Photo]:
-    """What trains: the training list of VOC and the training part of MSRC, with label maps of all their classes.
+def training_photos(
+    root: str | Path | None = None, lists: Path | None = None, dataset: str = "voc+msrc"
+) -> list[Photo]:
+    """What trains, each photograph once with a label map of all its classes; no other is fit for `sampler.GroupSampler`.
 
+    dataset  "voc+msrc", the training list of VOC and the training part of MSRC, or "coco-seg"
     Test photographs and near duplicates of them are left out (`coseglib.data.fingerprints`). No picture is read, but
     for photographs that our lists (in `lists`; None: data/lists) do not know: these once.
     Raises CosegError where a set or the fingerprints are missing.
     """
     from coseglib.data.fingerprints import without_test_photos
-    from coseglib.data.sets import msrc, voc
+    from coseglib.data.sets import coco_seg, msrc, voc
 
     folder = data_root(root)
+    if dataset == "coco-seg":
+        return without_test_photos(coco_seg.photos(folder), lists)
     return without_test_photos(voc.photos(folder, "train") + msrc.photos(folder, "train"), lists)
 
 

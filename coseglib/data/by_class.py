@@ -3,18 +3,14 @@
 A photograph belongs to the group of a class that covers at least `PRESENT` of it, void pixels counted in the whole.
 """
 
-import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from coseglib.core import paths
 from coseglib.data.record import Group, Photo
+from coseglib.data.remembered import remembered, stamps
 
 PRESENT = 0.01
 
@@ -24,29 +20,19 @@ def areas_of(labels: np.ndarray, classes: int) -> np.ndarray:
     return (np.bincount(labels.ravel(), minlength=256)[1 : classes + 1] / labels.size).astype(np.float32)
 
 
-def class_areas(photos: Sequence[Photo], masks: Sequence[Path] = ()) -> np.ndarray:
+def class_areas(photos: Sequence[Photo]) -> np.ndarray:
     """Shares of area (n, K) in [0, 1] of photographs of one vocabulary of K classes.
 
-    masks  the files of the label maps: with them the areas are read once and remembered in `paths.CACHE`, until one of
-           the files has another size or date; without them they are read every time.
-    Raises CosegError where a label map cannot be read.
+    Where all have masks in files, these are read once and the areas remembered until a file has another size or date.
+    Raises CosegError where a label map is missing or cannot be read.
     """
+
+    def read() -> np.ndarray:
+        return np.stack([areas_of(p.read_labels().numpy(), len(p.classes)) for p in photos])
+
     if not photos:
         return np.zeros((0, 0), np.float32)
-    stamps = [(str(p), s.st_size, s.st_mtime_ns) for p in masks for s in [p.stat()]]
-    key = json.dumps([[(p.dataset, p.name, p.classes) for p in photos], stamps])
-    home = paths.CACHE / f"areas-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    if masks and home.is_file():
-        return np.load(home)
-    areas = np.stack([areas_of(p.read_labels().numpy(), len(p.classes)) for p in photos])
-    if masks:
-        with contextlib.suppress(OSError):  # a folder that cannot be written costs the reading next time, no more
-            home.parent.mkdir(parents=True, exist_ok=True)
-            part = home.with_name(f"{home.name}.{os.getpid()}.part")
-            with part.open("wb") as file:
-                np.save(file, areas)
-            os.replace(part, home)
-    return areas
+    return remembered("areas", stamps(photos), read) if all(p.mask_path for p in photos) else read()
 
 
 def groups_of(

@@ -1,20 +1,28 @@
-"""Training photographs decoded and resized once: two uint8 arrays on disk, mapped into memory."""
+"""Training photographs decoded and resized once: uint8 arrays on disk, mapped into memory."""
 
-import hashlib
-import json
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tvf
 
+from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
+from coseglib.data.by_class import areas_of
 from coseglib.data.record import VOID, Photo
+from coseglib.data.remembered import digest, stamps
 from coseglib.data.sets.msrc import SURROUNDINGS
+from coseglib.data.transforms import resize_labels
+
+FORMAT = (
+    2  # of what is written; 2: label maps resized about pixel centres, what a photograph holds beside its label map
+)
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
 # VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.
@@ -26,11 +34,16 @@ SAME = {
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """images uint8 (n, 3, S, S), labels uint8 (n, S, S): k is classes[k − 1], 255 void; areas (n, K) in [0, 1]."""
+    """images uint8 (n, 3, S, S), labels uint8 (n, S, S): k is classes[k − 1], 255 void; areas (n, K) in [0, 1].
+
+    holds  bool (n, K'): what is known to be in a photograph, however small or hidden. The first K are the classes; the
+           others have a name in some data set, but nobody asks for them.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     areas: np.ndarray
+    holds: np.ndarray
     classes: tuple[str, ...]
     names: tuple[str, ...]
 
@@ -61,42 +74,55 @@ def _relabel(photo: Photo, classes: tuple[str, ...]) -> torch.Tensor:
 def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=None) -> TrainingSet:
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 
-    Images are resized bilinearly with antialiasing, label maps by nearest neighbour; the aspect ratio is not kept
-    (as in Chen et al. 2018, section 3.5). progress: called with (done, total).
+    Images are resized bilinearly with antialiasing, label maps to the nearest neighbour; the aspect ratio is not kept
+    (as in Chen et al. 2018, section 3.5). progress: called with (done, total). Photographs or masks that have changed
+    belong to another cache. Raises CosegError for what cannot be read, and where the folder is full or closed to us.
     """
     classes = vocabulary(photos)
     names = tuple(f"{p.dataset}/{p.name}" for p in photos)
-    # A file that was changed since has another size or date: it belongs to another cache.
-    stamps = [(p.path.stat().st_size, p.path.stat().st_mtime_ns) if p.path else 0 for p in photos]
-    key = hashlib.sha256(json.dumps([names, classes, side, stamps]).encode()).hexdigest()[:16]
-    home = folder / f"{side}-{key}"
-    if not home.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{home.name}.{os.getpid()}.part"
-        part.mkdir()
-        try:
-            _write(photos, classes, side, part, progress)
-            os.replace(part, home)
-        except OSError:
-            if not home.is_dir():  # another process may have been first
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    arrays = {n: np.load(home / f"{n}.npy", mmap_mode="r") for n in ("images", "labels", "areas")}
+    home = folder / f"{side}-{digest([FORMAT, classes, side, stamps(photos), [p.holds for p in photos]])}"
+    try:
+        if not home.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):  # one process decodes, the others wait for it
+                for left in folder.glob("*.part/"):  # by a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                if not home.is_dir():
+                    part = home.with_name(f"{home.name}.part")
+                    part.mkdir()
+                    try:
+                        _write(photos, classes, side, part, progress)
+                        os.replace(part, home)
+                    finally:
+                        shutil.rmtree(part, ignore_errors=True)
+        arrays = {n: np.load(home / f"{n}.npy", mmap_mode="r") for n in ("images", "labels", "areas", "holds")}
+    except OSError as fault:
+        needed = f"{len(photos) * 4 * side**2 / 2**30:.1f} GB are needed"
+        raise CosegError(
+            f"{folder}: {fault.strerror or fault}; {needed}: make room, or set a smaller cache_side"
+        ) from fault
     return TrainingSet(**arrays, classes=classes, names=names)
 
 
 def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path, progress) -> None:
+    """Row by row: a full disk is an OSError here, where a mapped file would end the process."""
     n = len(photos)
-    images = np.lib.format.open_memmap(home / "images.npy", "w+", np.uint8, (n, 3, side, side))
-    labels = np.lib.format.open_memmap(home / "labels.npy", "w+", np.uint8, (n, side, side))
-    areas = np.zeros((n, len(classes)), np.float32)
-    for i, photo in enumerate(photos):
-        images[i] = tvf.resize(photo.image(), [side, side], antialias=True).numpy()
-        label = tvf.resize(photo.labels(), [side, side])
-        labels[i] = _relabel(photo, classes)[label.long()].numpy()
-        areas[i] = np.bincount(labels[i].ravel(), minlength=256)[1 : len(classes) + 1] / side**2
-        if progress and (i % 100 == 99 or i + 1 == n):
-            progress(i + 1, n)
-    images.flush(), labels.flush()
-    np.save(home / "areas.npy", areas)
+    known = (*classes, *sorted({SAME.get(c, c) for p in photos for c in p.holds} - {*classes} - SURROUNDINGS))
+    areas, holds = np.zeros((n, len(classes)), np.float32), np.zeros((n, len(known)), bool)
+    with ExitStack() as files:
+        rows = {}
+        for name, shape in {"images": (n, 3, side, side), "labels": (n, side, side)}.items():
+            rows[name] = files.enter_context((home / f"{name}.npy").open("wb"))
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(rows[name], header)
+        for i, photo in enumerate(photos):
+            rows["images"].write(tvf.resize(photo.image(), [side, side], antialias=True).numpy().tobytes())
+            labels = _relabel(photo, classes)[photo.labels().long()]
+            holds[i, : len(classes)] = areas_of(labels.numpy(), len(classes)) > 0
+            holds[i, [known.index(SAME.get(c, c)) for c in photo.holds if SAME.get(c, c) in known]] = True
+            labels = resize_labels(labels, (side, side)).numpy()
+            areas[i] = areas_of(labels, len(classes))
+            rows["labels"].write(labels.tobytes())
+            if progress and (i % 100 == 99 or i + 1 == n):
+                progress(i + 1, n)
+    np.save(home / "areas.npy", areas), np.save(home / "holds.npy", holds)

@@ -8,23 +8,22 @@ from the 1750 test photographs and their mirror images in at least 31. `NEAR` li
 """
 
 import base64
-import contextlib
-import csv
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import read_table, write_table
 from coseglib.data.images import read_image
 from coseglib.data.record import Group, Photo
+from coseglib.data.remembered import remembered, stamps
 
 BITS = 384
 SIDE = 16
@@ -63,28 +62,23 @@ class Fingerprints:
     bits: np.ndarray
     flipped: np.ndarray
 
+    def _at(self, kept: np.ndarray) -> "Fingerprints":
+        """Those where `kept` (n,) bool is true."""
+        names, splits = (tuple(np.array(of, object)[kept]) for of in (self.names, self.splits))
+        return Fingerprints(names, splits, self.bits[kept], self.flipped[kept])
+
     def only(self, *splits: str) -> "Fingerprints":
         """Those of the named splits."""
-        at = [i for i, s in enumerate(self.splits) if s in splits]
-        return Fingerprints(
-            tuple(self.names[i] for i in at), tuple(self.splits[i] for i in at), self.bits[at], self.flipped[at]
-        )
+        return self._at(np.isin(self.splits, splits))
 
     def without_near_duplicates(self) -> "Fingerprints":
         """Those of the test photographs, and of the others that are near none of them."""
-        tested = self.only("test")
-        near = nearest(self.bits, tested) <= NEAR
-        kept = [s == "test" or not n for s, n in zip(self.splits, near, strict=True)]
-        at = np.flatnonzero(kept)
-        return Fingerprints(
-            tuple(self.names[i] for i in at), tuple(self.splits[i] for i in at), self.bits[at], self.flipped[at]
-        )
+        return self._at(np.isin(self.splits, "test") | (nearest(self.bits, self.only("test")) > NEAR))
 
 
 def _signs(packed: np.ndarray) -> np.ndarray:
-    return (
-        np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
-    )  # (n, 384) of ±1: their products sum to whole numbers
+    """(n, 384) of ±1: their products sum to whole numbers."""
+    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
 
 
 def nearest(bits: np.ndarray, known: Fingerprints) -> np.ndarray:
@@ -108,57 +102,35 @@ def fingerprints_of(photos: Sequence[Photo], splits: Sequence[str]) -> Fingerpri
     return Fingerprints(tuple(f"{p.dataset}/{p.name}" for p in photos), tuple(splits), table[:, 0], table[:, 1])
 
 
-def write(known: Fingerprints, file: Path) -> None:
+def write_fingerprints(known: Fingerprints, file: Path) -> None:
     """As a CSV of photograph, split, bits, flipped (base64); whole or not at all."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with part.open("w", newline="", encoding="utf-8") as out:
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(["photo", "split", "bits", "flipped"])
-        for name, split, bits, flipped in zip(known.names, known.splits, known.bits, known.flipped, strict=True):
-            both = [base64.b64encode(b.tobytes()).decode() for b in (bits, flipped)]
-            rows.writerow([name, split, both[0], both[1] if split == "test" else ""])
-    os.replace(part, file)
+    bits, flipped = ([base64.b64encode(row.tobytes()).decode() for row in of] for of in (known.bits, known.flipped))
+    flipped = [text if split == "test" else "" for text, split in zip(flipped, known.splits, strict=True)]
+    write_table(pd.DataFrame({"photo": known.names, "split": known.splits, "bits": bits, "flipped": flipped}), file)
 
 
 @lru_cache(maxsize=2)
-def read(file: Path) -> Fingerprints:
-    """What `write` wrote. Raises CosegError where it is missing or damaged."""
+def read_fingerprints(file: Path) -> Fingerprints:
+    """What `write_fingerprints` wrote. Raises CosegError where it is missing or damaged."""
+    mend = "`git checkout data/lists` brings it back"
+    rows = read_table(file, dict.fromkeys(("photo", "split", "bits", "flipped"), str), mend)
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
         none = bytes(BITS // 8)
-        table = b"".join(base64.b64decode(r["bits"]) + (base64.b64decode(r["flipped"]) or none) for r in rows)
+        table = b"".join(base64.b64decode(b) + (base64.b64decode(f) or none) for b, f in zip(rows.bits, rows.flipped, strict=True))
         bits = np.frombuffer(table, np.uint8).reshape(len(rows), 2, BITS // 8)
-        return Fingerprints(tuple(r["photo"] for r in rows), tuple(r["split"] for r in rows), bits[:, 0], bits[:, 1])
-    except FileNotFoundError as fault:
-        raise CosegError(f"{file}: no such file; `git checkout data/lists` brings it back") from fault
-    except (ValueError, KeyError, TypeError) as fault:
-        raise CosegError(f"{file}: damaged ({fault}); `git checkout data/lists` brings it back") from fault
-
-
-def _stat(photo: Photo) -> os.stat_result:
-    try:
-        return photo.path.stat()
-    except OSError as fault:
-        raise CosegError(f"{photo.path}: no such file, but a list names it; unpack the data set again") from fault
+    except ValueError as fault:
+        raise CosegError(f"{file}: damaged ({fault}); {mend}") from fault
+    return Fingerprints(tuple(rows.photo), tuple(rows.split), bits[:, 0], bits[:, 1])
 
 
 def _near(photos: Sequence[Photo], known: Fingerprints) -> set[str]:
-    """The names of those that are near a test photograph: read and compared once, then remembered in `paths.CACHE`."""
-    stamps = [(str(p.path), s.st_size, s.st_mtime_ns) for p in photos for s in [_stat(p)]]
-    key = hashlib.sha256(json.dumps([NEAR, known.names, stamps]).encode()).hexdigest()[:16]
-    home = paths.CACHE / f"near-{key}.json"
-    if home.is_file():
-        return set(json.loads(home.read_text()))
-    found = fingerprints_of(photos, [""] * len(photos))
-    far = nearest(found.bits, known.only("test"))
-    near = {name for name, d in zip(found.names, far, strict=True) if d <= NEAR}
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs the reading next time, no more
-        home.parent.mkdir(parents=True, exist_ok=True)
-        part = home.with_name(f"{home.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(sorted(near)))
-        os.replace(part, home)
-    return near
+    """The names of those that are near a test photograph: read and compared once, then remembered."""
+
+    def compare() -> np.ndarray:
+        return nearest(fingerprints_of(photos, [""] * len(photos)).bits, known.only("test")) <= NEAR
+
+    near = remembered("near", [NEAR, known.names, stamps(photos)], compare)
+    return {f"{p.dataset}/{p.name}" for p, is_near in zip(photos, near, strict=True) if is_near}
 
 
 def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> list[Photo]:
@@ -169,7 +141,7 @@ def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> l
     lists  the folder of fingerprints.csv; None: `paths.LISTS`
     Raises CosegError where the fingerprints are missing or an unknown photograph cannot be read.
     """
-    known = read((lists or paths.LISTS) / "fingerprints.csv")
+    known = read_fingerprints((lists or paths.LISTS) / "fingerprints.csv")
     cleared = {name for name, split in zip(known.names, known.splits, strict=True) if split != "test"}
     unknown = [p for p in photos if f"{p.dataset}/{p.name}" not in cleared]
     near = _near(unknown, known) if unknown else set()

@@ -3,17 +3,19 @@
 Alpha is laid over white; 16-bit grey keeps its range (65535 is white); the first frame of several is read.
 """
 
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from coseglib.core.errors import CosegError
+from coseglib.core.files import atomic
+from coseglib.data.record import Photo
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
@@ -71,38 +73,43 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in picture.info
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
     picture = _eight_bit(picture)
-    if picture.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in picture.info:
+    if _has_alpha(picture):
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture.convert("RGB")
 
 
-_TURNS = {  # EXIF orientation -> how the picture has to be turned
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-_SIDEWAYS = (5, 6, 7, 8)
+_ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)  # EXIF's tag, and its values that swap width and height
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 to 8, from the header; 1 where there is none, or none that can be read."""
+    """1 to 8, from the header; 1 where there is none, none that can be read, or no turn that is left to us."""
     if picture.format == "TIFF":  # Pillow turns these while it decodes them
-        picture.load()
         return 1
     if picture.format == "PNG" and "exif" not in picture.info:  # else Pillow would decode it to look behind the pixels
         return 1
     try:
-        return picture.getexif().get(0x0112, 1)
+        return picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block; the picture may still be sound
         return 1
 
 
 def _turned(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+    """Pillow's turn, told by an EXIF block of our own: the rest of the file's may be damaged."""
+    if orientation not in range(2, 9):
+        return picture
+    bare = picture.copy() if picture.format else picture  # a file remembers the block that it was opened with
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    bare.info = {k: v for k, v in picture.info.items() if k == "transparency"} | {"exif": exif.tobytes()}
+    return ImageOps.exif_transpose(bare)
 
 
 def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
@@ -128,13 +135,17 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
 
 
 def read_mask(path: str | Path) -> torch.Tensor:
-    """uint8 (H, W): 1 where the picture is not black, whatever its mode or palette; a JPEG where it is past mid-grey.
+    """uint8 (H, W): 1 where the picture is opaque or, where its alpha does not tell, not black, whatever its mode.
 
-    Raises CosegError as `read_image` does.
+    In a JPEG what is past mid-grey is the object. Raises CosegError as `read_image` does.
     """
     with _opened(path) as picture:
-        lossy = picture.format in ("JPEG", "MPO")
+        lossy, transparent = picture.format in ("JPEG", "MPO"), _has_alpha(picture)
         upright = _turned(picture, _orientation(picture))
+        if transparent:
+            opaque = np.asarray(upright.convert("RGBA").getchannel("A")) > 127
+            if opaque.any() and not opaque.all():
+                return torch.from_numpy(opaque.astype(np.uint8))
         if upright.mode == "1":
             grey = np.asarray(upright.convert("L"))
         elif upright.mode in ("L", "F") or upright.mode.startswith("I"):
@@ -142,20 +153,6 @@ def read_mask(path: str | Path) -> torch.Tensor:
         else:
             grey = np.asarray(upright.convert("RGB")).max(axis=2)
         return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
-
-
-def checked_size(labels: torch.Tensor, mask: Path, image: Path) -> torch.Tensor:
-    """`labels` (H, W), read from `mask`, unchanged. Raises CosegError where its photograph has another size."""
-    width, height = image_size(image)
-    if tuple(labels.shape) != (height, width):
-        has = f"{labels.shape[1]} × {labels.shape[0]} pixels, its photograph {image.name} has {width} × {height}"
-        raise CosegError(f"{mask}: {has}; give a mask of the photograph's size")
-    return labels
-
-
-def read_mask_of(image: Path, mask: Path) -> torch.Tensor:
-    """`read_mask(mask)`; raises CosegError also where the photograph `image` has another size than its mask."""
-    return checked_size(read_mask(mask), mask, image)
 
 
 def read_labels(path: str | Path) -> torch.Tensor:
@@ -171,6 +168,31 @@ def read_labels(path: str | Path) -> torch.Tensor:
         return torch.from_numpy(np.array(picture, np.uint8))
 
 
+def _sized_labels(read: Callable[[Path], torch.Tensor], mask: Path, image: Path) -> torch.Tensor:
+    labels, (width, height) = read(mask), image_size(image)
+    if tuple(labels.shape) != (height, width):
+        has = f"{labels.shape[1]} × {labels.shape[0]} pixels, its photograph {image.name} has {width} × {height}"
+        raise CosegError(f"{mask}: {has}; give a mask of the photograph's size")
+    return labels
+
+
+def photo_of(
+    dataset: str,
+    name: str,
+    classes: tuple[str, ...],
+    path: Path,
+    mask: Path | None = None,
+    read: Callable[[Path], torch.Tensor] = read_mask,
+    holds: tuple[str, ...] = (),
+) -> Photo:
+    """A photograph from its file, and from `mask` its label map, by `read`; see `Photo`. Nothing is read yet.
+
+    A mask of another size than its photograph is a CosegError when it is read.
+    """
+    labels = partial(_sized_labels, read, mask, path) if mask else None
+    return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds)
+
+
 def read_colours(path: str | Path) -> np.ndarray:
     """uint8 RGB (H, W, 3) of a mask that is painted in colours. Raises CosegError as `read_image` does."""
     with _opened(path) as picture:
@@ -180,9 +202,10 @@ def read_colours(path: str | Path) -> np.ndarray:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) in pixels as displayed; only the header is read. Raises CosegError as `read_image` does."""
     with _opened(path) as picture:
-        sideways = _orientation(picture) in _SIDEWAYS
-        width, height = picture.size
-        return (height, width) if sideways else (width, height)
+        (width, height), orientation = picture.size, _orientation(picture)
+        if picture.format == "TIFF":  # its size may be swapped already, or be so by decoding: the tags tell
+            width, height, orientation = (picture.tag_v2.get(tag, 1) for tag in (256, 257, _ORIENTATION))
+        return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
 def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
@@ -191,16 +214,12 @@ def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> No
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
         raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        picture.save(part, **options)
-        os.replace(part, path)
+        with atomic(path) as part:
+            picture.save(part, **options)
     except OSError as fault:
-        raise CosegError(
-            f"{path}: cannot be written ({fault.strerror or fault}); check the folder and its space"
-        ) from fault
-    finally:
-        part.unlink(missing_ok=True)
+        why = fault.strerror or fault
+        raise CosegError(f"{path}: cannot be written ({why}); check the folder and its space") from fault
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
@@ -221,6 +240,11 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(
         p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder by name; hidden ones are left out."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def dataset_folder(root: Path, *parts: str, get: str) -> Path:

@@ -21,22 +21,21 @@ All follow from the label maps; where VOC 2012 is there in part, the numbers are
 """
 
 import argparse
-import csv
 import hashlib
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import write_table
 from coseglib.data import load, training_photos, validation_groups
-from coseglib.data.by_class import Pair, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
-from coseglib.data.fingerprints import fingerprints_of
-from coseglib.data.fingerprints import write as write_fingerprints
+from coseglib.data.by_class import Pair, class_areas, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
+from coseglib.data.fingerprints import fingerprints_of, write_fingerprints
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import msrc, multiclass, voc
 
@@ -48,13 +47,8 @@ SAMPLED = 13_200  # pairs, as Li et al.; a list of more is a sample, and counts.
 WORTH = 20  # photographs: smaller groups of several classes get no row in counts.csv
 
 
-def _write(file: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    with part.open("w", newline="", encoding="utf-8") as out:
-        lines = csv.writer(out, lineterminator="\n")
-        lines.writerow(header)
-        lines.writerows(rows)
-    os.replace(part, file)
+def _write(file: Path, header: str, rows: Iterable[Sequence]) -> None:
+    write_table(pd.DataFrame(rows, columns=header.split(), dtype=object), file)
 
 
 def halves(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -76,7 +70,7 @@ def _counts(root: Path, groups: dict[str, list[Group]], training: list[Photo]) -
         rows += [(name, "groups", "", len(members), ""), (name, "photographs", "", photos, "")]
         rows += [(name, "pairs", "sum of n(n-1)/2", each, ""), (name, "different pairs", "each once", once, "")]
     parts = {split: voc.photos(root, split) for split in ("train", "val")}
-    areas = {split: voc.areas(root, photos) for split, photos in parts.items()}
+    areas = {split: class_areas(photos) for split, photos in parts.items()}
     rule = "a class in common, any area, each once"
     rows.append(("voc", "photographs of train.txt", "", len(parts["train"]), "1464"))
     rows.append(("voc", "pairs of train.txt", rule, pairs_of_any_area(parts["train"], areas["train"]), "over 160000"))
@@ -104,7 +98,7 @@ def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LIS
     out = Path(out)
     groups = multiclass.load(paths.data_root(root), out)
     rows = ((p.dataset, "test", g.name, "+".join(g.targets), p.name) for g in groups for p in g.photos)
-    _write(out / "multiclass.csv", ("dataset", "split", "group", "target", "photo"), rows)
+    _write(out / "multiclass.csv", "dataset split group target photo", rows)
     return out / "multiclass.csv"
 
 
@@ -124,7 +118,7 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     written = []
 
     def write(name: str, header: str, rows: Iterable[Sequence]) -> None:
-        _write(out / name, header.split(), rows)
+        _write(out / name, header, rows)
         written.append(out / name)
 
     known = fingerprints_of([*tested, *candidates, *choosing], splits).without_near_duplicates()

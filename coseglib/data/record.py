@@ -26,6 +26,8 @@ class Photo:
     read_image   () -> uint8 RGB (3, H, W)
     read_labels  () -> uint8 (H, W) as above, or None where the photograph has no mask
     path         the image file, None for procedural scenes
+    mask_path    the file that its label map is read from, None where there is none
+    holds        classes that its record names, whether or not they can be seen in the label map: crowds, specks
     """
 
     dataset: str
@@ -34,6 +36,8 @@ class Photo:
     read_image: Callable[[], torch.Tensor] = field(repr=False, compare=False)
     read_labels: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
     path: Path | None = None
+    mask_path: Path | None = None
+    holds: tuple[str, ...] = ()
 
     def image(self) -> tv_tensors.Image:
         """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""

@@ -16,6 +16,7 @@ import pandas as pd
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import REPORTED
+from coseglib.core.tables import read_table
 
 COLUMNS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
 SHARES = ("P", "J")
@@ -27,15 +28,7 @@ def reported(file: Path = REPORTED, **wanted: str) -> pd.DataFrame:
     Columns `COLUMNS`, all text but value (float64). Raises CosegError for a missing or damaged file, for a column that
     does not exist, and for a value that no row has: a typing error would else look like a paper's silence.
     """
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        if tuple(table.columns) != COLUMNS:
-            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-        table["value"] = pd.to_numeric(table["value"].replace("", None)).astype(float)
-    except FileNotFoundError as error:
-        raise CosegError(f"{file}: not there; run this in a clone of the repository") from error
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise CosegError(f"{file}: cannot be read ({' '.join(str(error).split())}); get it again from git") from error
+    table = read_table(file, dict.fromkeys(COLUMNS, str) | {"value": float}, "get it again from git")
     rows = pd.Series(True, index=table.index)
     for column, value in wanted.items():
         if column not in COLUMNS[:-2]:

@@ -6,8 +6,13 @@ Three kinds of group, with shares to set:
   empty   the partners of a photograph hold none of its classes: nothing is asked for, the masks are empty
 The papers train on plain pairs alone. Photographs of two classes are few and mostly of the same kinds (a person and a
 dog), so a share of the second classes is pasted in from other photographs (`transforms.paste`).
+
+A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds* a
+class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
+stands twice in a group but as a twin.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +21,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coseglib.core.errors import CosegError
+from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet
 from coseglib.data.transforms import augmentation, paste, target_of
 
-PLAIN, HARD, EMPTY = KINDS = ("plain", "hard", "empty")
-PRESENT = 0.01  # a class is in a photograph when it covers this share of it
+KINDS_OF_GROUP = ("plain", "hard", "empty")
+TRIES = 20  # before another kind of group is drawn instead
 
 
 @dataclass
@@ -39,7 +45,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Question:
+class GroupPlan:
     """A group before its pixels are read: photographs, the class asked of each (0: none), partners' weights (N, N)."""
 
     kind: str
@@ -87,22 +93,27 @@ class GroupSampler(Dataset):
         self.pasted, self.twins, self.crop = pasted, twins, crop
         self.steps, self.seed, self.rank = steps, seed, rank
         self.present = np.asarray(photographs.areas) >= PRESENT  # (n, K)
+        self.holds = np.asarray(photographs.holds)  # (n, K')
+        self._set_pools(by_set)
+
+    def _set_pools(self, by_set: bool) -> None:
+        """What groups are drawn from: `pools`, (class, photographs that stand for it), and the pools' `chances`."""
         counts = self.present.sum(0)
-        self.usable = np.flatnonzero(counts >= size)
+        self.usable = np.flatnonzero(counts >= self.size)
         if len(self.usable) == 0 or (self.shares[1:].any() and len(self.usable) < 2):
             raise CosegError(
-                f"training set: no class (or one alone) has {size} photographs; give more data or no hard pairs"
+                f"training set: no class (or one alone) has {self.size} photographs; give more data or no hard pairs"
             )
         self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in self.usable}
-        sets = np.array([name.split("/")[0] for name in photographs.names])
-        self.pools = [  # (class, photographs that stand for it)
+        sets = np.array([name.split("/")[0] for name in self.photographs.names])
+        self.pools = [
             (c, pool)
             for c, found in self.holding.items()
             for pool in ([found[sets[found] == own] for own in np.unique(sets)] if by_set else [found])
-            if len(pool) >= size or not by_set
+            if len(pool) >= self.size
         ]
         if not self.pools:
-            raise CosegError(f"training set: no data set has {size} photographs of one class; leave out by_set")
+            raise CosegError(f"training set: no data set has {self.size} photographs of one class; leave out by_set")
         weights = np.sqrt([len(pool) for _, pool in self.pools])
         self.chances = weights / weights.sum()
 
@@ -113,71 +124,70 @@ class GroupSampler(Dataset):
         """A class and the photographs that stand for it."""
         return self.pools[int(rng.choice(len(self.pools), p=self.chances))]
 
-    def _draw(self, rng, pool: np.ndarray, count: int) -> list[int]:
-        return [int(i) for i in rng.choice(pool, count, replace=len(pool) < count)]
+    def _some(self, rng, pool: np.ndarray, count: int, but: list[int] | None = None) -> list[int] | None:
+        """`count` different photographs of the pool, none of `but`; None where there are not so many."""
+        pool = np.setdiff1d(pool, but) if but else pool
+        return rng.choice(pool, count, replace=False).tolist() if len(pool) >= count else None
 
-    def _others(self) -> Tensor:
+    def _asking(self, kind: str, photos: list[int], label: int, pastes=()) -> GroupPlan:
+        """One class asked of all; every photograph's partners are all others alike."""
         n = self.size
-        return (torch.ones(n, n) - torch.eye(n)) / (n - 1)
+        return GroupPlan(kind, tuple(photos), (label,) * n, (torch.ones(n, n) - torch.eye(n)) / (n - 1), pastes)
 
-    def plain(self, rng) -> Question:
+    def plain(self, rng) -> GroupPlan:
         """N photographs of one class; drawn again while a second class is common to all, which would be asked too."""
-        for _ in range(20):
+        for _ in range(TRIES):
             c, pool = self._pool(rng)
-            photos = self._draw(rng, pool, self.size)
+            photos = self._some(rng, pool, self.size)
             if rng.random() < self.twins:
                 photos = photos[:1] * self.size
             if self.present[photos].all(0).sum() == 1:
                 break
-        return Question(PLAIN, tuple(photos), (c + 1,) * self.size, self._others())
+        return self._asking("plain", photos, c + 1)
 
-    def hard(self, rng) -> Question:
+    def hard(self, rng) -> GroupPlan:
         """Half of the photographs (rounded down, the first ones) hold class d beside c; the others hold c and not d."""
         distracted = self.size // 2
-        for _ in range(20):
+        for _ in range(TRIES):
             c, d = self._pool(rng)[0], self._pool(rng)[0]
             if c == d:
                 continue
-            alone = np.flatnonzero(self.present[:, c] & ~self.present[:, d])
-            if len(alone) < self.size - distracted:
+            rest = self._some(rng, np.flatnonzero(self.present[:, c] & ~self.holds[:, d]), self.size - distracted)
+            if rest is None:
                 continue
-            rest = self._draw(rng, alone, self.size - distracted)
-            both = np.flatnonzero(self.present[:, c] & self.present[:, d])
             if rng.random() >= self.pasted:
-                if len(both) == 0:
-                    continue
-                photos = self._draw(rng, both, distracted) + rest
-                return Question(HARD, tuple(photos), (c + 1,) * self.size, self._others())
-            # Both classes are pasted as often as they are the ground: a pasted look must not give the answer away.
-            ground, guest = (c, d) if rng.random() < 0.5 else (d, c)
-            grounds = np.flatnonzero(self.present[:, ground] & ~self.present[:, guest])
-            if len(grounds) == 0:
-                continue
-            firsts = self._draw(rng, grounds, distracted)
-            donors = self._draw(rng, self.holding[guest], distracted)
-            pastes = tuple((i, donor, guest + 1) for i, donor in enumerate(donors))
-            return Question(HARD, tuple(firsts + rest), (c + 1,) * self.size, self._others(), pastes)
+                firsts = self._some(rng, np.flatnonzero(self.present[:, c] & self.present[:, d]), distracted)
+                pastes = ()
+            else:  # both classes are pasted as often as they are the ground: a pasted look must not give the answer away
+                ground, guest = (c, d) if rng.random() < 0.5 else (d, c)
+                grounds = np.flatnonzero(self.present[:, ground] & ~self.holds[:, guest])
+                firsts = self._some(rng, grounds, distracted, but=rest)
+                donors = self._some(rng, self.holding[guest], distracted, but=rest)
+                pastes = tuple((i, donor, guest + 1) for i, donor in enumerate(donors or ()))
+                firsts = firsts if donors else None
+            if firsts is not None and not np.delete(self.present[firsts + rest].all(0), c).any():
+                return self._asking("hard", firsts + rest, c + 1, pastes)
         return self.plain(rng)
 
-    def empty(self, rng) -> Question:
+    def empty(self, rng) -> GroupPlan:
         """The first half holds c, the second half d; a photograph's partners are the other half, alien to it."""
         half = self.size // 2
-        for _ in range(20):
-            first = self._draw(rng, self._pool(rng)[1], half)
-            free = ~self.present[:, self.present[first].any(0)].any(1)  # photographs with none of the first's classes
+        for _ in range(TRIES):
+            first = self._some(rng, self._pool(rng)[1], half)
+            alien = ~self.holds[:, self.holds[first].any(0)].any(1)  # photographs with none of the first's classes
             _, pool = self._pool(rng)
-            pool = pool[free[pool]]
-            if len(pool):
+            second = self._some(rng, pool[alien[pool]], self.size - half)
+            if second is not None:
                 break
         else:
             return self.plain(rng)
-        photos = first + self._draw(rng, pool, self.size - half)
         weights = torch.zeros(self.size, self.size)
         weights[:half, half:], weights[half:, :half] = 1 / (self.size - half), 1 / half
-        return Question(EMPTY, tuple(photos), (0,) * self.size, weights)
+        return GroupPlan("empty", tuple(first + second), (0,) * self.size, weights)
 
-    def question(self, rng) -> Question:
-        return getattr(self, KINDS[rng.choice(3, p=self.shares)])(rng)
+    def plan(self, rng) -> GroupPlan:
+        """A group of a kind that is drawn by the shares."""
+        return getattr(self, KINDS_OF_GROUP[rng.choice(3, p=self.shares)])(rng)
 
     def _augmented(self, image: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Crops that lose most of what is asked for are drawn again: a question's answer must be in the picture."""
@@ -189,30 +199,33 @@ class GroupSampler(Dataset):
                 break
         return x, t
 
+    def _pixels(self, plan: GroupPlan, side: int, rng) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each photograph of a plan image (3, side, side) and target (side, side)."""
+        guests = {i: (donor, label) for i, donor, label in plan.pastes}
+        for n, (index, label) in enumerate(zip(plan.photos, plan.targets, strict=True)):
+            image, labels = self.photographs.photo(index)
+            if n in guests:
+                image, labels = self._pasted(image, labels, *guests[n], label, rng)
+            yield self._augmented(image, target_of(labels, label), side)
+
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self.steps:
             raise IndexError(step)
-        side = self.sides[
-            np.random.default_rng((self.seed, step)).integers(len(self.sides))
-        ]  # the same in every process
+        # The side is the same in every process, the photographs are each process's own.
+        side = self.sides[np.random.default_rng((self.seed, step)).integers(len(self.sides))]
         groups = max(1, round(self.groups * (max(self.sides) / side) ** 2)) if len(self.sides) > 1 else self.groups
         rng = np.random.default_rng((self.seed, step, self.rank, 1))
-        questions = [self.question(rng) for _ in range(groups)]
+        plans = [self.plan(rng) for _ in range(groups)]
         images = torch.empty(groups, self.size, 3, side, side, dtype=torch.uint8)
         targets = torch.empty(groups, self.size, side, side, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             torch.manual_seed(int(rng.integers(2**62)))
-            for b, q in enumerate(questions):
-                guests = {i: (donor, label) for i, donor, label in q.pastes}
-                for n, (index, label) in enumerate(zip(q.photos, q.targets, strict=True)):
-                    image, labels = self.photographs.photo(index)
-                    if n in guests:
-                        donor, guest = guests[n]
-                        image, labels = self._pasted(image, labels, donor, guest, label, rng)
-                    images[b, n], targets[b, n] = self._augmented(image, target_of(labels, label), side)
+            for b, plan in enumerate(plans):
+                for n, (image, target) in enumerate(self._pixels(plan, side, rng)):
+                    images[b, n], targets[b, n] = image, target
         classes = torch.zeros(groups, len(self.photographs.classes) + 1)  # label 0: nothing in common
-        classes.scatter_(1, torch.tensor([q.targets[:1] for q in questions]), 1.0)
-        weights, kinds = torch.stack([q.weights for q in questions]), tuple(q.kind for q in questions)
+        classes.scatter_(1, torch.tensor([plan.targets[:1] for plan in plans]), 1.0)
+        weights, kinds = torch.stack([plan.weights for plan in plans]), tuple(plan.kind for plan in plans)
         return Batch(images, targets, weights, classes[:, 1:], kinds)
 
     def _pasted(self, image, labels, donor: int, guest: int, asked: int, rng) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,9 @@
-"""Joint augmentation of an image and its label map, torchvision v2: masks are resized by nearest neighbour."""
+"""Joint augmentation of an image and its label map, torchvision v2.
+
+Images are sampled about pixel centres, bilinearly and with antialiasing; masks by `resize_labels` and nothing else, the
+nearest neighbour about the same centres. torchvision takes a mask's samples from the corners of the pixels: what comes
+out lies half a pixel of the result too low and too far to the right.
+"""
 
 import numpy as np
 import torch
@@ -11,19 +16,25 @@ from coseglib.data.record import VOID
 
 
 def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A mask or label map (…, H, W) at another size, sampled about pixel centres, as images are resized.
-
-    torchvision resizes masks by "nearest" from the corners: they come out half a pixel of the result too low.
-    """
+    """A mask or label map uint8 (…, H, W) at another size (H', W'), each pixel the one under its centre."""
     flat = labels.reshape(-1, 1, *labels.shape[-2:]).to(torch.uint8)
     return F.interpolate(flat, size=tuple(size), mode="nearest-exact").reshape(*labels.shape[:-2], *size)
+
+
+class _AlignedCrop(v2.RandomResizedCrop):
+    """torchvision's crop, box and image; the mask is cut from the same box and resized by `resize_labels`."""
+
+    def transform(self, inpt, params):
+        if not isinstance(inpt, tv_tensors.Mask):
+            return super().transform(inpt, params)
+        return tv_tensors.Mask(resize_labels(tvf.crop(inpt, **params), self.size))
 
 
 def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:
     """Random crop to `side`², flip, brightness, contrast, saturation. scale: the crop's share of the area."""
     return v2.Compose(
         [
-            v2.RandomResizedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True),
+            _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour),
         ]
@@ -53,7 +64,7 @@ def paste(
     factor = rng.uniform(*scale)
     h, w = max(8, round(h * factor)), max(8, round(w * factor))
     piece = tvf.resize(tv_tensors.Image(donor[:, box[0], box[1]]), [h, w], antialias=True)
-    stencil = tvf.resize(tv_tensors.Mask(cut[box].to(torch.uint8)), [h, w]).bool()
+    stencil = resize_labels(cut[box], (h, w)).bool()
     if rng.random() < 0.5:
         piece, stencil = piece.flip(-1), stencil.flip(-1)
     top, left = (int(rng.integers(0, max(side - n, 0) + 1)) for n in (h, w))

@@ -342,16 +342,10 @@ def photographs(config: TrainConfig, data_root=None, progress=None) -> TrainingS
         from coseglib.data.synthetic import synthetic_photos
 
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
-    elif config.data == "coco-seg":
-        from coseglib.data import load
-        from coseglib.data.fingerprints import without_test_photos
-
-        # An image of several classes is a record in each class's group, with that class's mask.
-        photos = without_test_photos([p for group in load("coco-seg", data_root) for p in group.photos])
     else:
         from coseglib.data import training_photos
 
-        photos = training_photos(data_root)
+        photos = training_photos(data_root, dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
     return training_set(photos, config.cache_side, progress=progress)
 
 

@@ -16,7 +16,9 @@ from coseglib.data.fingerprints import (
     fingerprint,
     fingerprints_of,
     nearest,
+    read_fingerprints,
     without_test_photos,
+    write_fingerprints,
 )
 from coseglib.data.images import read_image
 from coseglib.data.record import Photo
@@ -88,8 +90,8 @@ def test_a_blank_photograph_has_a_fingerprint_of_its_own_kind():
 def test_fingerprints_are_the_same_after_writing(tmp_path):
     photos = [_photo(save(picture(f"p{i}"), tmp_path / f"{i}.png")) for i in range(3)]
     known = fingerprints_of(photos, ["test", "train", "val"])
-    fingerprints.write(known, tmp_path / "a.csv")
-    again = fingerprints.read(tmp_path / "a.csv")
+    write_fingerprints(known, tmp_path / "a.csv")
+    again = read_fingerprints(tmp_path / "a.csv")
     assert (
         (again.names, again.splits)
         == (known.names, known.splits)
@@ -102,18 +104,18 @@ def test_fingerprints_are_the_same_after_writing(tmp_path):
     np.testing.assert_array_equal(again.flipped[0], known.flipped[0])
     for text in ("photo,split\nx,test\n", "photo,split,bits,flipped\nx,test,AAAA,AAAA\n"):
         (tmp_path / "b.csv").write_text(text)
-        fingerprints.read.cache_clear()
-        with pytest.raises(CosegError, match=r"b\.csv: damaged"):
-            fingerprints.read(tmp_path / "b.csv")
+        read_fingerprints.cache_clear()
+        with pytest.raises(CosegError, match=r"b\.csv: (damaged|cannot be read)"):
+            read_fingerprints(tmp_path / "b.csv")
     with pytest.raises(CosegError, match="no such file"):
-        fingerprints.read(tmp_path / "c.csv")
+        read_fingerprints(tmp_path / "c.csv")
 
 
 def test_unknown_photographs_are_compared_once_and_those_of_the_test_sets_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     tested, cleared = (picture(name, 320, 240) for name in ("tested", "cleared"))
     first = [_photo(save(tested, tmp_path / "t.png")), _photo(save(cleared, tmp_path / "c.png"))]
-    fingerprints.write(fingerprints_of(first, ["test", "train"]), tmp_path / "fingerprints.csv")
+    write_fingerprints(fingerprints_of(first, ["test", "train"]), tmp_path / "fingerprints.csv")
     mirrored = tested.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((200, 150))
     photos = [
         _photo(save(cleared, tmp_path / "c.png")),

@@ -13,6 +13,7 @@ from tiny_sets import VOC, box, save, voc_set
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
 from coseglib.data import fingerprints, load, training_photos, validation_groups
+from coseglib.data.by_class import class_areas
 from coseglib.data.images import read_image
 from coseglib.data.lists import SAMPLED, SPLITS, halves, main, pairs_of_any_area, write_lists
 from coseglib.data.sets import msrc, voc
@@ -81,7 +82,7 @@ def test_pairs_are_counted_as_the_papers_do(lists, leaky):
     counts = {(r["dataset"], r["what"]): r for r in _rows(lists / "counts.csv")}
     row = counts["voc", "pairs of train.txt"]
     assert int(row["here"]) == expected and row["paper"] == "over 160000"
-    assert pairs_of_any_area(voc.photos(leaky, "train"), voc.areas(leaky, voc.photos(leaky, "train"))) == expected
+    assert pairs_of_any_area(voc.photos(leaky, "train"), class_areas(voc.photos(leaky, "train"))) == expected
     assert int(counts["icoseg8", "pairs"]["here"]) == 8 and int(counts["icoseg8", "different pairs"]["here"]) == 8
     assert int(counts["voc", "photographs of val.txt, first half"]["here"]) == 3
     everyone = _rows(lists / "pairs_train.csv")
@@ -123,7 +124,7 @@ def test_no_name_of_a_test_list_trains_or_chooses():
 
 
 def test_no_near_duplicate_of_a_test_photograph_trains_or_chooses():
-    known = fingerprints.read(paths.LISTS / "fingerprints.csv")
+    known = fingerprints.read_fingerprints(paths.LISTS / "fingerprints.csv")
     tested, others = known.only("test"), known.only("train", "val")
     assert len(tested.names) == 643 + 1037 + 70
     assert fingerprints.nearest(others.bits, tested).min() > fingerprints.NEAR
@@ -166,7 +167,7 @@ def test_the_lists_in_the_repository_are_those_of_the_real_data(real_data):
     photos = training_photos(real_data)
     if {p.name for p in photos} != {r["photo"] for r in _rows(paths.LISTS / "training.csv")}:
         pytest.skip("COSEG_DATA holds another part of VOC than the lists were written from")
-    known = fingerprints.read(paths.LISTS / "fingerprints.csv")
+    known = fingerprints.read_fingerprints(paths.LISTS / "fingerprints.csv")
     place = {name: i for i, name in enumerate(known.names)}
     some = photos[::100]
     found = fingerprints.fingerprints_of(some, [""] * len(some))

@@ -104,7 +104,7 @@ def test_what_no_row_has_is_an_error_in_one_line(tmp_path):
             reported(**wanted)
         assert str(error.value).startswith(message) and "\n" not in str(error.value)
     damaged = tmp_path / "reported.csv"
-    with pytest.raises(CosegError, match="not there"):
+    with pytest.raises(CosegError, match="no such file"):
         reported(damaged)
     for text in ("", "paper,value\n", f"{','.join(COLUMNS)}\na,1,b,c,d,J,much,\n"):
         damaged.write_text(text)

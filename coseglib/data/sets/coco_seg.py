@@ -6,11 +6,10 @@ Zhang et al. 2020 train on it: 200,000 images in 78 groups. By which rule 78 of 
 images, we could not find in any public source. Ours, until somebody knows better: the two classes with the fewest
 instances (hair drier, toaster) are left out, and an image stands in the group of every class whose instances cover at
 least 1 % of it; a class's mask is the union of its instances, its crowd regions are void. An image may stand in several
-groups, with another mask in each.
+groups, with another mask in each. What trains (`photos`) is every image once, with a label map of all its classes.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,101 +20,113 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
-from coseglib.data.images import checked_size, dataset_folder, read_image
+from coseglib.data.images import dataset_folder, photo_of
 from coseglib.data.record import VOID, Group, Photo
 
 LEFT_OUT = frozenset({"hair drier", "toaster"})
 
 
-def counts_from_string(text: str) -> list[int]:
-    """COCO's compressed run lengths: 5 bits a character from "0" on, the sixth says "more follows".
-
-    From the fourth on, a run is written as its difference to the last but one.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:  # negative: fill up with ones
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return counts
-
-
-def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> np.ndarray:
-    """Run lengths of 0, 1, 0, … down the columns -> bool (height, width). Raises ValueError where they do not fit."""
-    runs = counts_from_string(counts) if isinstance(counts, str) else counts
-    if sum(runs) != height * width or min(runs, default=0) < 0:
-        raise ValueError(f"runs of {sum(runs)} pixels for a mask of {width} × {height}")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
-
-
-def draw_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Polygons (n, 2) of x, y, where pixel (0, 0) is the square from 0 to 1 -> their union, bool (height, width).
-
-    A pixel is in a polygon when a ray from its centre to the right crosses an odd number of edges.
-    """
-    mask = np.zeros((height, width), bool)
-    centre = np.arange(height)[:, None] + 0.5
-    for start in polygons:
-        end = np.roll(start, -1, axis=0)
-        row, edge = np.nonzero((start[:, 1] <= centre) != (end[:, 1] <= centre))  # which edges meet which rows
-        (ax, ay), (bx, by) = start[edge].T, end[edge].T
-        x = ax + (centre[row, 0] - ay) * (bx - ax) / (by - ay)
-        left = np.clip(np.ceil(x - 0.5), 0, width).astype(int)  # how many centres lie to the left of the crossing
-        crossings = np.zeros((height, width + 1), int)
-        np.add.at(crossings, (row, left), 1)
-        mask |= crossings[:, :0:-1].cumsum(axis=1)[:, ::-1] % 2 == 1
-    return mask
-
-
 @dataclass(frozen=True)
-class _Region:
-    """One instance: polygons or run lengths."""
+class _Instance:
+    """COCO's annotation: polygons, or run lengths {"counts": …} of plain numbers or packed as a string."""
 
-    shape: list[np.ndarray] | list[int] | str
+    name: str
+    shape: list | dict
     crowd: bool
+    area: float
 
     def mask(self, height: int, width: int) -> np.ndarray:
-        if isinstance(self.shape, list) and self.shape and isinstance(self.shape[0], np.ndarray):
-            return draw_polygons(self.shape, height, width)
-        return decode_runs(self.shape, height, width)
+        """bool (height, width), as COCO's own tools draw it. Raises ValueError and others where it is damaged."""
+        from pycocotools import mask as coco
+
+        runs = self.shape if isinstance(self.shape, dict) else None
+        if runs and isinstance(runs["counts"], list) and sum(runs["counts"]) != height * width:
+            raise ValueError(f"runs of {sum(runs['counts'])} pixels for a mask of {width} × {height}")
+        if runs and not isinstance(runs["counts"], list):
+            packed = {"size": [height, width], "counts": runs["counts"]}
+        else:
+            packed = coco.frPyObjects(self.shape, height, width)
+        mask = coco.decode(packed if runs else coco.merge(packed))
+        if mask.max(initial=0) > 1:  # runs that end too early leave memory as it was
+            raise ValueError(f"runs of too few pixels for a mask of {width} × {height}")
+        return mask.astype(bool)
 
 
-def _read_labels(regions: Sequence[_Region], size: tuple[int, int], listed: Path, image: Path) -> torch.Tensor:
-    labels = np.zeros(size, np.uint8)
-    for region in sorted(regions, key=lambda r: not r.crowd):  # what is outlined counts, even in a crowd
+def _read_labels(
+    instances: Sequence[_Instance], classes: tuple[str, ...], size: tuple[int, int], image: str, listed: Path
+) -> torch.Tensor:
+    """What is outlined counts, even in a crowd; where outlines of two classes overlap, nobody knows: void."""
+    labels, outlined = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    for instance in sorted(instances, key=lambda i: not i.crowd):
         try:
-            labels[region.mask(*size)] = VOID if region.crowd else 1
-        except (ValueError, TypeError, IndexError) as fault:
-            raise CosegError(f"{listed}: {image.name}: damaged instance ({fault}); get the annotations anew") from fault
-    return checked_size(torch.from_numpy(labels), listed, image)
-
-
-def _regions(annotation: dict) -> _Region:
-    shape = annotation["segmentation"]
-    if isinstance(shape, dict):
-        return _Region(shape["counts"], bool(annotation["iscrowd"]))
-    return _Region([np.asarray(p, np.float32).reshape(-1, 2) for p in shape], bool(annotation["iscrowd"]))
+            mask = instance.mask(*size)
+        except Exception as fault:  # pycocotools raises bare exceptions too
+            raise CosegError(f"{listed}: {image}: damaged instance ({fault}); get the annotations anew") from fault
+        if instance.crowd:
+            labels[mask] = VOID
+            continue
+        label = classes.index(instance.name) + 1
+        contested = mask & (outlined > 0) & (outlined != label)
+        labels[mask], outlined[mask] = label, label
+        labels[contested], outlined[contested] = VOID, VOID
+    return torch.from_numpy(labels)
 
 
 def _annotations(root: Path, split: str) -> tuple[Path, Path]:
+    """The folder of the photographs and the file of annotations. Raises CosegError where one is missing."""
     home = dataset_folder(root, "coco", get="get COCO 2017")
-    return home, home / "annotations" / f"instances_{split}.json"
+    listed = home / "annotations" / f"instances_{split}.json"
+    if not listed.is_file():
+        raise CosegError(f"{listed}: no such file; get COCO 2017's instance annotations, see data/README.md")
+    return dataset_folder(home, split, get="get COCO 2017"), listed
 
 
 def count(root: Path, split: str = "train2017") -> int:
     """How many photographs there are, without reading the annotations. Raises CosegError where the set is missing."""
+    return sum(1 for p in _annotations(root, split)[0].iterdir() if p.suffix == ".jpg")
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    size: tuple[int, int]  # height, width
+    instances: tuple[_Instance, ...]  # of every class, those that are left out too
+
+    def classes(self, names: Sequence[str], min_area: float) -> tuple[str, ...]:
+        """Those of `names` whose instances cover `min_area`: the sum of what is annotated, crowds left out."""
+        areas = dict.fromkeys((i.name for i in self.instances), 0.0)
+        for instance in self.instances:
+            areas[instance.name] += 0 if instance.crowd else instance.area
+        least = min_area * self.size[0] * self.size[1]
+        return tuple(name for name in names if areas.get(name, -1) >= least)
+
+    def photo(self, classes: tuple[str, ...], listed: Path) -> Photo:
+        """With a label map of `classes` alone."""
+        own = [i for i in self.instances if i.name in classes]
+        read = partial(_read_labels, own, classes, self.size, self.path.name)
+        holds = tuple(sorted({i.name for i in self.instances}))
+        return photo_of("coco-seg", self.path.stem, classes, self.path, listed, read, holds)
+
+
+def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path]:
+    """The images by number, the names of the 78 classes, and the file of annotations; no picture is read."""
     home, listed = _annotations(root, split)
-    photos = dataset_folder(home, split, get="get COCO 2017")
-    if not listed.is_file():
-        raise CosegError(f"{listed}: no such file; get COCO 2017's instance annotations, see data/README.md")
-    return sum(1 for p in photos.iterdir() if p.suffix == ".jpg")
+    try:
+        content = json.loads(listed.read_bytes())
+        names = {c["id"]: c["name"] for c in content["categories"]}
+        own: dict[int, list[_Instance]] = {i["id"]: [] for i in content["images"]}
+        for a in content["annotations"]:
+            shape = a["segmentation"]  # numbers in arrays: the whole of COCO has fifty million
+            shape = shape if isinstance(shape, dict) else [np.asarray(polygon, np.float32) for polygon in shape]
+            own[a["image_id"]].append(_Instance(names[a["category_id"]], shape, bool(a["iscrowd"]), a["area"]))
+        images = [
+            _Image(home / i["file_name"], (i["height"], i["width"]), tuple(own[i["id"]]))
+            for i in sorted(content["images"], key=lambda i: i["id"])
+        ]
+    except (ValueError, KeyError, TypeError) as fault:
+        what = f"{type(fault).__name__}: {fault}"
+        raise CosegError(f"{listed}: not COCO's instance annotations ({what}); get them anew") from fault
+    return images, tuple(name for name in names.values() if name not in LEFT_OUT), listed
 
 
 def load(root: Path, split: str = "train2017", min_area: float = PRESENT) -> list[Group]:
@@ -124,32 +135,22 @@ def load(root: Path, split: str = "train2017", min_area: float = PRESENT) -> lis
     The area is the sum of the annotated instances' (overlaps count twice), crowds left out; no picture is read.
     Raises CosegError where the set is missing or the annotations cannot be read.
     """
-    home, listed = _annotations(root, split)
-    try:
-        content = json.loads(listed.read_bytes())
-        names = {c["id"]: c["name"] for c in content["categories"] if c["name"] not in LEFT_OUT}
-        images = {i["id"]: (i["file_name"], i["height"], i["width"]) for i in content["images"]}
-        held: dict[int, dict[int, list[dict]]] = {category: defaultdict(list) for category in names}
-        for annotation in content["annotations"]:
-            if annotation["category_id"] in names:
-                held[annotation["category_id"]][annotation["image_id"]].append(annotation)
-        groups = []
-        for category, name in names.items():
-            photos = []
-            for image, own in sorted(held[category].items()):
-                file, height, width = images[image]
-                if sum(a["area"] for a in own if not a["iscrowd"]) < min_area * height * width:
-                    continue
-                path, regions = home / split / file, [_regions(a) for a in own]
-                read = partial(read_image, path), partial(_read_labels, regions, (height, width), listed, path)
-                photos.append(Photo("coco-seg", path.stem, (name,), *read, path))
-            if photos:
-                groups.append(Group("coco-seg", name, tuple(photos), (name,)))
-    except FileNotFoundError as fault:
-        raise CosegError(f"{listed}: no such file; get COCO 2017's instance annotations, see data/README.md") from fault
-    except (ValueError, KeyError, TypeError) as fault:
-        what = f"{type(fault).__name__}: {fault}"
-        raise CosegError(f"{listed}: not COCO's instance annotations ({what}); get them anew") from fault
+    images, names, listed = _images(root, split)
+    held: dict[str, list[Photo]] = {name: [] for name in names}
+    for image in images:
+        for name in image.classes(names, min_area):
+            held[name].append(image.photo((name,), listed))
+    groups = [Group("coco-seg", name, tuple(photos), (name,)) for name, photos in held.items() if photos]
     if not groups:
         raise CosegError(f"{listed}: no class covers {min_area:.0%} of any image; get the annotations anew")
     return groups
+
+
+def photos(root: Path, split: str = "train2017", min_area: float = PRESENT) -> list[Photo]:
+    """What trains: every image of `load`'s groups once, by number, with a label map of all the classes that it holds.
+
+    Raises CosegError as `load` does.
+    """
+    images, names, listed = _images(root, split)
+    chosen = [image for image in images if image.classes(names, min_area)]
+    return [image.photo(image.classes(names, 0), listed) for image in chosen]

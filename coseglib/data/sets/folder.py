@@ -9,12 +9,11 @@ Without a folder ground_truth, images/ has no masks either. Hidden files, and fi
 suffix, are passed over; folders in groups are not entered.
 """
 
-from functools import partial
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import SUFFIXES, pictures_in, read_image, read_mask_of
-from coseglib.data.record import Group, Photo
+from coseglib.data.images import SUFFIXES, folders_in, photo_of, pictures_in
+from coseglib.data.record import Group
 
 
 def _group(name: str, prefix: str, images: Path, masks: Path | None) -> Group | None:
@@ -23,8 +22,7 @@ def _group(name: str, prefix: str, images: Path, masks: Path | None) -> Group | 
         mask = masks / f"{path.stem}.png" if masks else None
         if mask and not mask.is_file():
             raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
-        read_labels = partial(read_mask_of, path, mask) if mask else None
-        photos.append(Photo("folder", f"{prefix}{path.name}", (name,), partial(read_image, path), read_labels, path))
+        photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
     return Group("folder", name, tuple(photos), (name,) if masks else ()) if photos else None
 
 
@@ -41,8 +39,7 @@ def load_folder(folder: str | Path) -> list[Group]:
     if (folder / "images").is_dir():
         home = folder / "images"
         masks = folder / "ground_truth" if (folder / "ground_truth").is_dir() else None
-    subfolders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
-    groups = [_group(p.name, f"{p.name}/", p, masks / p.name if masks else None) for p in subfolders]
+    groups = [_group(p.name, f"{p.name}/", p, masks / p.name if masks else None) for p in folders_in(home)]
     groups = [g for g in [*groups, _group(folder.resolve().name, "", home, masks)] if g]
     if not groups:
         kinds = " ".join(sorted(SUFFIXES))

@@ -4,12 +4,11 @@ Layout  iCoseg/images/<group>/*.jpg   iCoseg/ground_truth/<group>/<stem>.png
 The eight groups of the papers are named by them only; `EIGHT` is our reading of the names.
 """
 
-from functools import partial
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import dataset_folder, pictures_in, read_image, read_mask_of
-from coseglib.data.record import Group, Photo
+from coseglib.data.images import dataset_folder, folders_in, photo_of, pictures_in
+from coseglib.data.record import Group
 
 EIGHT = {  # name in the papers -> how the folder's name begins
     "bear2": "002 Alaskan Brown Bear",
@@ -26,14 +25,7 @@ EIGHT = {  # name in the papers -> how the folder's name begins
 def binary_group(dataset: str, name: str, images: Path, masks: Path) -> Group:
     """A folder of photographs and the folder of their masks, <stem>.png each, as a group whose target is its name."""
     photos = tuple(
-        Photo(
-            dataset,
-            f"{images.name}/{path.stem}",
-            (name,),
-            partial(read_image, path),
-            partial(read_mask_of, path, masks / f"{path.stem}.png"),
-            path,
-        )
+        photo_of(dataset, f"{images.name}/{path.stem}", (name,), path, masks / f"{path.stem}.png")
         for path in pictures_in(images)
     )
     if not photos:
@@ -48,8 +40,7 @@ def _folder(root: Path) -> Path:
 def load(root: Path) -> list[Group]:
     """All groups by name of their folder. Raises CosegError where the set is missing or a folder is empty."""
     home = _folder(root)
-    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [binary_group("icoseg", p.name, p, home.parent / "ground_truth" / p.name) for p in folders]
+    return [binary_group("icoseg", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]
 
 
 def load_eight(root: Path) -> list[Group]:

@@ -8,24 +8,19 @@ A photograph without the object has an empty mask (of the hundreds 18, 11 and 7)
 photographs are labelled; those without a mask file are left out.
 """
 
-from functools import partial
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import pictures_in, read_image, read_mask_of
-from coseglib.data.record import Group, Photo
+from coseglib.data.images import photo_of, pictures_in
+from coseglib.data.record import Group
 
 HOMES = ("Internet100", "Internet", "ObjectDiscovery-data/Data", ".")
 TARGETS = {"Airplane": "airplane", "Car": "car", "Horse": "horse"}
 
 
 def _group(dataset: str, home: Path, target: str) -> Group:
-    photos = []
-    for path in pictures_in(home):
-        mask = home / "GroundTruth" / f"{path.stem}.png"
-        if mask.is_file():
-            read = partial(read_image, path), partial(read_mask_of, path, mask)
-            photos.append(Photo(dataset, f"{home.name}/{path.stem}", (target,), *read, path))
+    files = [(path, home / "GroundTruth" / f"{path.stem}.png") for path in pictures_in(home)]
+    photos = [photo_of(dataset, f"{home.name}/{p.stem}", (target,), p, mask) for p, mask in files if mask.is_file()]
     if not photos:
         raise CosegError(f"{home}: no photograph has a mask in GroundTruth; unpack the Internet set again")
     return Group(dataset, target, tuple(photos), (target,))

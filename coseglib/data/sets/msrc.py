@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from coseglib.core.errors import CosegError
-from coseglib.data.by_class import class_areas, groups_of
-from coseglib.data.images import checked_size, dataset_folder, pictures_in, read_colours, read_image
+from coseglib.data.by_class import groups_of
+from coseglib.data.images import dataset_folder, photo_of, pictures_in, read_colours
 from coseglib.data.record import VOID, Group, Photo
 
 COLOURS = {
@@ -42,11 +42,10 @@ for _k, (_r, _g, _b) in enumerate(COLOURS.values(), start=1):
     _LABEL[_r << 16 | _g << 8 | _b] = _k
 
 
-def read_labels(path: Path, image: Path, person: bool = False) -> torch.Tensor:
+def read_painted(path: Path, person: bool = False) -> torch.Tensor:
     """uint8 (H, W): k the k-th of `CLASSES`, 255 void. person: a body is labelled as its face.
 
-    Raises CosegError where the file cannot be read, is of another size than its photograph `image`, or holds a colour
-    that is not in the table.
+    Raises CosegError where the file cannot be read or holds a colour that is not in the table.
     """
     rgb = read_colours(path).astype(np.uint32)
     labels = _LABEL[rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]]
@@ -56,7 +55,7 @@ def read_labels(path: Path, image: Path, person: bool = False) -> torch.Tensor:
         raise CosegError(f"{path}: colour {colour} at ({x}, {y}) is no MSRC class; use the masks unchanged, not JPEG")
     if person:
         labels[labels == CLASSES.index("body") + 1] = CLASSES.index("face") + 1
-    return checked_size(torch.from_numpy(labels), path, image)
+    return torch.from_numpy(labels)
 
 
 def _prefix(name: str) -> tuple[int, int]:
@@ -94,7 +93,7 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _photo(dataset: str, name: str, image: Path, mask: Path, person: bool = False) -> Photo:
     classes = tuple({"face": "person"}.get(c, c) for c in CLASSES) if person else CLASSES
-    return Photo(dataset, name, classes, partial(read_image, image), partial(read_labels, mask, image, person), image)
+    return photo_of(dataset, name, classes, image, mask, partial(read_painted, person=person))
 
 
 def photos(root: Path, split: str) -> list[Photo]:
@@ -114,8 +113,7 @@ def load(root: Path, split: str) -> list[Group]:
     names = [name for name in images if which[name] == split]
     members = [_photo("msrc", name, images[name], masks[name], person=True) for name in names]
     classes = [c for c in members[0].classes if c not in SURROUNDINGS and c != "body"] if members else []
-    areas = class_areas(members, [masks[name] for name in names])
-    return groups_of(members, classes, areas=areas, least=AT_LEAST)
+    return groups_of(members, classes, least=AT_LEAST)
 
 
 def load_seven(root: Path) -> list[Group]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coseglib.data.by_class import multiclass_groups
+from coseglib.data.by_class import class_areas, multiclass_groups
 from coseglib.data.fingerprints import without_test_photos
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import voc
@@ -59,7 +59,7 @@ def load(root: Path, lists: Path | None = None) -> list[Group]:
     Raises CosegError where the set, a mask or the fingerprints are missing.
     """
     members = voc.photos(root, "train")
-    areas = voc.areas(root, members)
+    areas = class_areas(members)
     kept = {p.name for p in without_test_photos(members, lists)}
     at = [i for i, p in enumerate(members) if p.name in kept]
     return groups([members[i] for i in at], areas[at])

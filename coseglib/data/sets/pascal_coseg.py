@@ -6,7 +6,7 @@ A mask shows the folder's class alone. 113 photographs stand in two folders, byt
 
 from pathlib import Path
 
-from coseglib.data.images import dataset_folder
+from coseglib.data.images import dataset_folder, folders_in
 from coseglib.data.record import Group
 from coseglib.data.sets.icoseg import binary_group
 
@@ -14,5 +14,4 @@ from coseglib.data.sets.icoseg import binary_group
 def load(root: Path) -> list[Group]:
     """A group for every class. Raises CosegError where the set is missing or a folder is empty."""
     home = dataset_folder(root, "PASCAL_coseg", "images", get="get the PASCAL co-segmentation set")
-    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [binary_group("pascal", p.name, p, home.parent / "ground_truth" / p.name) for p in folders]
+    return [binary_group("pascal", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]

@@ -3,15 +3,11 @@
 Layout  VOCdevkit/VOC2012/{JPEGImages/<name>.jpg, SegmentationClass/<name>.png, ImageSets/Segmentation/{train,val}.txt}
 """
 
-from functools import partial
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import class_areas, groups_of
-from coseglib.data.images import checked_size, dataset_folder, read_image, read_labels
+from coseglib.data.images import dataset_folder, photo_of, read_labels
 from coseglib.data.record import Group, Photo
 
 CLASSES = (
@@ -24,14 +20,6 @@ def _home(root: Path) -> Path:
     return dataset_folder(root, "VOCdevkit", "VOC2012", get="run `coseg download voc`")
 
 
-def _mask(home: Path, name: str) -> Path:
-    return home / "SegmentationClass" / f"{name}.png"
-
-
-def _labels(mask: Path, image: Path) -> torch.Tensor:
-    return checked_size(read_labels(mask), mask, image)
-
-
 def photos(root: Path, split: str) -> list[Photo]:
     """The photographs of ImageSets/Segmentation/`split`.txt, with label maps of all 20 classes; no picture is read.
 
@@ -41,22 +29,11 @@ def photos(root: Path, split: str) -> list[Photo]:
     listed = home / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
         raise CosegError(f"{listed}: no such file; unpack VOC 2012 again")
-    found = []
-    for name in listed.read_text().split():
-        path = home / "JPEGImages" / f"{name}.jpg"
-        found.append(
-            Photo("voc", name, CLASSES, partial(read_image, path), partial(_labels, _mask(home, name), path), path)
-        )
-    return found
-
-
-def areas(root: Path, members: list[Photo]) -> np.ndarray:
-    """Shares of area (n, 20) in [0, 1] of photographs from `photos`. Raises CosegError where a mask is missing."""
-    masks = [_mask(_home(root), p.name) for p in members]
-    for path in masks:
-        if not path.is_file():
-            raise CosegError(f"{path}: no such file, but the list names it; unpack VOC 2012 again")
-    return class_areas(members, masks)
+    images, masks = home / "JPEGImages", home / "SegmentationClass"
+    return [
+        photo_of("voc", name, CLASSES, images / f"{name}.jpg", masks / f"{name}.png", read_labels)
+        for name in listed.read_text().split()
+    ]
 
 
 def load(root: Path, split: str) -> list[Group]:
@@ -65,7 +42,7 @@ def load(root: Path, split: str) -> list[Group]:
     Raises CosegError where the set is missing or a mask cannot be read.
     """
     members = photos(root, split)
-    return groups_of(members, CLASSES, areas=areas(root, members), least=4)
+    return groups_of(members, CLASSES, areas=class_areas(members), least=4)
 
 
 def download(root: Path) -> Path:

@@ -11,8 +11,10 @@ from tiny_sets import DOG, PERSON, binary_set, box, msrc_set, picture, save, voc
 
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, available, load
+from coseglib.data.by_class import class_areas
+from coseglib.data.cache import training_set
+from coseglib.data.sampler import KINDS_OF_GROUP, GroupSampler
 from coseglib.data.sets import coco_seg, msrc, voc
-from coseglib.data.sets.coco_seg import counts_from_string, decode_runs, draw_polygons
 
 
 def test_icoseg_takes_every_folder_and_the_eight_by_the_papers_names(sets):
@@ -114,7 +116,7 @@ def test_an_msrc_mask_in_other_colours_names_pixel_and_colour(sets):
     home = sets / "MSRC_ObjCategImageDatabase_v2"
     save(picture("noise"), home / "GroundTruth" / "13_1_s_GT.png")
     with pytest.raises(CosegError, match=r"13_1_s_GT\.png: colour \(\d+, \d+, \d+\) at \(0, 0\)"):
-        msrc.read_labels(home / "GroundTruth" / "13_1_s_GT.png", home / "Images" / "13_1_s.jpg")
+        msrc.read_painted(home / "GroundTruth" / "13_1_s_GT.png")
 
 
 def test_msrc_as_published_in_bmp_is_read_as_well(tmp_path):
@@ -159,20 +161,20 @@ def test_voc_labels_are_the_raw_indices_and_void_stays(sets):
 
 
 def test_voc_areas_are_remembered_until_a_mask_changes(sets, monkeypatch):
-    first = voc.areas(sets, voc.photos(sets, "train"))
+    first = class_areas(voc.photos(sets, "train"))
     monkeypatch.setattr(voc, "read_labels", lambda path: pytest.fail("read again"))
-    np.testing.assert_array_equal(voc.areas(sets, voc.photos(sets, "train")), first)
+    np.testing.assert_array_equal(class_areas(voc.photos(sets, "train")), first)
     monkeypatch.undo()
     monkeypatch.setattr("coseglib.core.paths.CACHE", sets.parent / "cache")
     save(box(value=PERSON, rows=36), sets / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000000.png")
-    changed = voc.areas(sets, voc.photos(sets, "train"))
+    changed = class_areas(voc.photos(sets, "train"))
     assert changed[0, PERSON - 1] == 1 and (changed[1:] == first[1:]).all()
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(sets, monkeypatch):
     (sets / "file").write_text("")
     monkeypatch.setattr("coseglib.core.paths.CACHE", sets / "file" / "cache")
-    assert voc.areas(sets, voc.photos(sets, "val")).shape == (6, 20)
+    assert class_areas(voc.photos(sets, "val")).shape == (6, 20)
 
 
 def test_a_voc_list_that_names_what_is_not_there_says_which(sets):
@@ -249,18 +251,22 @@ def _packed(counts: list[int]) -> str:
     return text
 
 
+def _drawn(shape, height: int, width: int) -> np.ndarray:
+    return coco_seg._Instance("cat", shape, False, 1.0).mask(height, width)
+
+
 def test_run_lengths_packed_or_plain_give_the_mask_back():
     rng = np.random.default_rng(0)
     for density in (0.01, 0.5, 0.99, 0, 1):
         mask = rng.random((37, 29)) < density
-        assert counts_from_string(_packed(_runs(mask))) == _runs(mask)
-        np.testing.assert_array_equal(decode_runs(_runs(mask), 37, 29), mask)
-        np.testing.assert_array_equal(decode_runs(_packed(_runs(mask)), 37, 29), mask)
+        for counts in (_runs(mask), _packed(_runs(mask))):
+            np.testing.assert_array_equal(_drawn({"size": [37, 29], "counts": counts}, 37, 29), mask)
     with pytest.raises(ValueError, match="29 × 37"):
-        decode_runs([5], 37, 29)
+        _drawn({"size": [37, 29], "counts": [5]}, 37, 29)
 
 
 def test_polygons_hold_the_pixels_whose_centres_are_inside():
+    """But for pixels that an edge crosses, of which COCO's own tools take some whose centre is just outside."""
     polygon = np.array([[2.3, 1.2], [27.9, 4.4], [14.2, 11.7], [25.1, 30.6], [3.4, 22.8]])  # not convex
 
     def inside(x, y):
@@ -271,9 +277,14 @@ def test_polygons_hold_the_pixels_whose_centres_are_inside():
         return crossings % 2 == 1
 
     expected = np.array([[inside(x + 0.5, y + 0.5) for x in range(30)] for y in range(33)])
-    drawn = draw_polygons([polygon], 33, 30)
-    assert drawn.shape == expected.shape and (drawn != expected).sum() <= 1 and expected.sum() > 300
-    second = draw_polygons([polygon, np.array([[28.0, 0], [30, 0], [30, 2], [28, 2]])], 33, 30)
+    corners = np.array(
+        [[inside(x + dx, y + dy) for dx in (0, 1) for dy in (0, 1)] for y in range(33) for x in range(30)]
+    )
+    crossed = (corners.any(1) & ~corners.all(1)).reshape(33, 30)
+    drawn = _drawn([polygon.ravel()], 33, 30)
+    assert drawn.shape == expected.shape and expected.sum() > 300
+    assert not ((drawn != expected) & ~crossed).any() and (drawn != expected).sum() < 0.1 * crossed.sum()
+    second = _drawn([polygon.ravel(), np.array([28.0, 0, 30, 0, 30, 2, 28, 2])], 33, 30)
     assert (second ^ drawn).sum() == 4 and second[:2, 28:].all()
 
 
@@ -325,6 +336,87 @@ def test_a_coco_mask_is_the_union_of_the_class_and_its_crowd_is_void(coco):
     assert torch.equal(torch.as_tensor(mask), expected)
     assert dogs.mask(0).sum() == 120 and cats.mask(1).sum() == 100
     assert cats.photos[1].image().shape == (3, 36, 48)
+
+
+def test_an_image_trains_once_with_all_its_classes(coco):
+    one, other = coco_seg.photos(coco)
+    assert [p.name for p in (one, other)] == ["000000000001", "000000000002"]
+    assert one.classes == other.classes == ("cat", "dog") and one.holds == ("cat", "dog", "toaster")
+    labels = one.labels()
+    assert (labels[20:30, :40] == 255).all() and (labels[:, 40:] == 1).all()
+    assert (labels[:3, :3] == 255).all()  # the dog lies on the cat: nobody knows whose these pixels are
+    assert (labels[3:10, 3:10] == 1).all() and (labels == 2).sum() == 0
+    assert (other.labels() == 1).sum() == 100 and (other.labels() == 2).sum() == 120
+
+
+def _coco_file(root, members: dict[int, dict[str, tuple]]) -> None:
+    """members: image -> class -> (rows of a box over the whole width, crowd)."""
+    names = sorted({name for held in members.values() for name in held})
+    annotations = []
+    for image, held in members.items():
+        save(picture(f"coco{image}"), root / "coco" / "train2017" / f"{image:012d}.jpg")
+        for name, (rows, crowd) in held.items():
+            mask = np.zeros((36, 48), bool)
+            mask[rows] = True
+            shape = {"size": [36, 48], "counts": _runs(mask)}
+            about = {"area": int(mask.sum()), "iscrowd": int(crowd), "category_id": names.index(name) + 1}
+            annotations.append({"image_id": image, "segmentation": shape, **about})
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "height": 36, "width": 48} for i in members],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, start=1)],
+        "annotations": annotations,
+    }
+    (root / "coco" / "annotations").mkdir(exist_ok=True)
+    (root / "coco" / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+
+
+def _asked(photos, held: dict[str, set], tmp_path, side=64) -> dict[str, int]:
+    """Draw many groups of every kind; how many of each. held: photograph -> what its annotations name."""
+    found = training_set(photos, side, tmp_path / "cache")
+    assert len(set(found.names)) == len(found.names)
+    seen = {kind: 0 for kind in KINDS_OF_GROUP}
+    for size in (2, 4):
+        for pasted in (0, 1):
+            sampler = GroupSampler(found, size=size, side=32, shares=(1, 1, 1), pasted=pasted)
+            for step in range(60):
+                plan = sampler.plan(np.random.default_rng(step))
+                seen[plan.kind] += 1
+                names = [found.names[i].split("/")[1] for i in plan.photos]
+                donors = [found.names[i].split("/")[1] for _, i, _ in plan.pastes]
+                assert len(set(names)) == size and not set(donors) & set(names[size // 2 :])
+                for i, j in plan.weights.nonzero().tolist():
+                    if plan.kind == "empty":
+                        assert not held[names[i]] & held[names[j]], (names, step)
+                    else:
+                        assert names[i] != names[j]
+    return seen
+
+
+def test_no_empty_question_has_anything_in_common_and_none_pairs_a_photograph_with_itself(tmp_path):
+    """Cats and dogs; on some a speck of the other, or a crowd of it, or a toaster, which nobody asks for."""
+    top, low, speck = (slice(0, 12), False), (slice(20, 32), False), (slice(33, 34), False)
+    members = {i: {"cat": top} for i in range(1, 6)} | {i: {"dog": low} for i in range(6, 11)}
+    members |= {i: {"cat": top, "dog": low} for i in range(11, 14)} | {14: {"cat": top, "person": speck}}
+    members |= {15: {"dog": low, "cat": (slice(0, 3), True)}, 16: {"person": top}, 17: {"person": low}}
+    members |= {i: members[i] | {"toaster": speck} for i in (1, 6, 16)} | {18: {"person": low, "dog": speck}}
+    members |= {19: {"person": low}, 20: {"person": top}}
+    _coco_file(tmp_path, members)
+    held = {f"{i:012d}": set(of) for i, of in members.items()}
+    seen = _asked(coco_seg.photos(tmp_path), held, tmp_path)
+    assert min(seen.values()) > 40
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_nor_on_the_real_photographs_of_coco(real_data, tmp_path, split):
+    content = json.loads((real_data / "coco" / "annotations" / f"instances_{split}.json").read_text())
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    held = {Path(i["file_name"]).stem: set() for i in content["images"]}
+    files = {i["id"]: Path(i["file_name"]).stem for i in content["images"]}
+    for a in content["annotations"]:
+        held[files[a["image_id"]]].add(names[a["category_id"]])
+    photos = coco_seg.photos(real_data, split)
+    assert len({p.path for p in photos}) == len(photos)
+    assert min(_asked(photos, held, tmp_path).values()) > 20
 
 
 def test_coco_faults_name_the_file(coco):

@@ -124,7 +124,7 @@ def test_the_list_holds_no_test_or_validation_photograph_of_another_table():
     assert names <= {r["photo"] for r in _rows(paths.LISTS / "training.csv")}
     for other in ("validation", "groups_voc-val"):
         assert not names & {r["photo"] for r in _rows(paths.LISTS / f"{other}.csv")}
-    known = fingerprints.read(paths.LISTS / "fingerprints.csv")
+    known = fingerprints.read_fingerprints(paths.LISTS / "fingerprints.csv")
     place = {name: i for i, name in enumerate(known.names)}
     bits = known.bits[[place[f"voc/{name}"] for name in sorted(names)]]
     assert fingerprints.nearest(bits, known.only("test")).min() > fingerprints.NEAR
