@@ -1,4 +1,16 @@
-"""Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models."""
+"""Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models.
+
+record        `Photo` and `Group`, what every set is read into
+images        pictures, masks and label maps from disk and back
+sets/         a loader a set              synthetic/  scenes that are drawn
+by_class      groups and pairs from label maps
+fingerprints  near duplicates of test photographs, which must not train
+lists         who is in which group, list and pair: writes data/lists
+reported      what the papers report
+cache         training photographs, decoded once          remembered  other results of reading many files
+transforms    crop, flip, paste; `resize_labels`, the one way to resize a mask
+sampler       training's batches
+"""
 
 from importlib import import_module
 from pathlib import Path
@@ -55,7 +67,7 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
 def training_photos(
     root: str | Path | None = None, lists: Path | None = None, dataset: str = "voc+msrc"
 ) -> list[Photo]:
-    """What trains, each photograph once with a label map of all its classes; no other is fit for `sampler.GroupSampler`.
+    """What trains: each photograph once, with a label map of all its classes.
 
     dataset  "voc+msrc", the training list of VOC and the training part of MSRC, or "coco-seg"
     Test photographs and near duplicates of them are left out (`coseglib.data.fingerprints`). No picture is read, but

@@ -20,9 +20,7 @@ from coseglib.data.remembered import digest, stamps
 from coseglib.data.sets.msrc import SURROUNDINGS
 from coseglib.data.transforms import resize_labels
 
-FORMAT = (
-    2  # of what is written; 2: label maps resized about pixel centres, what a photograph holds beside its label map
-)
+FORMAT = 2  # since 2 label maps are sampled about pixel centres, and it is kept what a photograph holds
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
 # VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.
@@ -97,10 +95,8 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
                         shutil.rmtree(part, ignore_errors=True)
         arrays = {n: np.load(home / f"{n}.npy", mmap_mode="r") for n in ("images", "labels", "areas", "holds")}
     except OSError as fault:
-        needed = f"{len(photos) * 4 * side**2 / 2**30:.1f} GB are needed"
-        raise CosegError(
-            f"{folder}: {fault.strerror or fault}; {needed}: make room, or set a smaller cache_side"
-        ) from fault
+        why = f"{fault.strerror or fault}; {len(photos) * 4 * side**2 / 2**30:.1f} GB are needed"
+        raise CosegError(f"{folder}: {why}: make room, or set a smaller cache_side") from fault
     return TrainingSet(**arrays, classes=classes, names=names)
 
 

@@ -116,7 +116,9 @@ def read_fingerprints(file: Path) -> Fingerprints:
     rows = read_table(file, dict.fromkeys(("photo", "split", "bits", "flipped"), str), mend)
     try:
         none = bytes(BITS // 8)
-        table = b"".join(base64.b64decode(b) + (base64.b64decode(f) or none) for b, f in zip(rows.bits, rows.flipped, strict=True))
+        table = b"".join(
+            base64.b64decode(b) + (base64.b64decode(f) or none) for b, f in zip(rows.bits, rows.flipped, strict=True)
+        )
         bits = np.frombuffer(table, np.uint8).reshape(len(rows), 2, BITS // 8)
     except ValueError as fault:
         raise CosegError(f"{file}: damaged ({fault}); {mend}") from fault

@@ -6,8 +6,8 @@ groups_<set>.csv    dataset, split, group, target, photo
 training.csv        dataset, photo                     what trains
 validation.csv      dataset, group, target, photo      what models are chosen by
 pairs_<set>.csv     dataset, first, second, groups     each pair once; "+" joins the groups that it shares
-multiclass.csv      as groups_<set>.csv                groups of two and three classes, see `coseglib.data.sets.multiclass`
-fingerprints.csv    photo, split, bits, flipped        see `coseglib.data.fingerprints`
+multiclass.csv      as groups_<set>.csv                groups of two and three classes, see `sets.multiclass`
+fingerprints.csv    photo, split, bits, flipped        see `fingerprints`
 counts.csv          dataset, what, formula, here, paper
 
 The papers' numbers, as formulae; n_c photographs hold class c.

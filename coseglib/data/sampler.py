@@ -7,8 +7,8 @@ Three kinds of group, with shares to set:
 The papers train on plain pairs alone. Photographs of two classes are few and mostly of the same kinds (a person and a
 dog), so a share of the second classes is pasted in from other photographs (`transforms.paste`).
 
-A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds* a
-class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
+A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds*
+a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
 stands twice in a group but as a twin.
 """
 
@@ -158,7 +158,7 @@ class GroupSampler(Dataset):
             if rng.random() >= self.pasted:
                 firsts = self._some(rng, np.flatnonzero(self.present[:, c] & self.present[:, d]), distracted)
                 pastes = ()
-            else:  # both classes are pasted as often as they are the ground: a pasted look must not give the answer away
+            else:  # both classes are pasted as often as they are the ground: a pasted look must not tell the answer
                 ground, guest = (c, d) if rng.random() < 0.5 else (d, c)
                 grounds = np.flatnonzero(self.present[:, ground] & ~self.holds[:, guest])
                 firsts = self._some(rng, grounds, distracted, but=rest)

@@ -1,7 +1,7 @@
-"""Pictures and masks stay in line: the centroids of a drawn disc, in the picture and in the mask, through training's path.
+"""Pictures and masks stay in line: a drawn disc's centroids, in the picture and in the mask, along training's path.
 
-A mask that is sampled from the corners of pixels lies about half a pixel too low; the flip hides the horizontal part, so
-that it is also looked at without.
+A mask that is sampled from the corners of pixels lies about half a pixel too low; the flip hides the horizontal part,
+so that it is looked at without as well.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def _photographs(side: int, folder, count: int = 16) -> TrainingSet:
 
 
 def _off(image: torch.Tensor, mask: torch.Tensor) -> np.ndarray | None:
-    """How far (rows, columns) the mask's centroid lies from the light's, in pixels; None where no disc is to be seen."""
+    """How far (rows, columns) the mask's centroid lies from the light's, in pixels; None where there is no disc."""
     light = image.float().mean(0)
     light = light - light.min()
     if light.max() < 20 or mask.float().mean() < 0.03:

@@ -9,17 +9,11 @@ import torch
 from matplotlib.path import Path as Outline
 
 from coseglib.core.errors import CosegError
-from coseglib.data.synthetic import (
-    CATEGORIES,
-    CLUTTER,
-    SHAPES,
-    _rendered,
-    coverage,
-    draw,
-    load_synthetic,
-    scene,
-    synthetic_photos,
-)
+from coseglib.data.synthetic import CATEGORIES, load_synthetic, synthetic_photos
+from coseglib.data.synthetic.drawing import draw
+from coseglib.data.synthetic.groups import _rendered
+from coseglib.data.synthetic.scenes import coverage, scene
+from coseglib.data.synthetic.shapes import CLUTTER, SHAPES
 
 
 def sha(array) -> str:

@@ -1,0 +1,202 @@
+"""Scenes before they are drawn: what stands where, in which texture, hidden by what."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coseglib.data.synthetic.shapes import CATEGORIES, CLUTTER, SHAPES, UPRIGHT, Array
+
+Colour = tuple[float, float, float]
+PLAN = 48  # side of the grid on which overlaps are measured, so that a scene does not depend on the size it is drawn at
+
+
+class Dice:
+    """Uniform numbers from one seeded stream, and what is made of them."""
+
+    def __init__(self, *key: int):
+        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+    def below(self, n: int) -> int:
+        return int(self.rng.random() * n)
+
+    def pick(self, options: Sequence):
+        return options[self.below(len(options))]
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Two colours, RGB in [0, 1], and the pattern that mixes them: `frequency` a unit, turned by `angle` (radians)."""
+
+    kind: str
+    colours: tuple[Colour, Colour]
+    frequency: float
+    angle: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One shape in the unit square: centre, radius and angle (radians), aspect = width : height. label 0: clutter."""
+
+    shape: str
+    label: int
+    x: float
+    y: float
+    radius: float
+    angle: float
+    aspect: float
+    texture: Texture
+    shadow: float  # strength in [0, 1]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Background textures (the second mixed into the first) and layers, from the bottom to the top."""
+
+    background: tuple[Texture, Texture]
+    layers: tuple[Layer, ...]
+    light: float  # direction of the light over the background, radians
+    seed: int
+
+
+def _colour(hue: float, saturation: float, value: float) -> Colour:
+    return colorsys.hsv_to_rgb(hue % 1, saturation, value)
+
+
+def _contrast(a: Colour, b: Colour) -> float:
+    """Euclidean distance of two colours, 0 … √3."""
+    return float(np.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True))))
+
+
+def centres(size: int) -> tuple[Array, Array]:
+    """x (1, size) and y (size, 1) of the pixels' centres in the unit square."""
+    at = (np.arange(size) + 0.5) / size
+    return at[None, :], at[:, None]
+
+
+def local(layer: Layer, x: Array, y: Array) -> tuple[Array, Array]:
+    """Unit square -> object coordinates."""
+    c, s = np.cos(layer.angle), np.sin(layer.angle)
+    dx, dy = x - layer.x, y - layer.y
+    stretch = np.sqrt(layer.aspect)
+    return (dx * c + dy * s) / (layer.radius * stretch), (dy * c - dx * s) * stretch / layer.radius
+
+
+def distance(layer: Layer, x: Array, y: Array) -> Array:
+    """Signed distance in object units at points of the unit square; coordinates broadcast."""
+    u, v = local(layer, x, y)
+    u, v = np.broadcast_arrays(u, v)
+    return (SHAPES | CLUTTER)[layer.shape](u, v)
+
+
+def coverage(layer: Layer, size: int) -> Array:
+    """The pixels that a layer covers when nothing hides it. bool (size, size)."""
+    return distance(layer, *centres(size)) < 0
+
+
+PATTERNS = ("plain", "stripes", "checks", "dots", "gradient", "noise", "rings")
+
+
+def _object_texture(dice: Dice, category: int, ground: Colour) -> Texture:
+    """Saturated, near the category's own hue in two cases of three; redrawn while too like the background."""
+    best = None
+    for _ in range(8):
+        hue = category / len(CATEGORIES) + dice.between(-0.05, 0.05) if dice.chance(0.67) else dice.rng.random()
+        first = _colour(hue, dice.between(0.6, 0.95), dice.between(0.65, 1.0))
+        if best is None or _contrast(first, ground) > _contrast(best[1], ground):
+            best = hue, first
+        if _contrast(first, ground) > 0.5:
+            break
+    hue, first = best
+    second = _colour(hue + dice.between(-0.09, 0.09), dice.between(0.35, 0.9), dice.between(0.45, 1.0))
+    kind = dice.pick(PATTERNS)
+    return Texture(kind, (first, second), dice.between(1.2, 3.0), dice.between(0, np.pi), dice.below(2**31))
+
+
+def _ground_textures(dice: Dice) -> tuple[Texture, Texture]:
+    """Two muted textures of one family of colours."""
+    hue, value = dice.rng.random(), dice.between(0.35, 0.85)
+
+    def one(kinds, low, high):
+        colours = tuple(
+            _colour(hue + dice.between(-0.08, 0.08), dice.between(0.08, 0.38), min(1, value * dice.between(0.75, 1.25)))
+            for _ in range(2)
+        )
+        return Texture(dice.pick(kinds), colours, dice.between(low, high), dice.between(0, np.pi), dice.below(2**31))
+
+    return one(("noise", "gradient", "noise"), 2, 5), one(PATTERNS[1:], 3, 9)
+
+
+def _clutter(dice: Dice, ground: tuple[Texture, Texture], loud: bool) -> Layer:
+    """A nameless piece: muted like the background, or as loud as an object."""
+    hue, _, value = colorsys.rgb_to_hsv(*ground[0].colours[0])
+    colours = tuple(
+        _colour(dice.rng.random(), dice.between(0.4, 0.8), dice.between(0.3, 0.9))
+        if loud
+        else _colour(hue + dice.between(-0.15, 0.15), dice.between(0.1, 0.45), min(1, value * dice.between(0.55, 1.35)))
+        for _ in range(2)
+    )
+    texture = Texture(dice.pick(PATTERNS), colours, dice.between(1.5, 4), dice.between(0, np.pi), dice.below(2**31))
+    place = dice.between(0, 1), dice.between(0, 1), dice.between(0.06, 0.2), dice.between(0, 2 * np.pi)
+    return Layer(dice.pick(tuple(CLUTTER)), 0, *place, dice.between(0.8, 1.25), texture, 0.25)
+
+
+def _named(dice: Dice, category: str, radius: tuple[float, float], ground: Colour) -> Layer:
+    k = CATEGORIES.index(category)
+    r = dice.between(*radius)
+    turn = dice.between(-0.85, 0.85) if category in UPRIGHT else dice.between(0, 2 * np.pi)
+    x, y = dice.between(0.8 * r, 1 - 0.8 * r), dice.between(0.8 * r, 1 - 0.8 * r)
+    return Layer(category, k + 1, x, y, r, turn, dice.between(0.85, 1.18), _object_texture(dice, k, ground), 0.45)
+
+
+def scene(categories: tuple[str, ...], *key: int) -> Scene:
+    """The scene of these categories that the integers `key` stand for.
+
+    A scene of one category may show it twice. Of what a later shape hides, the least of 16 drawn places is taken; an
+    occluder (one scene in three) hides 8 to 40 % of the first category and no more than that of the others.
+    """
+    dice = Dice(*key, *(CATEGORIES.index(c) for c in categories))
+    ground = _ground_textures(dice)
+    # Two textures of one hue: their mean is what an object has to stand out from.
+    mean = tuple(float(np.mean(channel)) for channel in zip(*ground[0].colours, *ground[1].colours, strict=True))
+    layers = [_clutter(dice, ground, loud=False) for _ in range(3 + dice.below(5))]
+    layers += [_clutter(dice, ground, loud=True) for _ in range(dice.below(3))]
+    radii = {1: (0.2, 0.36), 2: (0.17, 0.27)}.get(len(categories), (0.16, 0.22))
+    wanted = list(categories)
+    if len(categories) == 1 and dice.chance(0.25):
+        wanted, radii = wanted * 2, (0.16, 0.24)
+    shown = np.zeros((PLAN, PLAN), np.uint8)  # label of what is seen, on the planning grid
+    for category in wanted:
+        layer = _named(dice, category, radii, mean)
+        r, best = layer.radius, None
+        for _ in range(16):
+            x, y = dice.between(0.8 * r, 1 - 0.8 * r), dice.between(0.8 * r, 1 - 0.8 * r)
+            candidate = replace(layer, x=x, y=y)
+            hidden = int((shown[coverage(candidate, PLAN)] > 0).sum())
+            if best is None or hidden < best[0]:
+                best = hidden, candidate
+            if hidden == 0:
+                break
+        layers.append(best[1])
+        shown[coverage(best[1], PLAN)] = best[1].label
+    if dice.chance(0.35):
+        for _ in range(12):
+            over = next(layer for layer in layers if layer.label)
+            piece = _clutter(dice, ground, loud=dice.chance(0.5))
+            x, y = (c + dice.between(-0.8, 0.8) * over.radius for c in (over.x, over.y))
+            piece = replace(piece, x=x, y=y, radius=over.radius * dice.between(0.8, 1.6), shadow=0.45)
+            covered = coverage(piece, PLAN)
+            shares = [float(covered[shown == k].mean()) for k in sorted(set(shown[shown > 0].tolist()))]
+            first = float(covered[shown == over.label].mean())
+            if first >= 0.08 and max(shares) <= 0.4:
+                layers.append(piece)
+                break
+    return Scene(ground, tuple(layers), dice.between(0, 2 * np.pi), dice.below(2**31))
