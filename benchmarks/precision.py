@@ -12,9 +12,9 @@ import time
 import torch
 from record import record
 
+from coseglib.core.precision import cpu_has_bfloat16
 from coseglib.models import build_model
 from coseglib.models.losses import segmentation_loss
-from coseglib.training.loop import cpu_has_bfloat16
 
 
 def stepper(backbone: str, images: torch.Tensor, targets: torch.Tensor, fast: bool):

@@ -1,8 +1,6 @@
 """Masks, tables and logs made by hand, for the tests of several rooms."""
 
 import csv
-import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,8 @@ import torch
 import yaml
 
 from coseglib.models.checkpoints import save_model
-from coseglib.training.loop import Log, load_profile
+from coseglib.training.configuration import load_profile
+from coseglib.training.loop import Log
 from coseglib.training.runs import CURVE_COLUMNS
 
 
@@ -44,7 +43,7 @@ def run_folder(model, folder: Path, rows: list[dict], method: str = "ca", **fiel
     """A run's folder as `train` leaves it, its log made by hand."""
     folder.mkdir(parents=True)
     config = load_profile("smoke", method, {**TINY, **fields})
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    plain = config.fields()
     (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     with open(folder / "log.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, Log.COLUMNS)

@@ -8,7 +8,6 @@ several claims is trained once. The multi-class thesis learns on the groups them
 `BY_SHARE` is no paper's claim but a question of ours.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -16,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from coseglib.core.config import Config, Count, Natural
 from coseglib.core.errors import CosegError
 from coseglib.evaluation import multiclass_tables
 from coseglib.models import METHODS
-from coseglib.training.loop import MAY_CHANGE, PROFILES, TrainConfig, load_profile
-from coseglib.unsupervised.learner import OnlineConfig
-from coseglib.unsupervised.learner import load_config as load_online
+from coseglib.training.configuration import MAY_CHANGE, PROFILES, TrainConfig, load_profile
+from coseglib.unsupervised.configuration import OnlineConfig, load_online
 
 SEEDS = 3  # a verdict needs so many
 SEEN = "validation"  # classes that train, photographs that do not
@@ -228,29 +227,32 @@ def _names(claim: Claim) -> set[str]:
 # Budgets --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(Config):
     """What a profile gives besides its training configuration (`profiles/ablations/`, for "paper" the papers' own).
 
     photos, unseen  photographs a group of SEEN and of UNSEEN; 0: all
     groups, each    groups of several classes that the multi-class system learns on, and photographs of each
-    online          fields over `coseglib.unsupervised.learner`'s profile of the same name. The learning rate is fixed: chosen by the
-                    loss, it would be another one for every variant
+    online          fields over `coseglib.unsupervised`'s profile of the same name. The learning rate is fixed: chosen
+                    by the loss, it would be another one for every variant
     """
 
-    photos: int
-    unseen: int
-    groups: int
-    each: int
-    online: Mapping[str, str]
+    photos: Natural
+    unseen: Natural
+    groups: Count
+    each: Count
+    online: dict[str, str]
 
 
 BUDGETS = {
-    "smoke": Budget(4, 4, 2, 4, {"epochs": "1"}),
+    "smoke": Budget(photos=4, unseen=4, groups=2, each=4, online={"epochs": "1"}),
     "cpu": Budget(
-        12, 12, 10, 24, {"epochs": "10", "input_size": "224", "extractor_size": "320", "learning_rate": "3e-4"}
+        photos=12,
+        unseen=12,
+        groups=10,
+        each=24,
+        online={"epochs": "10", "input_size": "224", "extractor_size": "320", "learning_rate": "3e-4"},
     ),
-    "paper": Budget(0, 0, 14, 80, {"learning_rate": "1e-5"}),
+    "paper": Budget(photos=0, unseen=0, groups=14, each=80, online={"learning_rate": "1e-5"}),
 }
 
 
@@ -275,12 +277,12 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
     options = {**known.options, **variant.options}
     if options.get("kernels"):
         options["kernels"] = tuple(fitted_kernel(k, known.input_size) for k in options["kernels"])
-    return dataclasses.replace(known, options=options, **variant.fields)
+    return known.replaced(options=options, **variant.fields)
 
 
 def recipe(config: TrainConfig | OnlineConfig) -> str:
     """12 digits of a SHA-256 of all fields that decide a result but the seed: what two trainings share."""
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != "seed" and k not in MAY_CHANGE}
+    fields = {k: v for k, v in config.fields().items() if k != "seed" and k not in MAY_CHANGE}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -45,6 +45,7 @@ from coseglib.claims.claims import (
     recipe,
 )
 from coseglib.core.errors import CosegError
+from coseglib.core.precision import precision_of
 from coseglib.core.processes import clock, device_name
 from coseglib.core.tables import write_table
 from coseglib.data import load, validation_groups
@@ -56,8 +57,9 @@ from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.scoring import metrics
 from coseglib.scoring.evaluation import answers, evaluate, own_mask, partner_swap, refusal
-from coseglib.training.loop import TrainConfig, precision_of, train
-from coseglib.unsupervised.learner import OnlineConfig
+from coseglib.training.configuration import TrainConfig
+from coseglib.training.loop import train
+from coseglib.unsupervised.configuration import OnlineConfig
 
 TABLE = "ablations.csv"  # in the queue's folder
 LEAST = 4  # photographs a group, as for validation
@@ -189,7 +191,7 @@ def _trained(run: Run, config: TrainConfig, folder: Path, sets, roots: Mapping) 
     file = train(config, folder, resume=True, quiet=True, **roots)
     model = load_model(file, run.variant.method)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = precision_of(config.precision) == "bf16-mixed"  # as it was trained
+    fast = precision_of(config.precision, device) == "bf16-mixed"  # as it was trained
     with torch.autocast(device, torch.bfloat16, enabled=fast):
         rows = scored(model.to(device, memory_format=torch.channels_last), sets)
     (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use

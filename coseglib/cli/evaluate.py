@@ -124,8 +124,9 @@ def _evaluate_online(dataset, output, model, limit, only, classes, post, profile
     from coseglib.data import load
     from coseglib.evaluation import multiclass_tables
     from coseglib.unsupervised import learner as online
+    from coseglib.unsupervised.configuration import load_online
 
-    system = online.load_config(profile or "cpu", learning) if model is None else model
+    system = load_online(profile or "cpu", learning) if model is None else model
     if classes is not None:
         online.check_classes(classes)
     systems = tuple(multiclass_tables.ABLATIONS) if systems is None else systems

@@ -24,9 +24,15 @@ def command(
         Path,
         typer.Option("--output", "-o", metavar="DIR", callback=options.output_folder, help="The run's folder."),
     ],
-    method: Annotated[str, typer.Option(metavar=options.METHOD_NAMES, help="The system to train.")] = "ca",
+    method: Annotated[
+        str | None,
+        typer.Option(metavar=options.METHOD_NAMES, help="The system to train.  [default: what FILE says, else ca]"),
+    ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="smoke|cpu|gpu|workbook|paper|FILE", help="Configuration: a profile, or YAML.")
+        str,
+        typer.Option(
+            metavar="smoke|cpu|gpu|workbook|paper|FILE", help="A profile, or YAML like it, or a run's config.yaml."
+        ),
     ] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
     set_: options.Set = None,
@@ -59,13 +65,15 @@ def command(
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
     no state in between: with --resume a finished run is kept, and one that was killed starts anew.
     """
+    from coseglib.training.configuration import load_profile, method_of
+
+    method = method or method_of(profile)
     if options.learns_online(method):
         several = (devices or 1) * nodes > 1
         typer.echo(str(_train_online(output, profile, resume, set_, group, photos, classes, several, accelerator)))
         return
     options.refuse(f"is for multiclass; {method} learns from the masks of whole data sets", group=group, photos=photos)
     options.refuse("is for multiclass", classes=classes is not None)
-    from coseglib.training.loop import load_profile
     from coseglib.training.loop import train as train_model
 
     model = train_model(
@@ -82,9 +90,10 @@ def command(
 
 def _train_online(output, profile, resume, set_, group, photos, classes, several, accelerator) -> Path:
     from coseglib.unsupervised import learner as online
+    from coseglib.unsupervised.configuration import load_online
 
     options.refuse("multiclass learns in one process", devices=several)
-    config = online.load_config(profile, {"device": accelerator, **options.fields(set_)})
+    config = load_online(profile, {"device": accelerator, **options.fields(set_)})
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)
         online.check_classes(options.number_of_classes(classes))

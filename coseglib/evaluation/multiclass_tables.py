@@ -5,7 +5,6 @@
 Both write after each group, and keep the photographs' rows beside the table, so that a run that was killed goes on.
 """
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -22,7 +21,8 @@ from coseglib.data.record import Group
 from coseglib.evaluation.tables import gone_through
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
-from coseglib.unsupervised.learner import PROFILES, OnlineConfig, co_segment
+from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
+from coseglib.unsupervised.learner import co_segment
 from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes
 
 ABLATIONS = {
@@ -36,7 +36,7 @@ BASELINES = ("colour k-means", "stripes across", "stripes down")
 
 def _key(group: Group, config: OnlineConfig | str, *more: object) -> str:
     """What a group's rows depend on: the configuration, or a checkpoint's SHA-256, and more."""
-    known = [dataclasses.asdict(config) if isinstance(config, OnlineConfig) else config]
+    known = [config.fields() if isinstance(config, OnlineConfig) else config]
     known += [group.name, [p.name for p in group.photos], *more]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
@@ -66,7 +66,7 @@ def group_rows(
         rows = score_group(group, labels, clusters, background=None)
         tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
     for name in systems:
-        chosen = dataclasses.replace(config, **ABLATIONS[name])
+        chosen = config.replaced(**ABLATIONS[name])
         found = co_segment(
             group.photos, clusters - 1, chosen, lambda text, name=name: say(f"{name}: {text}"), weights_root
         )
@@ -76,7 +76,7 @@ def group_rows(
             spent = (found.seconds + time.perf_counter() - began) / len(group)
             run = {"learning_rate": found.learning_rate, "epochs": len(found.log), "loss": found.log.loss.min()}
             tables.append(rows.assign(system=f"{name}, {post}", seconds=spent, **run))
-    profile = next((name for name, known in PROFILES.items() if known == config), "changed")
+    profile = next((p.stem for p in ONLINE_PROFILES.glob("*.yaml") if load_online(p.stem) == config), "changed")
     return pd.concat(tables, ignore_index=True).assign(seed=config.seed, profile=profile)
 
 

@@ -11,7 +11,6 @@ A run's folder holds  state.safetensors  the newest training state, for --resume
 """
 
 import csv
-import dataclasses
 import math
 import os
 import sys
@@ -25,176 +24,14 @@ import yaml
 from torch.utils.data import DataLoader
 
 from coseglib.core.errors import CosegError
+from coseglib.core.precision import precision_of
 from coseglib.core.processes import clock, device_name, launch
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.sampler import GroupSampler
 from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import FORMAT, load_model, read_tensors, save_model, write_tensors
 from coseglib.models.losses import batch_jaccard
-
-PROFILES = Path(__file__).parent / "profiles"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a run's result. A profile sets it, the command line overrides single fields."""
-
-    method: str = "ca"
-    backbone: str = "mobilenet_v2"
-    variant: str = "paper"  # "paper" or "workbook", see the model's file
-    options: dict = field(default_factory=dict)  # of the method: what its model's constructor takes besides
-    pretrained: bool = True  # ImageNet weights; False: random
-    start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
-    data: str = "real"  # "real": VOC train + MSRC training part; "coco-seg": its training part; "synthetic"
-    synthetic_photos: int = 240  # of the synthetic set
-    steps: int = 1000
-    groups: int = 8  # B, groups a step, over all processes and accumulated parts
-    group_size: int = 2  # N, photographs a group
-    input_size: int = 224  # pixels; what the checkpoint is used at
-    sides: tuple[int, ...] = ()  # network sides drawn from in training; () : input_size alone
-    cache_side: int = 256  # pixels; photographs are decoded and resized to this square once
-    crop: tuple[float, float] = (0.4, 1.0)  # random crops' share of the area
-    shares: tuple[float, float, float] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
-    pasted: float = 0.5  # share of the hard groups whose second class is pasted in
-    by_set: bool = False  # draw a class's photographs of two data sets as two classes
-    twins: float = 0.0  # share of the plain groups that are crops of one photograph
-    dice: float = 0.0  # weight of the foreground dice beside cross-entropy
-    optimiser: str = "adam"  # "adam" or "adamw"
-    learning_rate: float = 1e-5
-    backbone_learning_rate: float = 1e-5
-    weight_decay: float = 0.0
-    schedule: str = "constant"  # "constant", "cosine", or "halving" every `halve_every` steps; after a warm-up
-    warmup: int = 0  # steps
-    halve_every: int = 25000  # steps
-    stem_every: int = 1  # steps between those in which the layers below stride 8 learn too; 1: all
-    average: float = 0.0  # decay of the weights' moving average; 0: none
-    accumulate: int = 1  # parts that a step's groups are split into
-    precision: str = "auto"  # "auto": bfloat16 where GPU or CPU has it; else a Fabric precision
-    seed: int = 0
-    workers: int = 0  # processes that prepare batches
-    log_every: int = 20  # steps
-    save_every: int = 200  # steps
-    validate_every: int = 0  # steps; 0: never
-    validate_photos: int = 40  # a group
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise CosegError(f"{self.method}: no such method; one of {', '.join(METHODS)}")
-        if METHODS[self.method].online:
-            raise CosegError(
-                f"{self.method}: learns on one group, without masks; coseglib.unsupervised.learner does it"
-            )
-        positive = (
-            "steps",
-            "groups",
-            "input_size",
-            "cache_side",
-            "accumulate",
-            "stem_every",
-            "halve_every",
-            "log_every",
-            "save_every",
-        )
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise CosegError(f"{name} = {getattr(self, name)}: must be 1 or more")
-        for name, allowed in (
-            ("variant", ("paper", "workbook")),
-            ("data", ("real", "coco-seg", "synthetic")),
-            ("optimiser", ("adam", "adamw")),
-            ("schedule", ("constant", "cosine", "halving")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise CosegError(f"{name} = {getattr(self, name)}: one of {', '.join(allowed)}")
-        if min(self.shares) < 0 or sum(self.shares) <= 0:
-            raise CosegError(f"shares = {self.shares}: three numbers, none negative, not all 0")
-        for name in self.options:
-            if name not in METHODS[self.method].options:
-                known = ", ".join(METHODS[self.method].options) or "it has none"
-                raise CosegError(f"options.{name}: {self.method} has no such option; {known}")
-        if self.groups % self.accumulate:
-            raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
-
-
-def _parsed(field_: dataclasses.Field, value):
-    """A YAML value as its field's type: numbers as such, lists as tuples. Raises CosegError where it does not fit."""
-    kind = field_.type.__name__ if field_.type in (bool, int, float, str, dict) else str(field_.type)
-    try:
-        if isinstance(value, str) and kind != "str":
-            value = yaml.safe_load(value)
-        if kind == "dict":
-            if not isinstance(value, dict):
-                raise ValueError
-            return dict(value)
-        if kind.startswith("tuple"):
-            item = int if "int" in kind else float
-            return tuple(item(v) for v in (value if isinstance(value, list | tuple) else [value]))
-        if kind == "bool":
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if kind == "int" and float(value) != int(float(value)):
-            raise ValueError
-        return {"int": lambda v: int(float(v)), "float": float, "str": str}[kind](value)
-    except (TypeError, ValueError, yaml.YAMLError) as error:
-        raise CosegError(f"{field_.name} = {value!r}: not of type {kind}; see --help for an example") from error
-
-
-def load_profile(profile: str, method: str, overrides: dict | None = None) -> TrainConfig:
-    """The configuration of a method in a profile ("smoke", "cpu", "workbook", "paper", or a YAML file of one's own).
-
-    A profile's file has a section `all` and sections by method (`ca`, or `ca fca csa`), the latter over the former.
-    overrides  single fields, as strings or values; `options.NAME` is one of the method's options
-    Raises CosegError for unknown profiles, fields, options and values.
-    """
-    file = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
-    if not file.is_file():
-        raise CosegError(
-            f"{profile}: no such profile; one of {', '.join(sorted(p.stem for p in PROFILES.glob('*.yaml')))}"
-        )
-    try:
-        sections = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise CosegError(f"{file}: not YAML ({str(error).splitlines()[0]}); mend the file") from error
-    values = {"method": method, **sections.get("all", {})}
-    for name, section in sections.items():
-        if method in name.split():
-            values |= section or {}
-    options = {}
-    for name, value in (overrides or {}).items():
-        if name.startswith("options."):
-            options[name.removeprefix("options.")] = yaml.safe_load(value) if isinstance(value, str) else value
-        else:
-            values[name] = value
-    values["options"] = values.get("options") or {}
-    if isinstance(values["options"], dict):
-        values["options"] = {**values["options"], **options}
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise CosegError(f"{unknown[0]}: no such field of a configuration; one of {', '.join(fields)}")
-    return TrainConfig(**{k: _parsed(fields[k], v) for k, v in values.items()})
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware, so that autocast is faster than fp32."""
-    return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return ""
-
-
-def precision_of(name: str) -> str:
-    """A Fabric precision: "auto" is bf16-mixed where a GPU or the CPU has it in hardware, else 32-true."""
-    if name != "auto":
-        return name
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
-    return "bf16-mixed" if fast else "32-true"
+from coseglib.training.configuration import TrainConfig
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
@@ -261,7 +98,7 @@ def _save_state(path: Path, model, optimiser, state: _State, config: TrainConfig
         "step": state.step,
         "seconds": state.seconds,
         "best": state.best,
-        "config": dataclasses.asdict(config),
+        "config": config.fields(),
     }
     write_tensors(path, tensors, header)
 
@@ -270,12 +107,11 @@ def _load_state(path: Path, model, optimiser, config: TrainConfig) -> _State:
     tensors, header = read_tensors(path)
     if header.get("kind") != "state":
         raise CosegError(f"{path}: a model, not a training state; leave out --resume or name the run's folder")
-    ours, theirs = _plain(dataclasses.asdict(config)), header["config"]
-    changed = [k for k in ours if k not in MAY_CHANGE and ours[k] != theirs.get(k)]
+    changed = config.changed_from(header["config"])
     if changed:
-        k = changed[0]
+        was, now = header["config"].get(changed), config.fields()[changed]
         raise CosegError(
-            f"{path}: was trained with {k} = {theirs.get(k)}, not {ours[k]}; resume with the same or use another folder"
+            f"{path}: was trained with {changed} = {was}, not {now}; resume with the same or use another folder"
         )
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -290,17 +126,6 @@ def _load_state(path: Path, model, optimiser, config: TrainConfig) -> _State:
     device = next(model.parameters()).device
     average = {k: v.to(device) for k, v in part("average.").items()}
     return _State(header["step"], header["seconds"], header["best"], average)
-
-
-# Fields that a resumed run may change: they decide how it is computed and reported, not what.
-MAY_CHANGE = frozenset({"workers", "log_every", "save_every"})
-
-
-def _plain(value):
-    """Tuples as lists, as JSON gives them back."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class Log:
@@ -396,7 +221,7 @@ def train(
     state_file = output / "state.safetensors"
     if state_file.exists() and not resume:  # every process looks before any can have written one: they meet in between
         raise CosegError(f"{output}: already holds a run; add --resume to go on with it, or choose another folder")
-    precision = precision_of(config.precision)
+    precision = precision_of(config.precision, accelerator)
     fabric = launch(devices, num_nodes, accelerator, precision, some_unused=config.stem_every > 1)
     if (config.groups // config.accumulate) % fabric.world_size:
         raise CosegError(
@@ -412,8 +237,8 @@ def train(
             print(text, flush=True)
 
     if first:
-        (output / "config.yaml").write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False))
-        say("".join(f"  {k}: {v}\n" for k, v in dataclasses.asdict(config).items()).rstrip())
+        (output / "config.yaml").write_text(yaml.safe_dump(config.fields(), sort_keys=False))
+        say(config.listing())
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
     fabric.seed_everything(config.seed, verbose=False)
@@ -519,7 +344,7 @@ def train(
                     about = {
                         "method": config.method,
                         "backbone": config.backbone,
-                        "training": _plain(dataclasses.asdict(config)),
+                        "training": config.fields(),
                     }
                     about |= {
                         "step": state.step,

@@ -7,7 +7,6 @@ Which folder: `training_folder`, named by method and configuration, so that othe
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from coseglib.core.config import read_yaml
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.models import METHODS
 from coseglib.training.child_process import in_a_process
-from coseglib.training.loop import MAY_CHANGE, Log, TrainConfig, load_profile, train
+from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
+from coseglib.training.loop import Log, train
 
 CURVE_COLUMNS = ("system", "step", "seconds", "images", "loss", "J", "val_J", "images_per_s")
 MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of what
@@ -40,7 +40,7 @@ class TrainingRun:
 
 
 def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | None = None) -> dict[str, TrainConfig]:
-    """{method: its configuration} in a profile of `coseglib.training.loop`, single fields set anew for all of them.
+    """{method: its configuration} in a profile of `coseglib.training`, single fields set anew for all of them.
 
     Raises CosegError for methods, profiles, fields and values that do not exist, and for no method at all.
     """
@@ -51,8 +51,7 @@ def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | No
 
 def _deciding(config: TrainConfig) -> dict:
     """The fields that decide a training's result, as YAML and JSON give them back: lists for tuples."""
-    fields = json.loads(json.dumps(dataclasses.asdict(config)))
-    return {name: value for name, value in fields.items() if name not in MAY_CHANGE}
+    return {name: value for name, value in config.fields().items() if name not in MAY_CHANGE}
 
 
 def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
@@ -64,15 +63,12 @@ def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
 def run_config(folder: str | Path) -> TrainConfig:
     """The configuration that a run's folder holds. Raises CosegError where it has none, or one of another version."""
     file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise CosegError(f"{file}: No such file; give a folder that `coseg train` wrote")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except OSError as error:
-        raise CosegError(f"{file}: {error.strerror}; give a folder that `coseg train` wrote") from error
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise CosegError(
-            f"{file}: no configuration of this version ({str(error).splitlines()[0]}); train anew"
-        ) from error
+        return TrainConfig(**read_yaml(file))
+    except CosegError as error:
+        raise CosegError(f"{file}: no configuration of this version ({error}); train anew") from error
 
 
 def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
@@ -99,7 +95,7 @@ def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
 
 def run_log(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
     """`read_log` of a run's folder."""
-    return read_log(Path(folder) / "log.csv", dataclasses.asdict(config))
+    return read_log(Path(folder) / "log.csv", config.fields())
 
 
 def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:

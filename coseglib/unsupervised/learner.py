@@ -1,7 +1,7 @@
 """Online optimisation: a generator learns on the very photographs that it is to segment; no masks, only K.
 
-    from coseglib.unsupervised.learner import PROFILES, co_segment
-    found = co_segment(photos, classes=2, config=PROFILES["cpu"], progress=print)
+    from coseglib.unsupervised.learner import co_segment
+    found = co_segment(photos, classes=2, config=load_online("cpu"), progress=print)
     found.labels()                     # a label map for each photograph, 0 … K, at its own size
 
 Where this differs from the thesis (see also `coseglib.models.multiclass`)
@@ -17,13 +17,11 @@ Where this differs from the thesis (see also `coseglib.models.multiclass`)
 `coseglib.evaluation.multiclass_tables`.
 """
 
-import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,144 +30,26 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from coseglib.answering.crf import CRF, POSTS, labels_of
+from coseglib.answering.crf import CRF, labels_of
 from coseglib.answering.inference import find_photos, read_picture, resize_to_input
 from coseglib.core.errors import CosegError
+from coseglib.core.precision import precision_of
 from coseglib.core.processes import clock
 from coseglib.core.tables import write_table
 from coseglib.data import load
 from coseglib.data.record import Group, Photo
-from coseglib.models.backbones import BACKBONES, build_backbone
+from coseglib.models.backbones import build_backbone
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import (
-    FILLS,
-    MASKINGS,
     FeatureExtractor,
     MultiClass,
     terms,
 )
-from coseglib.training.loop import precision_of
+from coseglib.unsupervised.configuration import OnlineConfig
 
 CHUNK = 8  # images that the frozen extractor describes at once
 QUIET = 10  # seconds between two lines of progress within an epoch
 CHANCE = math.log(2)  # the loss where nothing tells a class from the rest
-
-
-@dataclass(frozen=True)
-class OnlineConfig:
-    """Everything that decides a group's result. The defaults are the paper's, as far as its text survives.
-
-    Raises CosegError for a value that makes no sense.
-    """
-
-    backbone: str = "vgg16"  # of the generator
-    extractor: str = "resnet50"  # the frozen network
-    pretrained: bool = True  # ImageNet weights for both; False: random, normalised on the group's own images
-    variant: str = "paper"  # of the decoder, see `coseglib.models.multiclass`
-    self_attention: bool = True
-    mutual_attention: bool = True
-    masking: str = "image"  # the extractor sees the image times the map, or its features are averaged by it: "features"
-    fill: str = "mean"  # what a masked image turns to: "mean" or "black"
-    balance: float = 0.0  # weight of the maps' imbalance beside the co-attention loss; the paper has none
-    border: float = 0.0  # weight of what is not background at the image's border; the paper has none
-    extractor_size: int = 0  # pixels, of the extractor's squares where masking is "features"; 0: as input_size
-    input_size: int = 384  # pixels, of both networks' squares
-    epochs: int = 10
-    batch: int = 3  # images a step; all pairs of them are compared
-    learning_rate: float | None = None  # None: chosen of `learning_rates` by the loss alone; its exponent is lost
-    learning_rates: tuple[float, ...] = (1e-6, 1e-5, 1e-4)
-    trial_epochs: int = 2  # that each of them is tried for
-    gamma_rate: float = 1.0  # γ's learning rate over that of the others: it starts at 0, and moves a rate a step
-    weight_decay: float = 5e-4
-    patience: int = 3  # epochs without improvement before the run stops
-    tolerance: float = 1e-3  # what counts as one, in the loss a pair and class (log 2 = .693 at chance)
-    together: int = 8  # images that attend each other when label maps are made
-    post: str = "crf"  # "crf" or "argmax"
-    crf: CRF = field(default_factory=CRF)
-    precision: str = "auto"  # "auto": bfloat16 where GPU or CPU has it; "32-true" or "bf16-mixed"
-    device: str = "auto"  # "auto": a GPU where there is one
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        choices = {
-            "backbone": BACKBONES,
-            "extractor": BACKBONES,
-            "variant": MultiClass.VARIANTS,
-            "masking": MASKINGS,
-            "fill": FILLS,
-            "post": POSTS,
-            "precision": ("auto", "32-true", "bf16-mixed"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise CosegError(f"{name} = {getattr(self, name)}: one of {', '.join(allowed)}")
-        for name in ("epochs", "batch", "trial_epochs", "patience", "together"):
-            if getattr(self, name) < 1:
-                raise CosegError(f"{name} = {getattr(self, name)}: must be 1 or more")
-        if self.input_size % 32 or self.input_size < 64:
-            raise CosegError(f"input_size = {self.input_size}: must be a multiple of 32, 64 or more")
-        rates = self.learning_rates if self.learning_rate is None else (self.learning_rate,)
-        if not rates or min(rates) <= 0:
-            raise CosegError(f"learning rates {rates}: one or more, above 0")
-        for name in ("weight_decay", "tolerance", "gamma_rate", "balance", "border", "extractor_size"):
-            if getattr(self, name) < 0:
-                raise CosegError(f"{name} = {getattr(self, name)}: must not be negative")
-
-
-PROFILES = {
-    "smoke": OnlineConfig(
-        backbone="mobilenet_v2",
-        extractor="mobilenet_v2",
-        pretrained=False,
-        input_size=64,
-        epochs=3,
-        learning_rate=1e-3,
-        post="argmax",
-        precision="32-true",
-    ),
-    "cpu": OnlineConfig(
-        backbone="mobilenet_v2",
-        extractor="resnet50",
-        masking="features",
-        extractor_size=384,
-        input_size=256,
-        batch=6,
-        balance=0.5,
-        border=0.5,
-        gamma_rate=30.0,
-        learning_rates=(3e-5, 1e-4, 3e-4),
-    ),
-    "paper": OnlineConfig(),
-}
-
-
-def load_config(profile: str, overrides: dict[str, str] | None = None) -> OnlineConfig:
-    """A profile with single fields replaced, given as text ("0.001", "none", "1e-5,1e-4", "false").
-
-    Raises CosegError for an unknown profile or field, or a value that does not fit.
-    """
-    if profile not in PROFILES:
-        raise CosegError(f"{profile}: no such profile; one of {', '.join(PROFILES)}")
-    kinds = {f.name: f.type for f in dataclasses.fields(OnlineConfig) if f.name != "crf"}
-    values = {}
-    for name, text in (overrides or {}).items():
-        if name not in kinds:
-            raise CosegError(f"{name}: no such field; one of {', '.join(kinds)}")
-        try:
-            values[name] = _parsed(kinds[name], str(text).strip())
-        except ValueError as error:
-            raise CosegError(f"{name} = {text}: not of type {kinds[name]}") from error
-    return dataclasses.replace(PROFILES[profile], **values)
-
-
-def _parsed(kind, text: str):
-    if kind is bool:
-        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else float("")
-    if kind in (int, float, str):
-        return kind(text)
-    if "tuple" in str(kind):
-        return tuple(float(part) for part in text.split(",") if part)
-    return None if text.lower() == "none" else float(text)
 
 
 # Preparing ------------------------------------------------------------------------------------------------------------
@@ -224,7 +104,7 @@ class _Job:
         self.device = _device(config.device)
         inputs = [resize_to_input(_picture(photo), config.input_size) for photo in photos]
         self.images = torch.stack(inputs).contiguous(memory_format=torch.channels_last).to(self.device)
-        self.bfloat16 = precision_of(config.precision).startswith("bf16")
+        self.bfloat16 = precision_of(config.precision, _device(config.device)).startswith("bf16")
         with _seeded(config.seed):
             network = self._network(config.extractor)
         self.extractor = FeatureExtractor(network, config.masking, config.fill)
@@ -430,7 +310,7 @@ def co_segment(
     The same photographs, configuration and machine give the same result; torch's generator is left as it was.
     Raises CosegError for no photographs, a K below 1, missing weights, or a loss that is not finite.
     """
-    began, say, config = time.perf_counter(), progress or _silent, config or PROFILES["paper"]
+    began, say, config = time.perf_counter(), progress or _silent, config or OnlineConfig()
     job = _Job(photos, classes, config, weights_root)
     rate, trials = config.learning_rate, pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
     if rate is None:
@@ -499,14 +379,14 @@ def _about(group: Group, found: "CoSegmentation") -> dict:
         "method": "multiclass",
         "backbone": config.backbone,
         "classes": found.generator.classes,
-        "training": dataclasses.asdict(config),
+        "training": config.fields(),
         "group": {"name": group.name, "photos": [p.name for p in group.photos], "sha256": group.content()},
         "learning_rate": found.learning_rate,
         "epochs": len(found.log),
         "loss": float(found.log.loss.min()),
         "seconds": round(found.seconds, 1),
         "device": str(_device(config.device)),
-        "precision": precision_of(config.precision),
+        "precision": precision_of(config.precision, _device(config.device)),
     }
 
 
@@ -550,7 +430,7 @@ def train(
         say(f"{model}: done before")
         return model
     output.mkdir(parents=True, exist_ok=True)
-    fields = json.loads(json.dumps(dataclasses.asdict(config)))
+    fields = config.fields()
     about = {"method": "multiclass", "group": group.name, "photos": len(group), "classes": classes, **fields}
     (output / "config.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
     say("".join(f"  {k}: {v}\n" for k, v in about.items()).rstrip())
@@ -562,7 +442,7 @@ def train(
 
 def _check_same(model: Path, group: Group, classes: int, config: OnlineConfig) -> None:
     card = load_model(model, "multiclass").card
-    ours = {"classes": classes, **json.loads(json.dumps(dataclasses.asdict(config)))}
+    ours = {"classes": classes, **config.fields()}
     theirs = {"classes": card["classes"], **card["training"]}
     for name, value in ours.items():
         if value != theirs.get(name):

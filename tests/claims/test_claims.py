@@ -1,6 +1,5 @@
 """The papers' claims, and the trainings that they need."""
 
-import dataclasses
 import math
 
 import pytest
@@ -40,7 +39,7 @@ def test_variants_of_one_system_differ_in_nothing_but_their_method_or_options():
     for profile in ("cpu", "paper"):
         for system in ("SSNM", "PFCC", "DCNet", "CA, FCA, CSA"):
             configs = [config_of(v, profile) for v in VARIANTS.values() if v.system == system]
-            plain = {repr(dataclasses.replace(c, method="ca", options={})) for c in configs}
+            plain = {repr(c.replaced(method="ca", options={})) for c in configs}
             assert len(plain) == 1, (system, profile)
 
 

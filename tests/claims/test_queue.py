@@ -122,7 +122,7 @@ def test_a_killed_queue_goes_on_with_the_training_it_was_at(tmp_path, monkeypatc
     def killed(config, folder, **more):
         calls.append(folder.name)
         if len(calls) == 2:
-            train(dataclasses.replace(config), folder, **more)
+            train(config.replaced(), folder, **more)
             raise KeyboardInterrupt
         return train(config, folder, **more)
 

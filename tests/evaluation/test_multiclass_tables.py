@@ -8,9 +8,10 @@ from square_and_disc import group_of
 from coseglib.core.errors import CosegError
 from coseglib.evaluation import multiclass_tables
 from coseglib.evaluation.multiclass_tables import evaluate, evaluate_groups, table_of
-from coseglib.unsupervised.learner import PROFILES, CoSegmentation
+from coseglib.unsupervised.configuration import load_online
+from coseglib.unsupervised.learner import CoSegmentation
 
-FAST = dataclasses.replace(PROFILES["smoke"], epochs=1)
+FAST = load_online("smoke", {"epochs": 1})
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
     evaluate_groups([first], FAST, out)
     table = evaluate_groups([first, second], FAST, out)
     assert ran == [3, 4] and set(table.group) == {"square+disc", "other", "all"}
-    evaluate_groups([first], dataclasses.replace(FAST, seed=1), out)  # another configuration is another run
+    evaluate_groups([first], FAST.replaced(seed=1), out)  # another configuration is another run
     assert ran == [3, 4, 3]
     again = evaluate_groups([first, second], FAST, out)
     assert ran == [3, 4, 3]

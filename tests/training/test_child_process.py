@@ -8,7 +8,7 @@ import pytest
 from coseglib.core.errors import CosegError
 from coseglib.training import child_process
 from coseglib.training.child_process import in_a_process
-from coseglib.training.loop import load_profile
+from coseglib.training.configuration import load_profile
 
 
 def test_a_process_of_its_own_gives_the_result_and_the_memory_that_it_took():

@@ -1,7 +1,6 @@
 """Trainings that are skipped, resumed and left out, and logs that are read back."""
 
 import csv
-import dataclasses
 import json
 
 import numpy as np
@@ -14,8 +13,9 @@ from coseglib.core.errors import CosegError
 from coseglib.figures import show_curves
 from coseglib.models.checkpoints import read_tensors
 from coseglib.training import runs
+from coseglib.training.configuration import load_profile
 from coseglib.training.costs import tidy_logs, time_to
-from coseglib.training.loop import Log, load_profile, train
+from coseglib.training.loop import Log, train
 from coseglib.training.runs import (
     CURVE_COLUMNS,
     MEMORY_FILE,
@@ -73,12 +73,12 @@ def test_a_training_that_was_broken_off_goes_on_and_ends_as_an_undisturbed_one(t
 
 def test_settings_that_decide_the_result_have_a_folder_each_and_others_share_it(tmp_path):
     config = load_profile("smoke", "ca", TINY)
-    same = dataclasses.replace(config, log_every=1, save_every=1, workers=2)
+    same = config.replaced(log_every=1, save_every=1, workers=2)
     assert training_folder(tmp_path, "ca", config) == training_folder(tmp_path, "ca", same)
     for change in ({"seed": 1}, {"steps": 5}, {"options": {}, "dice": 0.5}, {"crop": (0.5, 1.0)}):
-        assert training_folder(tmp_path, "ca", config) != training_folder(
-            tmp_path, "ca", dataclasses.replace(config, **change)
-        ), change
+        assert training_folder(tmp_path, "ca", config) != training_folder(tmp_path, "ca", config.replaced(**change)), (
+            change
+        )
 
 
 def test_a_checkpoint_alone_is_not_a_training_that_is_there(made_run, tmp_path):
@@ -99,12 +99,12 @@ def test_a_checkpoint_alone_is_not_a_training_that_is_there(made_run, tmp_path):
 def test_another_training_in_the_folder_is_not_written_over(made_run, tmp_path):
     folder = made_run(tmp_path / "a", [row(4, 1, 0.2)])
     with pytest.raises(CosegError, match=r"holds a training with learning_rate = 0\.002, not 0\.1"):
-        is_trained(folder, dataclasses.replace(run_config(folder), learning_rate=0.1))
+        is_trained(folder, run_config(folder).replaced(learning_rate=0.1))
 
 
 def test_a_training_that_cannot_be_made_is_named_and_the_others_are_made(tmp_path):
     plans, said = plan_trainings(("ca",), "smoke", TINY), []
-    plans["other"] = dataclasses.replace(plans["ca"], start=str(tmp_path / "none.safetensors"))
+    plans["other"] = plans["ca"].replaced(start=str(tmp_path / "none.safetensors"))
     assert list(train_all(plans, tmp_path, said.append, apart=False)) == ["ca"]
     assert said[-1].startswith("other: left out, ") and "no such checkpoint" in said[-1]
     with pytest.raises(CosegError, match=r"other: .*no such checkpoint"):
@@ -163,7 +163,7 @@ def test_a_log_becomes_one_row_a_step_with_its_validation_beside_it(made_run, tm
         columns=list(CURVE_COLUMNS),
     )
     pd.testing.assert_frame_equal(tidy_logs({run.name: run for run in (a, b)}), want, check_dtype=False)
-    assert run_log(a.folder, dataclasses.replace(a.config, sides=(32, 64))).images.isna().all()
+    assert run_log(a.folder, a.config.replaced(sides=(32, 64))).images.isna().all()
 
 
 def test_a_log_that_cannot_be_read_says_why(made_run, tmp_path):

@@ -12,16 +12,14 @@ from coseglib.core.errors import CosegError
 from coseglib.evaluation.multiclass_tables import ABLATIONS
 from coseglib.models.checkpoints import load_model
 from coseglib.unsupervised import learner as online
+from coseglib.unsupervised.configuration import load_online
 from coseglib.unsupervised.learner import (
-    PROFILES,
-    OnlineConfig,
     choose_learning_rate,
     co_segment,
-    load_config,
     train,
 )
 
-FAST = dataclasses.replace(PROFILES["smoke"], epochs=1)
+FAST = load_online("smoke", {"epochs": 1})
 
 
 # One group ------------------------------------------------------------------------------------------------------------
@@ -37,7 +35,7 @@ def test_the_same_seed_gives_the_same_maps_and_leaves_torchs_generator_alone():
     torch.manual_seed(99)
     two = co_segment(photos, 2, FAST)
     assert torch.equal(one.maps, two.maps) and one.log.loss.tolist() == two.log.loss.tolist()
-    other = co_segment(photos, 2, dataclasses.replace(FAST, seed=1))
+    other = co_segment(photos, 2, FAST.replaced(seed=1))
     assert not torch.equal(one.maps, other.maps)
 
 
@@ -66,12 +64,12 @@ def test_masks_are_never_read():
         raise AssertionError("a mask was read")
 
     photos = [dataclasses.replace(p, read_labels=forbidden) for p in group_of(3).photos]
-    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-4, 1e-3), trial_epochs=1)
+    config = FAST.replaced(learning_rate=None, learning_rates=(1e-4, 1e-3), trial_epochs=1)
     assert len(co_segment(photos, 2, config).labels("crf")) == 3
 
 
 def test_learning_lowers_the_loss():
-    found = co_segment(photos_of(6), 2, dataclasses.replace(FAST, epochs=5, masking="features", patience=5))
+    found = co_segment(photos_of(6), 2, FAST.replaced(epochs=5, masking="features", patience=5))
     assert found.log.loss.iloc[-1] < found.log.loss.iloc[0] - 0.01
     assert found.log.epoch.tolist() == [1, 2, 3, 4, 5] and found.log.seconds.is_monotonic_increasing
 
@@ -79,7 +77,7 @@ def test_learning_lowers_the_loss():
 @pytest.mark.parametrize("name", ABLATIONS)
 @pytest.mark.parametrize("masking", ["image", "features"])
 def test_each_ablation_and_masking_runs(name, masking):
-    config = dataclasses.replace(FAST, masking=masking, balance=0.5, border=0.5, gamma_rate=10.0, **ABLATIONS[name])
+    config = FAST.replaced(masking=masking, balance=0.5, border=0.5, gamma_rate=10.0, **ABLATIONS[name])
     found = co_segment(photos_of(2), 2, config)
     assert bool(found.maps.isfinite().all())
     assert (found.generator.self_attention is not None) == ("SA" in name)
@@ -89,12 +87,12 @@ def test_each_ablation_and_masking_runs(name, masking):
 @pytest.mark.parametrize(("value", "masking"), [(0, "image"), (128, "features"), (255, "image")])
 def test_constant_photographs_are_segmented_into_something_finite(value, masking):
     photos = [torch.full((3, 30, 40), value, dtype=torch.uint8)] * 2
-    found = co_segment(photos, 2, dataclasses.replace(FAST, masking=masking))
+    found = co_segment(photos, 2, FAST.replaced(masking=masking))
     assert bool(found.maps.isfinite().all()) and len(found.labels("crf")) == 2
 
 
 def test_bfloat16_gives_float32_maps():
-    found = co_segment(photos_of(3), 2, dataclasses.replace(FAST, precision="bf16-mixed"))
+    found = co_segment(photos_of(3), 2, FAST.replaced(precision="bf16-mixed"))
     assert found.maps.dtype == torch.float32 and bool(found.maps.isfinite().all())
 
 
@@ -109,11 +107,11 @@ def test_every_photograph_is_in_every_epoch_and_batches_are_full_and_without_twi
 
 
 def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_attention():
-    config = dataclasses.replace(FAST, mutual_attention=False)
+    config = FAST.replaced(mutual_attention=False)
     job = online._Job(photos_of(5), 2, config)
     model = job.generator()
     whole = job.maps(model)
-    job.config = dataclasses.replace(config, together=2)
+    job.config = config.replaced(together=2)
     torch.testing.assert_close(job.maps(model), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -121,7 +119,7 @@ def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_
     job = online._Job(photos_of(4), 2, FAST)
     images = job.images.clone()
     assert float(job.extractor.describe(images).std()) > 0.01
-    kept = online._Job(photos_of(4), 2, dataclasses.replace(FAST, pretrained=True), real_weights)
+    kept = online._Job(photos_of(4), 2, FAST.replaced(pretrained=True), real_weights)
     model = kept.generator()
     before = {k: v.clone() for k, v in model.backbone.state_dict().items() if "running" in k}
     kept.optimise(model, 1e-4, 1, lambda text: None)
@@ -147,7 +145,7 @@ def _scripted(monkeypatch, losses):
 def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(monkeypatch):
     _scripted(monkeypatch, [0.69, 0.50, 0.52, 0.4999, 0.55, 0.1, 0.1])
     seen = []
-    job = online._Job(photos_of(3), 2, dataclasses.replace(FAST, patience=3, tolerance=1e-3, weight_decay=0.5))
+    job = online._Job(photos_of(3), 2, FAST.replaced(patience=3, tolerance=1e-3, weight_decay=0.5))
     model = job.generator()
     original = torch.optim.Adam.step
 
@@ -164,7 +162,7 @@ def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(mon
 
 def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch):
     _scripted(monkeypatch, [0.7, 0.6, 0.7, 0.4, float("nan"), 0.9, 0.5])
-    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-5, 1e-4, 1e-3, 1e-2), trial_epochs=2)
+    config = FAST.replaced(learning_rate=None, learning_rates=(1e-5, 1e-4, 1e-3, 1e-2), trial_epochs=2)
     rate, trials = choose_learning_rate(photos_of(3), 2, config)
     assert rate == 1e-4
     assert trials.learning_rate.tolist() == [1e-5, 1e-4, 1e-3, 1e-2]
@@ -173,10 +171,10 @@ def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch)
 
 
 def test_the_chosen_rate_is_the_one_that_is_used():
-    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1e-6, 1e-3), trial_epochs=1)
+    config = FAST.replaced(learning_rate=None, learning_rates=(1e-6, 1e-3), trial_epochs=1)
     found = co_segment(photos_of(2), 2, config)
     assert found.learning_rate == found.trials.learning_rate[found.trials.loss.idxmin()]
-    given = co_segment(photos_of(2), 2, dataclasses.replace(config, learning_rate=found.learning_rate))
+    given = co_segment(photos_of(2), 2, config.replaced(learning_rate=found.learning_rate))
     assert torch.equal(given.maps, found.maps) and given.trials.empty
 
 
@@ -185,60 +183,18 @@ def test_a_loss_that_is_not_finite_is_an_error_in_one_line(monkeypatch):
     with pytest.raises(CosegError, match=r"learning rate 0.001: the loss is not finite in epoch 1; give a smaller one"):
         co_segment(photos_of(3), 2, FAST)
     _scripted(monkeypatch, [float("inf"), float("nan")])
-    config = dataclasses.replace(FAST, learning_rate=None, learning_rates=(1.0, 2.0))
+    config = FAST.replaced(learning_rate=None, learning_rates=(1.0, 2.0))
     with pytest.raises(CosegError, match="not finite at any of them"):
         co_segment(photos_of(3), 2, config)
 
 
 def test_progress_tells_the_epoch_the_loss_and_the_time_left():
     lines = []
-    co_segment(photos_of(3), 2, dataclasses.replace(FAST, epochs=2), lines.append)
+    co_segment(photos_of(3), 2, FAST.replaced(epochs=2), lines.append)
     assert len(lines) == 2
     for epoch, line in enumerate(lines, start=1):
         want = rf"epoch {epoch} of 2, step 1 of 1: loss \d\.\d{{4}} \(chance 0\.693\), \d+:\d\d:\d\d left"
         assert re.fullmatch(want, line), line
-
-
-# Configurations -------------------------------------------------------------------------------------------------------
-
-
-def test_the_papers_profile_is_what_the_paper_states():
-    paper = PROFILES["paper"]
-    assert (paper.backbone, paper.extractor, paper.masking, paper.variant) == ("vgg16", "resnet50", "image", "paper")
-    assert (paper.input_size, paper.batch, paper.epochs, paper.weight_decay) == (384, 3, 10, 5e-4)
-    assert (paper.balance, paper.border, paper.gamma_rate, paper.post) == (0, 0, 1, "crf")
-    assert paper.learning_rate is None and paper.self_attention and paper.mutual_attention
-
-
-def test_single_fields_are_overridden_by_text_of_their_type():
-    config = load_config(
-        "smoke",
-        {"epochs": "7", "learning_rate": "none", "learning_rates": "1e-5,1e-4", "self_attention": "False", "seed": "3"},
-    )
-    assert (config.epochs, config.learning_rate, config.learning_rates) == (7, None, (1e-5, 1e-4))
-    assert config.self_attention is False and config.seed == 3 and config.backbone == "mobilenet_v2"
-    assert load_config("cpu", {"learning_rate": "3e-4"}).learning_rate == 3e-4
-
-
-@pytest.mark.parametrize(
-    ("profile", "given", "words"),
-    [
-        ("other", {}, "no such profile"),
-        ("smoke", {"speed": "1"}, "no such field"),
-        ("smoke", {"epochs": "many"}, "not of type"),
-        ("smoke", {"self_attention": "perhaps"}, "not of type"),
-        ("smoke", {"epochs": "0"}, "1 or more"),
-        ("smoke", {"input_size": "100"}, "multiple of 32"),
-        ("smoke", {"backbone": "alexnet"}, "one of"),
-        ("smoke", {"learning_rate": "-1"}, "above 0"),
-        ("smoke", {"balance": "-1"}, "negative"),
-        ("smoke", {"precision": "16-true"}, "one of"),
-    ],
-)
-def test_wrong_configurations_are_errors_in_one_line(profile, given, words):
-    with pytest.raises(CosegError, match=words) as error:
-        load_config(profile, given)
-    assert "\n" not in str(error.value)
 
 
 def test_no_photographs_and_no_classes_are_errors():
@@ -246,7 +202,6 @@ def test_no_photographs_and_no_classes_are_errors():
         co_segment([], 2, FAST)
     with pytest.raises(CosegError, match="K is 1 to 254"):
         co_segment(photos_of(2), 0, FAST)
-    assert isinstance(OnlineConfig(), OnlineConfig)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -274,7 +229,7 @@ def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch
     said = []
     assert train(group, 2, FAST, run, resume=True, progress=said.append) == run / "model.safetensors"
     assert said == [f"{run / 'model.safetensors'}: done before"]
-    slower = dataclasses.replace(FAST, epochs=2)
+    slower = FAST.replaced(epochs=2)
     for given, words in (
         ((group, 2, FAST, run), "already holds a run; add --resume"),
         ((group, 2, slower, run, True), "epochs = 1, not 2; resume with the same"),

@@ -1,0 +1,136 @@
+"""What decides a training's result: the fields, and the profiles that set them.
+
+load_profile("cpu", "ssnm", {"steps": "200"})     a profile of `profiles/`, a file like them, or a run's config.yaml
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from coseglib.core.config import (
+    Config,
+    Count,
+    Natural,
+    Seed,
+    Share,
+    Side,
+    Weight,
+    profile_fields,
+    profile_file,
+    read_text,
+    read_yaml,
+)
+from coseglib.core.errors import CosegError
+from coseglib.models import METHODS
+from coseglib.models.backbones import BACKBONES
+
+PROFILES = Path(__file__).parent / "profiles"
+# Fields that a resumed run may change: they decide how it is computed and reported, not what.
+MAY_CHANGE = frozenset({"workers", "log_every", "save_every"})
+
+
+class TrainConfig(Config):
+    """Everything that decides a run's result. A profile sets it, the command line overrides single fields."""
+
+    method: str = "ca"
+    backbone: Literal[*BACKBONES] = "mobilenet_v2"
+    variant: Literal["paper", "workbook"] = "paper"  # see the model's file
+    options: dict[str, Any] = Field({})  # of the method: what its model's constructor takes besides
+    pretrained: bool = True  # ImageNet weights; False: random
+    start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
+    data: Literal["real", "coco-seg", "synthetic"] = "real"  # "real": VOC train + MSRC training part
+    synthetic_photos: Count = 240  # of the synthetic set
+    steps: Count = 1000
+    groups: Count = 8  # B, groups a step, over all processes and accumulated parts
+    group_size: Annotated[int, Field(ge=2)] = 2  # N, photographs a group
+    input_size: Side = 224  # pixels; what the checkpoint is used at
+    sides: tuple[Side, ...] = ()  # network sides drawn from in training; () : input_size alone
+    cache_side: Count = 256  # pixels; photographs are decoded and resized to this square once
+    crop: tuple[Share, Share] = (0.4, 1.0)  # random crops' share of the area, at least and at most
+    shares: tuple[Weight, Weight, Weight] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
+    pasted: Share = 0.5  # share of the hard groups whose second class is pasted in
+    by_set: bool = False  # draw a class's photographs of two data sets as two classes
+    twins: Share = 0.0  # share of the plain groups that are crops of one photograph
+    dice: Weight = 0.0  # of the foreground dice beside cross-entropy
+    optimiser: Literal["adam", "adamw"] = "adam"
+    learning_rate: Weight = 1e-5
+    backbone_learning_rate: Weight = 1e-5
+    weight_decay: Weight = 0.0
+    schedule: Literal["constant", "cosine", "halving"] = "constant"  # after a warm-up; ½ every `halve_every` steps
+    warmup: Natural = 0  # steps
+    halve_every: Count = 25000  # steps
+    stem_every: Count = 1  # steps between those in which the layers below stride 8 learn too; 1: all
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average; 0: none
+    accumulate: Count = 1  # parts that a step's groups are split into
+    precision: Literal["auto", "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "auto"
+    seed: Seed = 0
+    workers: Natural = 0  # processes that prepare batches
+    log_every: Count = 20  # steps
+    save_every: Count = 200  # steps
+    validate_every: Natural = 0  # steps; 0: never
+    validate_photos: Count = 40  # a group
+
+    @field_validator("method", mode="after")
+    @classmethod
+    def _learns_from_masks(cls, method: str) -> str:
+        if method not in METHODS:
+            raise CosegError(f"{method}: no such method; one of {', '.join(METHODS)}")
+        if METHODS[method].online:
+            raise CosegError(f"{method}: learns on one group, without masks; coseglib.unsupervised.learner does it")
+        return method
+
+    @field_validator("crop", "shares", mode="after")
+    @classmethod
+    def _of_use(cls, value: tuple, info) -> tuple:
+        if info.field_name == "crop" and not 0 < value[0] <= value[1]:
+            raise ValueError("the least and the most, above 0 and not above 1")
+        if info.field_name == "shares" and not any(value):
+            raise ValueError("three numbers, none negative, not all 0")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> "TrainConfig":
+        known = METHODS[self.method].options
+        for name in self.options:
+            if name not in known:
+                raise CosegError(
+                    f"options.{name}: {self.method} has no such option; {', '.join(known) or 'it has none'}"
+                )
+        if self.groups % self.accumulate:
+            raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
+        return self
+
+    def changed_from(self, other: Mapping[str, Any], besides: frozenset[str] = frozenset()) -> str | None:
+        """The first field that decides a result and is not as in `other`, fields of a header; None: all are alike."""
+        ours = self.fields()
+        return next((k for k in ours if k not in MAY_CHANGE | besides and ours[k] != other.get(k)), None)
+
+
+def method_of(profile: str) -> str:
+    """The method that a file of one's own, such as a run's config.yaml, says it is of; else CA."""
+    named = profile.endswith((".yaml", ".yml")) and read_yaml(profile_file(profile, PROFILES)).get("method")
+    return named or "ca"
+
+
+def load_profile(profile: str, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration of a method in a profile ("smoke", "cpu", "workbook", "paper", or a YAML file of one's own).
+
+    method     None: see `method_of`
+    overrides  single fields over the profile's, as text or values; `options.NAME` is one of the method's options
+    Raises CosegError for unknown profiles, sections, fields, options and values.
+    """
+    file = profile_file(profile, PROFILES)
+    given = dict(overrides or {})
+    method = given.pop("method", None) or method or method_of(profile)
+    values = profile_fields(file, TrainConfig, METHODS, method)
+    if values.setdefault("method", method) != method:
+        raise CosegError(f"{file}: is of method {values['method']}, not {method}; name that one, or another file")
+    values |= {name: value for name, value in given.items() if not name.startswith("options.")}
+    options = values.get("options") or {}
+    if isinstance(options, dict):
+        for name in given.keys() - values.keys():
+            value = given[name]
+            options = options | {name[len("options.") :]: read_text(value, name) if isinstance(value, str) else value}
+    return TrainConfig(**values | {"options": options})

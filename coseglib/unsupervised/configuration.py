@@ -1,0 +1,83 @@
+"""What decides how a group of several classes is learned: the fields, and the profiles that set them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from coseglib.answering.crf import CRF, POSTS
+from coseglib.core.config import Config, Count, Natural, Seed, Weight, profile_fields, profile_file
+from coseglib.core.errors import CosegError
+from coseglib.models import METHODS
+from coseglib.models.backbones import BACKBONES
+from coseglib.models.multiclass import FILLS, MASKINGS, MultiClass
+
+ONLINE_PROFILES = Path(__file__).parent / "profiles"
+Rate = Annotated[float, Field(gt=0)]
+
+
+class OnlineConfig(Config):
+    """Everything that decides a group's result. The defaults are the paper's, as far as its text survives."""
+
+    backbone: Literal[*BACKBONES] = "vgg16"  # of the generator
+    extractor: Literal[*BACKBONES] = "resnet50"  # the frozen network
+    pretrained: bool = True  # ImageNet weights for both; False: random, normalised on the group's own images
+    variant: Literal[*MultiClass.VARIANTS] = "paper"  # of the decoder, see `coseglib.models.multiclass`
+    self_attention: bool = True
+    mutual_attention: bool = True
+    masking: Literal[*MASKINGS] = "image"  # what is multiplied by the map: the image, or the extractor's features
+    fill: Literal[*FILLS] = "mean"  # what a masked image turns to
+    balance: Weight = 0.0  # of the maps' imbalance beside the co-attention loss; the paper has none
+    border: Weight = 0.0  # of what is not background at the image's border; the paper has none
+    extractor_size: Natural = 0  # pixels, of the extractor's squares where masking is "features"; 0: as input_size
+    input_size: Annotated[int, Field(ge=64, multiple_of=32)] = 384  # pixels, of both networks' squares
+    epochs: Count = 10
+    batch: Count = 3  # images a step; all pairs of them are compared
+    learning_rate: Rate | None = None  # None: chosen of `learning_rates` by the loss alone; its exponent is lost
+    learning_rates: tuple[Rate, ...] = (1e-6, 1e-5, 1e-4)
+    trial_epochs: Count = 2  # that each of them is tried for
+    gamma_rate: Weight = 1.0  # γ's learning rate over that of the others: it starts at 0, and moves a rate a step
+    weight_decay: Weight = 5e-4
+    patience: Count = 3  # epochs without improvement before the run stops
+    tolerance: Weight = 1e-3  # what counts as one, in the loss a pair and class (log 2 = .693 at chance)
+    together: Count = 8  # images that attend each other when label maps are made
+    post: Literal[*POSTS] = "crf"
+    crf: CRF = CRF()
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # "auto": bfloat16 where GPU or CPU has it
+    device: str = "auto"  # "auto": a GPU where there is one
+    seed: Seed = 0
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _of_fields(cls, value: Any) -> Any:
+        try:
+            return CRF(**value) if isinstance(value, dict) else value
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("device", mode="after")
+    @classmethod
+    def _known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError("one of auto, cpu, mps, cuda, cuda:1, …")
+        return device
+
+    @model_validator(mode="after")
+    def _has_a_rate(self) -> "OnlineConfig":
+        if self.learning_rate is None and not self.learning_rates:
+            raise CosegError("learning_rates = (): one or more, where learning_rate is none")
+        return self
+
+
+def load_online(profile: str, overrides: Mapping[str, Any] | None = None) -> OnlineConfig:
+    """A profile ("smoke", "cpu", "paper", or a YAML file, such as a run's config.yaml) with single fields replaced.
+
+    overrides  as text or values ("0.001", "none", "1e-5,1e-4", "false")
+    Raises CosegError for an unknown profile, section or field, or a value that does not fit.
+    """
+    fields = profile_fields(profile_file(profile, ONLINE_PROFILES), OnlineConfig, METHODS, "multiclass")
+    if fields.get("method") == "multiclass":  # a run's own, which says besides on what it has learned
+        fields = {k: v for k, v in fields.items() if k not in ("method", "group", "photos", "classes")}
+    return OnlineConfig(**fields | dict(overrides or {}))
