@@ -67,7 +67,7 @@ def test_the_overview_names_every_method_and_its_paper(capsys):
     assert cli.main([]) == 0
     shown = capsys.readouterr().out.split("papers:")[1].split("Options")[0].splitlines()
     lines = [line for line in shown if ";" in line]
-    assert len(lines) == 5 == len({entry.paper for entry in METHODS.values()})
+    assert len(lines) == 5 == len({entry.paper.key for entry in METHODS.values()})
     assert METHOD_NAMES.split("|") == list(METHODS)
     assert " ".join(" ".join(line.strip().split("  ")[0] for line in lines).split()) == " ".join(METHODS)
 

@@ -147,12 +147,12 @@ def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoin
 
 def test_evaluate_computes_where_it_is_asked_to_and_reads_its_checkpoint_once(checkpoint, monkeypatch, tmp_path):
     asked, read = [], []
-    where, load = processes.launch, checkpoints.read_tensors
+    where, find = processes.launch, checkpoints.find
     monkeypatch.setattr(processes, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
-    monkeypatch.setattr(checkpoints, "read_tensors", lambda path: read.append(path) or load(path))
+    monkeypatch.setattr(checkpoints, "find", lambda name: read.append(name) or find(name))
     given = ["--checkpoint", str(checkpoint), "--dataset", "synthetic", "--limit", "1", "-o", str(tmp_path / "t.csv")]
     assert cli.main(["evaluate", *given, "--accelerator", "mps"]) == 0
-    assert asked == [{"accelerator": "mps"}] and read == [checkpoint]
+    assert asked == [{"accelerator": "mps"}] and read == [str(checkpoint)]
 
 
 def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path, photos):
