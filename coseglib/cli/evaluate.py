@@ -79,7 +79,8 @@ def command(
     """
     from coseglib.answering.floors import build_floor, is_floor
     from coseglib.core.processes import launch
-    from coseglib.evaluation.tables import evaluation_table, write_table
+    from coseglib.core.tables import write_table
+    from coseglib.evaluation.tables import evaluation_table
     from coseglib.models.checkpoints import load_model
 
     model = None

@@ -56,6 +56,8 @@ def command(
         why = "is for learning, with --method multiclass and without --checkpoint"
         options.refuse(why, classes=classes is not None, profile=profile, set=set_)
         model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
+        if "withdrawn" in model.card:
+            options.say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
     summary = segment_photos(

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -34,9 +34,10 @@ from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, load
 from coseglib.data.record import Group
 from coseglib.data.reported import REPORTED, SHARES, reported
-from coseglib.evaluation.reproduction import beyond, cards
+from coseglib.evaluation.cards import beyond, cards, digits, runs_of, withdrawn
+from coseglib.evaluation.kept import resumable_rows
 from coseglib.evaluation.shipping import TRAINED_ON
-from coseglib.evaluation.tables import SOURCES, gone_through
+from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
@@ -45,6 +46,7 @@ from coseglib.scoring.metrics import PROTOCOLS, Protocol
 
 SEEDS = 3  # trainings that differ in their seed alone and become one row, mean ± sd, from so many on
 BLIND = ("everything", "ellipse")  # floors that look at no photograph: their answers do not depend on partners
+NUMBERS = dict.fromkeys(("J_asked", "J_other", "common", "score"), float)  # of `questioned`
 COUNTS = ["right", "counted", "intersection", "union"]
 FACTS = ("system", "method", "variant", "backbone", "trained on", "seeds", "checkpoint")
 SHOWN = ("system", "variant", "backbone", "trained on", "seeds", "protocol", "partner", "images", "P", "J")
@@ -78,13 +80,6 @@ _PROTOCOL_OF = {"zhang2020": "ssnm", "li2021dcnet": "dcnet", "chen2023": "pfcc",
 # Systems --------------------------------------------------------------------------------------------------------------
 
 
-def _runs(card: Mapping | None) -> Iterator[Mapping]:
-    """A training run and those it started from, the last one first."""
-    while card:
-        yield card
-        card = card.get("started_from")
-
-
 @dataclass(frozen=True)
 class System:
     """A checkpoint or a floor by its name, its model in evaluation mode."""
@@ -106,7 +101,7 @@ class System:
         return self.model.card["sha256"]
 
     def _trainings(self) -> list[dict]:
-        return [run["training"] for run in _runs(self.model.card) if "training" in run]
+        return [run["training"] for run in runs_of(self.model.card) if "training" in run]
 
     @property
     def recipe(self) -> str:
@@ -135,14 +130,14 @@ class System:
         else:
             trained = TRAINED_ON.get(trainings[0].get("data", ""), "not said") if trainings else "not said"
             seeds = ", ".join(dict.fromkeys(str(t.get("seed", "?")) for t in trainings)) or "not said"
-            variant = ", ".join([card["variant"], *beyond(card)])
+            variant = ", ".join(filter(None, [card["variant"], *beyond(card), withdrawn(card)]))
             known = (self.name, card["method"], variant, card["backbone"], trained.split(" (")[0], seeds)
         return dict(zip(FACTS, (*known, self.sha256[:8]), strict=True))
 
 
 def shipped() -> list[str]:
-    """The names of the shipped checkpoints that are trained with masks, of any method."""
-    return [card["name"] for card in cards() if not METHODS[card["method"]].online]
+    """The names of the shipped checkpoints that are trained with masks, of any method, but for those withdrawn."""
+    return [card["name"] for card in cards() if not METHODS[card["method"]].online and not withdrawn(card)]
 
 
 def systems(names: Sequence[str] = (), floors: Sequence[str] = FLOORS) -> list[System]:
@@ -306,7 +301,7 @@ def measured(
         return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
 
     rows = pd.DataFrame()
-    for rows in gone_through(parts, Path(kept), key, run, say):  # noqa: B007 (the last has all)
+    for rows in resumable_rows(parts, Path(kept), key, run, say, {**dict.fromkeys(COUNTS, int), "seconds": float}):  # noqa: B007 (the last has all)
         pass
     return rows
 
@@ -390,7 +385,7 @@ def questioned(
         return rows.assign(checkpoint=system.sha256, question=question)
 
     rows = pd.DataFrame()
-    for rows in gone_through(parts, Path(kept), key, run, say):  # noqa: B007 (the last has all)
+    for rows in resumable_rows(parts, Path(kept), key, run, say, NUMBERS):  # noqa: B007 (the last has all)
         pass
     return rows.assign(dataset=dataset)
 
@@ -506,6 +501,17 @@ def _text(table: pd.DataFrame) -> str:
     return table.replace("", NONE).to_markdown(index=False, disable_numparse=True) if len(table) else "None."
 
 
+def _not_shown(systems: Collection[str]) -> pd.DataFrame:
+    """A row a shipped checkpoint that is withdrawn and not among `systems`: why, in the place of its figures."""
+    away = [card for card in cards() if withdrawn(card) and card["name"] not in systems]
+    rows = [
+        {"system": c["name"], "variant": ", ".join([c["variant"], *beyond(c)]), "backbone": c["backbone"]}
+        | {"P": withdrawn(c), "checkpoint": digits(c)}
+        for c in away
+    ]
+    return pd.DataFrame(rows, columns=SHOWN).fillna(NONE)
+
+
 def markdown(table: pd.DataFrame, paper: pd.DataFrame, protocol: str = "common") -> str:
     """The table of one data set, to be read: what the papers print, and apart from it what was measured here.
 
@@ -521,7 +527,7 @@ def markdown(table: pd.DataFrame, paper: pd.DataFrame, protocol: str = "common")
     theirs = theirs.assign(**{s: theirs[s].map(share) for s in SHARES}).drop(columns=["own", "ablation"])
     blocks = {
         "As the papers print it, under their own protocols": theirs,
-        "Measured here": ours[~floor],
+        "Measured here": pd.concat([ours[~floor], _not_shown(set(whole.system))]),
         "Measured here: floors, which learned nothing about co-segmentation": ours[floor],
         "J by group; ours attended by the group": by_group(table, paper).map(share).reset_index(),
     }

@@ -18,7 +18,7 @@ from coseglib.answering.inference import segment_group
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import write_table
 from coseglib.data.record import Group
-from coseglib.evaluation.tables import gone_through
+from coseglib.evaluation.kept import LEARNED, resumable_rows
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
@@ -30,6 +30,16 @@ ABLATIONS = {
     "SA": {"self_attention": True, "mutual_attention": False},
     "MA": {"self_attention": False, "mutual_attention": True},
     "SA+MA": {"self_attention": True, "mutual_attention": True},
+}
+NUMBERS = {f"J_{k}": float for k in range(1, 256)}  # what may stand in photographs' rows, and
+NUMBERS |= {
+    "P": float,
+    "J": float,
+    "seconds": float,
+    "learning_rate": float,
+    "epochs": float,
+    "loss": float,
+    "seed": int,
 }
 BASELINES = ("colour k-means", "stripes across", "stripes down")
 
@@ -100,9 +110,9 @@ def _gone_through(
     run: Callable[[Group, Callable[[str], None]], pd.DataFrame],
     say: Callable[[str], None],
 ) -> Iterator[pd.DataFrame]:
-    """Group by group, the photographs' rows so far, kept in `<out>.photos.csv`; see `coseglib.evaluation.tables.gone_through`."""
+    """Group by group, the photographs' rows so far, kept in `<out>.photos.csv`; see `coseglib.evaluation.kept`."""
     parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": g for i, g in enumerate(groups, start=1)}
-    yield from gone_through(parts, out.with_name(f"{out.stem}.photos.csv"), key, run, say)
+    yield from resumable_rows(parts, out.with_name(f"{out.stem}.photos.csv"), key, run, say, NUMBERS, LEARNED)
 
 
 def evaluate_groups(

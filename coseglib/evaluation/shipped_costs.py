@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from coseglib.core.paths import CHECKPOINTS
-from coseglib.evaluation.reproduction import cards
+from coseglib.evaluation.cards import cards
 from coseglib.training.runs import CURVE_COLUMNS, read_log
 
 

@@ -1,10 +1,12 @@
-"""From a training run to a checkpoint that is shipped: half precision, its figures measured anew, a card beside it."""
+"""From a training run to a checkpoint that is shipped: half precision, its figures measured, a card beside it.
+
+`ship`   a run -> a checkpoint and its card
+`again`  a card's figures anew, the weights as they are: after the way of answering has changed
+"""
 
 import json
 import os
-import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,80 +14,17 @@ import torch
 from coseglib.answering.crf import post_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.paths import CHECKPOINTS, REPOSITORY
-from coseglib.data import load
-from coseglib.evaluation.tables import SOURCES
+from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY
+from coseglib.evaluation.cards import cards, runs_of
+from coseglib.evaluation.measuring import common_from, measure, stamp
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import find, load_model, save_model, sha256
-from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import PARTNERS, evaluate, partner_swap, refusal
 
-# By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
-TEST_SETS = {
-    "real": (("msrc7", "icoseg8", "pascal"), ("pascal", "voc-val")),
-    "synthetic": (("synthetic",), ("synthetic",)),
-}
 TRAINED_ON = {
     "real": "VOC 2012 train list and MSRC v2 training part (data/lists/training.csv), from ImageNet weights",
     "synthetic": "procedural scenes of the training split, from ImageNet weights",
 }
 LARGEST = 8 * 2**20  # bytes
-TELLING = 0.6  # balanced accuracy, where .5 is chance
-
-
-def figures(model, data_root=None, say=print) -> dict:
-    """What a card states, all under protocol `common` at the photographs' own size.
-
-    J and P on the test sets, attended by the group, by the photograph itself, by a wrong group; partner swap in points
-    and refusal's AUROC (for models of photographs also on the validation part of VOC).
-    """
-    found: dict = {}
-    averaged, asked = TEST_SETS[model.card["training"]["data"]]
-    for name in averaged:
-        rows = evaluate(model, load(name, data_root), "common", PARTNERS)
-        for partner, some in rows.groupby("partner", sort=False):
-            table = metrics.aggregate(some, "common")
-            by_group = {row.group: round(float(row.J), 4) for row in table.itertuples() if row.group != "all"}
-            last = table.iloc[-1]
-            entry = {"P": round(float(last.P), 4), "J": round(float(last.J), 4)}
-            if partner == "group":
-                entry["by_group"] = by_group
-            found.setdefault(name, {})[partner] = entry
-            say(f"{name} {partner}: P {entry['P']:.3f} J {entry['J']:.3f}")
-    for name in asked:
-        groups = load(name, data_root)
-        sources = load(SOURCES[name], data_root) if name in SOURCES else None
-        swap = partner_swap(model, groups, sources=sources)
-        unsure = refusal(model, groups)
-        found.setdefault(name, {})["partner_swap"] = {
-            "questions": len(swap),
-            "J_asked": round(float(swap.J_asked.mean()), 4),
-            "J_other": round(float(swap.J_other.mean()), 4),
-            "points": round(100 * float(swap.score.mean()), 2),
-        }
-        found[name]["refusal_auroc"] = round(metrics.auroc(unsure.score, unsure.common), 4)
-        score, right = metrics.best_threshold(unsure.score, unsure.common)
-        found[name]["refusal_from"] = {"score": round(score, 4), "right": round(right, 4)}
-        say(f"{name}: swap {found[name]['partner_swap']['points']}, refusal {found[name]['refusal_auroc']}")
-    return found
-
-
-def common_from(found: dict) -> dict | None:
-    """From which score on `coseg segment` believes that something is common: of validation images, else of scenes.
-
-    found  what `figures` gives. -> score, on (the set's name), right (share of its pairs answered right); or None where
-           that share is below TELLING: such a model cannot tell, and a warning would be noise
-    """
-    for name in ("voc-val", "synthetic"):
-        if about := found.get(name, {}).get("refusal_from"):
-            return {**about, "on": name} if about["right"] >= TELLING else None
-    return None
-
-
-def _runs(about: dict) -> list[dict]:
-    """A run and those it started from, the first one first."""
-    earlier = about.get("started_from")
-    return [*(_runs(earlier) if earlier else []), about]
 
 
 def _file_of(run: str | Path) -> Path:
@@ -112,12 +51,27 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     return [{"step": other.card["step"], "sha256": other.card["sha256"]} for other in models]
 
 
+def _write_card(file: Path, card: dict) -> None:
+    write_text(file, json.dumps(card, indent=1, allow_nan=False) + "\n")
+
+
+def _measured(file: Path, name: str, looks: int | None, post: str | None, data_root, say) -> dict:
+    """The part of a card that is measured; figures are kept beside it until the card is written."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = measure(load_model(file, looks=looks, post=post).to(device), _kept(file, name), data_root, say)
+    return {"figures": found, "common_from": common_from(found), "measured": stamp()}
+
+
+def _kept(file: Path, name: str) -> Path:
+    return file.parent / f".{name}.figures.json"
+
+
 def ship(
     run: str | Path,
     name: str,
     folder: Path = CHECKPOINTS,
     data_root=None,
-    say=print,
+    say: Callable[[str], None] = print,
     average: Sequence[str | Path] = (),
     looks: int | None = None,
     post: str | None = None,
@@ -129,10 +83,10 @@ def ship(
 
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.answering.second_look`)
-    post     how its maps become masks, "argmax" or "crf" (`coseglib.answering.crf`); of both, None: as the run's file says
+    post     how its maps become masks, "argmax" or "crf" (`coseglib.answering.crf`); None: both as the run's file says
     card_only  measure, and leave the card and the log alone: for what is too large to hand on, or only compared with
-    The card's figures are measured on the file as shipped. Returns its path, or the card's. Raises CosegError where the
-    file would pass 8 MiB.
+    The card's figures are measured on the file as shipped; killed meanwhile, the same command goes on set by set.
+    Returns its path, or the card's. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
     model = load_model(source, looks=looks, post=post)
@@ -140,51 +94,78 @@ def ship(
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from", "averaged")
     about = {key: model.card[key] for key in keys if key in model.card}
-    runs = _runs(about)
-    averaged = average_in(model, average)
-    if averaged:
+    if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part = folder / f".{name}.safetensors"
     try:
         save_model(part, model, about, torch.float16)
-        if part.stat().st_size > LARGEST and not card_only:
-            raise CosegError(
-                f"{name}: {part.stat().st_size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures"
-            )
-        graphics = torch.cuda.is_available()
-        shipped = load_model(part).to("cuda" if graphics else "cpu")
-        machine = platform.machine() + (f", {torch.cuda.get_device_name()}" if graphics else "")
-        card = {
-            "name": name,
-            "sha256": sha256(part),
-            "bytes": part.stat().st_size,
-            "method": about["method"],
-            "backbone": about["backbone"],
-            "variant": model.variant,
-            "input_size": model.input_size,
-            "looks": shipped.card["looks"],
-            "post": post_of(shipped),
-            "trained_on": TRAINED_ON[about["training"]["data"]],
-            "steps": sum(r["step"] for r in runs),
-            "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
-            "device": f"{about['device']}, {about['precision']}",
-            "seeds": [r["training"]["seed"] for r in runs],
-            "training": [r["training"] for r in runs],
-            **({"averaged": about["averaged"]} if "averaged" in about else {}),
-            "figures": (found := figures(shipped, data_root, say)),
-            "common_from": common_from(found),
-            "measured": {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": machine},
-        }
+        size = part.stat().st_size
+        if size > LARGEST and not card_only:
+            raise CosegError(f"{name}: {size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures")
+        card = _facts(name, part, model, about) | _measured(part, name, None, None, data_root, say)
         final = folder / f"{name}.{'json' if card_only else 'safetensors'}"
         if not card_only:
             os.replace(part, final)
-        write_text(folder / f"{name}.json", json.dumps(card, indent=1) + "\n")
-        log, kept = source.parent / "log.csv", folder / f"{name}.log.csv"
+        _write_card(folder / f"{name}.json", card)
+        _kept(part, name).unlink(missing_ok=True)
+        log, own_log = source.parent / "log.csv", folder / f"{name}.log.csv"
         if log.is_file():
-            write_text(kept, log.read_text(encoding="utf-8"))
+            write_text(own_log, log.read_text(encoding="utf-8"))
         else:  # of another run
-            kept.unlink(missing_ok=True)
+            own_log.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
     say(f"{final.relative_to(REPOSITORY) if final.is_relative_to(REPOSITORY) else final}: {card['sha256'][:8]}")
     return final
+
+
+def _facts(name: str, file: Path, model, about: dict) -> dict:
+    """The part of a card that is known before anything is measured."""
+    runs = list(runs_of(about))[::-1]  # the first one first
+    return {
+        "name": name,
+        "sha256": sha256(file),
+        "bytes": file.stat().st_size,
+        "method": about["method"],
+        "backbone": about["backbone"],
+        "variant": model.variant,
+        "input_size": model.input_size,
+        "looks": model.card["looks"],
+        "post": post_of(model),
+        "trained_on": TRAINED_ON[about["training"]["data"]],
+        "steps": sum(r["step"] for r in runs),
+        "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
+        "device": f"{about['device']}, {about['precision']}",
+        "seeds": [r["training"]["seed"] for r in runs],
+        "training": [r["training"] for r in runs],
+        **({"averaged": about["averaged"]} if "averaged" in about else {}),
+    }
+
+
+def again(
+    name: str,
+    data_root=None,
+    say: Callable[[str], None] = print,
+    checkpoints: Path = CHECKPOINTS,
+    measured: Path = MEASURED,
+) -> Path:
+    """Measure a card's figures anew and write them there; the weights stay as they are. Returns the card's path.
+
+    name  of a card in `checkpoints`, or of one in `measured` whose weights a shipped checkpoint has. It answers as the
+          card says, `looks` and `post`. Killed and started again it goes on set by set
+    Raises CosegError where there is no such card, or no weights for it.
+    """
+    file = next((f for folder in (checkpoints, measured) if (f := folder / f"{name}.json").is_file()), None)
+    if file is None:
+        known = ", ".join(card["name"] for card in (*cards(checkpoints), *cards(measured)))
+        raise CosegError(f"{name}: no such card; one of {known}")
+    card = json.loads(file.read_text(encoding="utf-8"))
+    weights = {shipped["sha256"]: shipped["name"] for shipped in cards(checkpoints)}.get(card["sha256"])
+    if weights is None:
+        raise CosegError(f"{name}: its weights are not in the repository; train it anew and ship it with --card-only")
+    card |= _measured(checkpoints / f"{weights}.safetensors", name, card["looks"], card["post"], data_root, say)
+    card.pop("engine", None)  # it answers as models do now
+    _write_card(file, card)
+    _kept(checkpoints / name, name).unlink(missing_ok=True)
+    say(f"{file.relative_to(REPOSITORY) if file.is_relative_to(REPOSITORY) else file}: {card['sha256'][:8]}")
+    return file

@@ -1,22 +1,19 @@
 """Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 import torch
 
 from coseglib.answering.floors import build_floor, is_floor
 from coseglib.core.errors import CosegError
-from coseglib.core.tables import write_table
 from coseglib.data import load
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
 from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
 
-Part = TypeVar("Part")
 SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
 
@@ -87,32 +84,3 @@ def evaluation_table(
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
     table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", model.card["sha256"])
     return table
-
-
-def gone_through(
-    parts: Mapping[str, Part],
-    kept: Path,
-    key: Callable[[Part], str],
-    run: Callable[[Part, Callable[[str], None]], pd.DataFrame],
-    say: Callable[[str], None],
-) -> Iterator[pd.DataFrame]:
-    """Part by part, the rows so far. They are kept in the CSV `kept`: of parts whose key stands there, nothing is run.
-
-    parts  {what is said of a part before each of its lines: the part}
-    key    what a part's rows depend on
-    run    a part, and a function that says a line -> its rows
-    """
-    done = pd.read_csv(kept, dtype={"key": str, "checkpoint": str}) if kept.is_file() else pd.DataFrame(columns=["key"])
-    tables = []
-    for name, part in parts.items():
-        wanted = key(part)
-        rows = done[done.key == wanted]
-        if len(rows):
-            say(f"{name}: done before")
-        else:
-            rows = run(part, lambda text, name=name: say(f"{name}: {text}")).assign(key=wanted)
-        tables.append(rows)
-        so_far = pd.concat(tables, ignore_index=True)
-        others = done[~done.key.isin(so_far.key)]
-        write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
-        yield so_far

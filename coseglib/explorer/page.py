@@ -36,7 +36,7 @@ from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.data import available, load
 from coseglib.data.images import SUFFIXES, read_image
 from coseglib.data.record import Group, Photo
-from coseglib.evaluation.reproduction import cards
+from coseglib.evaluation.cards import cards
 from coseglib.explorer.session import MOST, Heat, Session, opened
 from coseglib.figures import shortened, show_group
 from coseglib.figures.style import COLOUR_MAP

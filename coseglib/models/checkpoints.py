@@ -117,7 +117,7 @@ def load_model(
     name_or_path: str | Path, expect: str | None = None, looks: int | None = None, post: str | None = None
 ) -> Model:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
-    beside the file has it, common_from (`coseglib.evaluation.shipping`).
+    beside the file has them, common_from (`coseglib.evaluation.measuring`) and withdrawn (`coseglib.evaluation.cards`).
 
     expect  the method that it must be of
     looks   how often it looks at a photograph; None: as its header says, else once
@@ -150,7 +150,7 @@ def load_model(
     if post not in POSTS:
         raise CosegError(f"{path}: post = {post}: one of {', '.join(POSTS)}")
     model.looks, model.post = looks, post
-    common = {"common_from": beside["common_from"]} if "common_from" in beside else {}
+    stated = {key: beside[key] for key in ("common_from", "withdrawn") if key in beside}
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
-    model.card = {**header, **about, **common}
+    model.card = {**header, **about, **stated}
     return model.eval()

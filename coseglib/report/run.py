@@ -36,8 +36,8 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import MEASURED as MEASURED_CARDS
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
+from coseglib.evaluation.cards import cards
 from coseglib.evaluation.comparison import MEASURED, NONE
-from coseglib.evaluation.reproduction import cards
 from coseglib.report import site
 from coseglib.scoring.evaluation import PARTNERS
 

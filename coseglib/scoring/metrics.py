@@ -82,8 +82,10 @@ def best_threshold(scores, labels) -> tuple[float, float]:
         raise ValueError("labels of both sorts are wanted")
     false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
     best = int(np.argmax(true - false))
+    if not best:  # no threshold helps: above all scores, where roc_curve says infinity
+        return float(np.nextafter(max(scores), np.inf)), 0.5
     below = np.asarray(scores)[np.asarray(scores) < thresholds[best]]
-    threshold = (thresholds[best] + below.max()) / 2 if len(below) and best else thresholds[best]
+    threshold = (thresholds[best] + below.max()) / 2 if len(below) else thresholds[best]
     return float(threshold), float((1 + true[best] - false[best]) / 2)
 
 

@@ -232,7 +232,7 @@ def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_t
 
 def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
     assert {"ca-mobilenet_v2", "csa-mobilenet_v2"} <= set(comparison.shipped())
-    (one,) = systems(["fca-mobilenet_v2"], floors=())
+    (one,) = systems(["csa-mobilenet_v2"], floors=())
     facts = one.facts()
     assert facts["trained on"] == "VOC 2012 train list and MSRC v2 training part" and facts["seeds"] == "0"
     assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook, two looks, CRF" and not one.floor
@@ -245,3 +245,14 @@ def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
     assert len(said) == 1 and said[0].startswith("internet: not here (")
     with pytest.raises(CosegError, match="imagenet: no such data set"):
         comparison.found(["imagenet"])
+
+
+def test_of_a_withdrawn_system_the_reason_stands_in_the_place_of_its_figures(ca, groups, tmp_path, monkeypatch):
+    away = {"name": "ca-old", "sha256": "0" * 64, "method": "ca", "variant": "paper", "backbone": "vgg16"}
+    monkeypatch.setattr(comparison, "cards", lambda: [away, {**away, "name": "ca-why", "withdrawn": "another rule"}])
+    assert comparison.shipped() == ["ca-old"]
+    common = (PROTOCOLS["common"],)
+    table = scored(measured([ca], groups, tmp_path / "rows.csv", common, say=quiet), [ca], common)
+    assert "ca-why" not in set(table.system)
+    rows = [line for line in markdown(table, printed("synthetic")).splitlines() if "ca-why" in line]
+    assert len(rows) == 1 and "| withdrawn: another rule |" in rows[0] and "ca-old" not in "".join(rows)

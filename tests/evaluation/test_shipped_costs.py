@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from coseglib.evaluation.reproduction import cards
+from coseglib.evaluation.cards import cards
 from coseglib.evaluation.shipped_costs import shipped_costs, shipped_logs
 
 

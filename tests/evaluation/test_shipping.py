@@ -5,7 +5,9 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation.shipping import common_from, ship
+from coseglib.evaluation import measuring, shipping
+from coseglib.evaluation.measuring import common_from, measure
+from coseglib.evaluation.shipping import again, ship
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
 from coseglib.scoring.metrics import aggregate, best_threshold
@@ -23,7 +25,7 @@ def run(tiny, tmp_path):
 @pytest.fixture
 def few_scenes(monkeypatch):
     groups = load_synthetic("test", groups=3, photos=4, size=48)
-    monkeypatch.setattr("coseglib.evaluation.shipping.load", lambda name, root=None: groups)
+    monkeypatch.setattr("coseglib.evaluation.measuring.load", lambda name, root=None: groups)
     return groups
 
 
@@ -73,7 +75,7 @@ def test_whether_anything_is_common_is_asked_of_validation_photographs_first():
 
 
 def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_path):
-    first = load_model(run / "model.safetensors").card
+    first = dict(load_model(run / "model.safetensors").card)
     about = {**first, "step": 5, "seconds": 30.0, "started_from": first, "training": {"data": "synthetic", "seed": 8}}
     save_model(tmp_path / "second.safetensors", tiny("ca", "workbook"), about)
     path = ship(tmp_path / "second.safetensors", "ca-small", tmp_path / "shipped", say=lambda _: None)
@@ -106,3 +108,49 @@ def test_a_checkpoint_too_large_is_refused_and_leaves_nothing(run, few_scenes, t
     with pytest.raises(CosegError, match="the limit is 8"):
         ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
     assert list((tmp_path / "shipped").iterdir()) == []
+
+
+def test_a_measurement_that_was_killed_goes_on_with_the_sets_that_are_missing(run, few_scenes, tmp_path, monkeypatch):
+    model, kept, ran = load_model(run / "model.safetensors"), tmp_path / "figures.json", []
+
+    def killed(*given, **options):
+        raise KeyboardInterrupt
+
+    whole = measure(model, say=lambda _: None)
+    monkeypatch.setattr(measuring, "partner_swap", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(model, kept, say=lambda _: None)
+    monkeypatch.setattr(measuring, "partner_swap", partner_swap)
+    monkeypatch.setattr(measuring, "evaluate", lambda *given, **options: ran.append(given))
+    said = []
+    assert measure(model, kept, say=said.append) == whole and not ran
+    assert said[0] == "synthetic: P and J: done before"
+    monkeypatch.setattr(measuring, "evaluate", evaluate)
+    monkeypatch.setattr(measuring, "code_hash", lambda: "other code")
+    again_said = []
+    assert measure(model, kept, say=again_said.append) == whole and "done before" not in again_said[0]
+
+
+def test_a_card_is_measured_anew_and_its_weights_stay_as_they_are(run, few_scenes, tmp_path, monkeypatch):
+    shipped, cards = tmp_path / "shipped", tmp_path / "cards"
+    path = ship(run, "ca-small", shipped, say=lambda _: None)
+    card, weights = json.loads(path.with_suffix(".json").read_text()), path.read_bytes()
+    old = {**card, "figures": {}, "engine": "earlier", "withdrawn": "another rule"}
+    path.with_suffix(".json").write_text(json.dumps(old))
+    cards.mkdir()
+    (cards / "ca-crf.json").write_text(json.dumps({**old, "name": "ca-crf", "post": "crf"}))
+    (cards / "ca-large.json").write_text(json.dumps({**old, "name": "ca-large", "sha256": "0"}))
+    posts = []
+    monkeypatch.setattr(shipping, "measure", lambda model, *given: posts.append(model.post) or measure(model, *given))
+    for name, file in (("ca-small", shipped / "ca-small.json"), ("ca-crf", cards / "ca-crf.json")):
+        assert again(name, say=lambda _: None, checkpoints=shipped, measured=cards) == file
+    assert path.read_bytes() == weights
+    small, crf = (json.loads(f.read_text()) for f in (shipped / "ca-small.json", cards / "ca-crf.json"))
+    assert {k: v for k, v in small.items() if k != "withdrawn"} == card and small["withdrawn"] == "another rule"
+    assert load_model(path).card["withdrawn"] == "another rule"
+    assert posts == ["argmax", "crf"] and crf["figures"].keys() == card["figures"].keys() and "engine" not in crf
+    assert sorted(p.name for p in shipped.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+    with pytest.raises(CosegError, match="ca-large: its weights are not in the repository"):
+        again("ca-large", checkpoints=shipped, measured=cards)
+    with pytest.raises(CosegError, match="nobody: no such card; one of ca-small"):
+        again("nobody", checkpoints=shipped, measured=cards)

@@ -248,3 +248,8 @@ def test_every_protocol_says_what_it_is_and_impossible_ones_are_refused():
         assert protocol.name == name and len(protocol.about) > 40
     with pytest.raises(ValueError, match="average = median"):
         Protocol("mine", average="median")
+
+
+def test_where_no_threshold_helps_the_best_one_is_finite_and_answers_nothing():
+    score, right = best_threshold([0.2, 0.9], [1, 0])
+    assert 0.9 < score < 0.91 and right == 0.5

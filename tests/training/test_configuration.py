@@ -7,7 +7,7 @@ import yaml
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import MEASURED
-from coseglib.evaluation.reproduction import cards
+from coseglib.evaluation.cards import cards
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 

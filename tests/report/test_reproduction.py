@@ -4,10 +4,12 @@ import re
 import pytest
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import NOTEBOOKS, REPOSITORY
+from coseglib.core.paths import MEASURED, NOTEBOOKS, REPOSITORY
 from coseglib.data.reported import reported
-from coseglib.evaluation import reproduction
+from coseglib.evaluation import cards as of_cards
 from coseglib.models import METHODS
+from coseglib.models.checkpoints import load_model
+from coseglib.report import reproduction
 from coseglib.scoring.metrics import PROTOCOLS
 
 CARD = {
@@ -32,7 +34,7 @@ def page():
 
 
 def test_every_test_file_and_notebook_that_is_named_is_there(page):
-    named = re.findall(r"`((?:\w+/)?test_\w+\.py)::(test_\w+)`", page)
+    named = re.findall(r"`((?:\w+/)*test_\w+\.py)::(test_\w+)`", page)
     assert len(named) > 30
     for file, test in named:
         tree = ast.parse((REPOSITORY / "tests" / file).read_text(encoding="utf-8"))
@@ -51,19 +53,19 @@ def test_every_test_file_and_notebook_that_is_named_is_there(page):
 
 def test_every_paper_has_a_chapter_and_every_protocol_is_one(page):
     for method in METHODS.values():
-        assert re.search(rf"^## \d\. .*\(`{method.paper}`\)$", page, flags=re.MULTILINE)
+        assert re.search(rf"^## \d\. .*\(`{method.paper.key}`\)$", page, flags=re.MULTILINE)
     for names in re.findall(r"protocols? ((?:`[\w-]+`(?:, | and )?)+)", page):
         for name in re.findall(r"`([\w-]+)`", names):
             assert name in PROTOCOLS, name
 
 
 def test_the_figures_are_those_of_the_cards(page):
-    block = reproduction.figures([*reproduction.cards(), *reproduction.others()], reported())
-    assert reproduction.renewed(page, block) == page, "run python -m coseglib.evaluation.reproduction"
+    block = reproduction.beside_the_papers([*of_cards.cards(), *of_cards.others()], reported())
+    assert reproduction.renewed(page, block) == page, "run python -m coseglib.report.reproduction"
 
 
 def test_ours_stands_beside_the_papers_and_variants_do_not_mix():
-    text = reproduction.figures([CARD], reported())
+    text = reproduction.beside_the_papers([CARD], reported())
     printed, other = (next(r for r in text.splitlines() if f"| {m} | msrc7 |" in r) for m in ("CA", "FCA"))
     assert "| 0.966 / 0.765 | 0.900 / 0.712, vgg16, 01234567 | not yet measured |" in printed
     assert other.endswith("| not yet measured | not yet measured |")
@@ -71,9 +73,9 @@ def test_ours_stands_beside_the_papers_and_variants_do_not_mix():
     first = ["tiny", "ca", "paper", "vgg16", "plain", "1.5"]
     assert [*first, "msrc7", "0.712", "–", "0.300", "–", "–", "01234567"] in cells
     assert [*first, "pascal", "–", "–", "–", "12.3", "0.568", "01234567"] in cells
-    more = reproduction.figures([CARD | {"looks": 2, "post": "crf"}], reported())
+    more = reproduction.beside_the_papers([CARD | {"looks": 2, "post": "crf"}], reported())
     assert "| 0.900 / 0.712, vgg16, two looks, CRF, 01234567 |" in more
-    workbook = reproduction.figures([CARD | {"variant": "workbook"}], reported())
+    workbook = reproduction.beside_the_papers([CARD | {"variant": "workbook"}], reported())
     assert "| not yet measured | 0.900 / 0.712, vgg16, 01234567 |" in workbook
 
 
@@ -83,14 +85,14 @@ def test_aims_are_set_against_the_best_model_of_their_backbone():
         return CARD | {"name": name, "backbone": net, "figures": {"pascal": {"group": {"J": j}, **swap}}}
 
     some = [card("a", "mobilenet_v2", 0.5, 31.0), card("b", "mobilenet_v2", 0.6), card("c", "resnet50", 0.8)]
-    table = reproduction.reached(some).set_index(["aim", "backbone"])
+    table = of_cards.reached(some).set_index(["aim", "backbone"])
     assert set(table.index) == {
         ("pascal, J", "mobilenet_v2"),
         ("pascal, J", "resnet50"),
         ("pascal, partner swap, points", "mobilenet_v2"),
     }
     short = table.loc[("pascal, J", "mobilenet_v2")]
-    assert short.system == "b" and short.short == pytest.approx(reproduction.AIMS["mobilenet_v2"]["pascal"] - 0.6)
+    assert short.system == "b" and short.short == pytest.approx(of_cards.AIMS["mobilenet_v2"]["pascal"] - 0.6)
     assert (table.drop(("pascal, J", "mobilenet_v2")).short == 0).all()
 
 
@@ -100,19 +102,19 @@ def test_plain_pairs_stand_beside_those_that_ask_and_what_has_one_side_is_left_o
         return CARD | {"name": name, "method": method, "figures": found}
 
     some = [card("ca-plain", "ca", 0.8, 0.7), card("ca-asking", "ca", 0.9, 0.2), card("fca-plain", "fca", 0.5, 0.4)]
-    (row,) = reproduction.both_ways(some).to_dict("records")
+    (row,) = of_cards.both_ways(some).to_dict("records")
     assert (row["method"], row["set"], row["J: plain"], row["J: asking"]) == ("ca", "msrc7", 0.8, 0.9)
     assert (row["J, wrong group: plain"], row["J, wrong group: asking"]) == (0.7, 0.2)
 
 
 def test_pairs_are_plain_only_where_no_share_asks_for_the_partner():
-    assert reproduction.pairs_of(CARD) == "plain"
+    assert of_cards.pairs_of(CARD) == "plain"
     runs = [{"shares": [1.0, 0.0, 0.0]}, {"shares": [0.7, 0.2, 0.1]}]
-    assert reproduction.pairs_of(CARD | {"training": runs}) == "hard, empty"
+    assert of_cards.pairs_of(CARD | {"training": runs}) == "hard, empty"
 
 
 def test_rivals_are_left_out_and_groups_stand_where_there_is_no_average():
-    rows = reproduction.own(reported())
+    rows = reproduction.papers_own(reported())
     assert set(rows.method) >= {"CA", "CA-instant", "SSNM-HRNet", "SSNM -f_sem", "DCNet", "+MCFD"}
     assert not rows.method.str.contains("2018|2013").any()
     assert set(rows[(rows.paper == "zhang2020") & (rows.dataset == "internet")].group) == {"airplane", "car", "horse"}
@@ -122,3 +124,25 @@ def test_rivals_are_left_out_and_groups_stand_where_there_is_no_average():
 def test_a_page_without_marks_is_refused():
     with pytest.raises(CosegError, match="marks"):
         reproduction.renewed("no marks", "block")
+
+
+def test_a_withdrawn_card_has_its_reason_where_figures_stood_and_an_earlier_one_a_mark():
+    why = "learned by another rule"
+    away, earlier = CARD | {"method": "fca", "withdrawn": why}, CARD | {"engine": "earlier"}
+    text = reproduction.beside_the_papers([away, earlier], reported())
+    assert f"| withdrawn: {why}, vgg16, 01234567 | not yet measured |" in text
+    assert "0.900 / 0.712, vgg16, 01234567 †" in text and text.endswith(of_cards.FOOTNOTE)
+    table = of_cards.stated([away, earlier])
+    assert table[table.method == "fca"]["set"].tolist() == [f"withdrawn: {why}"]
+    assert table[table.method == "fca"].group.isna().all() and set(table[table.method == "ca"].checkpoint) == {
+        "01234567 †"
+    }
+    assert of_cards.FOOTNOTE not in reproduction.beside_the_papers([CARD], reported())
+    pair = [away | {"name": "fca-plain"}, away | {"name": "fca-asking"}, CARD | {"name": "ca-plain"}]
+    assert of_cards.both_ways([*pair, CARD | {"name": "ca-asking"}]).method.unique().tolist() == ["ca"]
+
+
+def test_every_fca_card_is_withdrawn_and_stays_usable():
+    fca = [card for card in (*of_cards.cards(), *of_cards.cards(MEASURED)) if card["method"] == "fca"]
+    assert len(fca) == 4 and all("eq. (5)" in card["withdrawn"] for card in fca)
+    assert load_model("fca-mobilenet_v2").card["withdrawn"] == fca[0]["withdrawn"]

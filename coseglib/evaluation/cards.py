@@ -1,0 +1,120 @@
+"""What cards say: of shipped checkpoints (`data/checkpoints`), of models measured and not shipped (`data/measured`).
+
+A card may say of itself
+  withdrawn  why its figures are not those of the system that it names: this stands in their place, everywhere
+  engine     how its figures were answered, where that is not how models answer now; EARLIER marks its checksum
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from coseglib.core.paths import CHECKPOINTS, MEASURED
+
+SMALL = "mobilenet_v2"  # the backbone of all that is shipped
+# J by set, attended by the group, protocol `common`, that the workbook set out for: the best small model, ResNet-50.
+AIMS = {
+    SMALL: {"msrc7": 0.91, "icoseg8": 0.89, "pascal": 0.64},
+    "resnet50": {"msrc7": 0.93, "icoseg8": 0.93, "pascal": 0.72},
+}
+SWAP_AIM, REFUSAL_AIM = 30.0, 0.90  # points, AUROC; on PASCAL, by the best small model
+EARLIER = " †"
+FOOTNOTE = "† answered as models did until November 2026: partners were drawn by the number of the question."
+FIGURES = ["group", "self", "other", "swap", "AUROC"]
+
+
+def cards(folder: Path = CHECKPOINTS) -> list[dict]:
+    """The cards of the shipped checkpoints, by name; of MEASURED: of models that were measured and are not shipped."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def others() -> list[dict]:
+    """The cards of MEASURED, but for those of a shipped checkpoint's very weights, asked without the CRF."""
+    shipped = {card["sha256"] for card in cards()}
+    return [card for card in cards(MEASURED) if card["sha256"] not in shipped]
+
+
+def runs_of(card: Mapping | None) -> Iterator[Mapping]:
+    """A training run and those it started from, the last one first."""
+    while card:
+        yield card
+        card = card.get("started_from")
+
+
+def pairs_of(card: Mapping) -> str:
+    """What a model was trained on last: "plain" pairs, as the papers, or "hard, empty" ones beside them."""
+    _, *asking = card["training"][-1]["shares"]
+    return "hard, empty" if any(asking) else "plain"
+
+
+def beyond(card: Mapping) -> list[str]:
+    """What a card's answers owe to no network: "two looks", "CRF", or neither."""
+    there = {"two looks": card.get("looks") == 2, "CRF": card.get("post") == "crf"}
+    return [name for name, yes in there.items() if yes]
+
+
+def digits(card: Mapping) -> str:
+    """The first 8 digits of a card's checksum, marked EARLIER where FOOTNOTE holds."""
+    return card["sha256"][:8] + (EARLIER if "engine" in card else "")
+
+
+def withdrawn(card: Mapping) -> str:
+    """ "withdrawn: why", or "" of a card whose figures stand."""
+    return f"withdrawn: {card['withdrawn']}" if "withdrawn" in card else ""
+
+
+def stated(some: Sequence[Mapping]) -> pd.DataFrame:
+    """What cards say of whole sets, protocol `common`; nothing is run. A row a card and set.
+
+    Columns system, method, variant (and what its answers owe to no network), backbone, pairs, steps, minutes, set,
+    group, self, other (J by partner), swap (points), AUROC (refusal), checkpoint (`digits`). NaN: not measured. A card
+    that is withdrawn has one row, its reason in the place of a set.
+    """
+    rows = []
+    for card in some:
+        about = {"system": card["name"], "method": card["method"]}
+        about |= {"variant": ", ".join([card["variant"], *beyond(card)]), "backbone": card["backbone"]}
+        about |= {"pairs": pairs_of(card), "steps": card["steps"], "minutes": card["minutes"]}
+        why = withdrawn(card)
+        for name, found in ({why: {}} if why else card["figures"]).items():
+            row = {partner: found.get(partner, {}).get("J") for partner in ("group", "self", "other")}
+            row |= {"swap": found.get("partner_swap", {}).get("points"), "AUROC": found.get("refusal_auroc")}
+            rows.append({**about, "set": name, **row, "checkpoint": digits(card)})
+    return pd.DataFrame(rows).astype(dict.fromkeys(FIGURES, float))
+
+
+def both_ways(some: Sequence[Mapping]) -> pd.DataFrame:
+    """Plain pairs against hard and empty ones beside them, the rest alike: of NAME-plain and NAME-asking, a row a set.
+
+    Columns method, set, and of each of the two, "plain" and "asking": J by the group and by a wrong group, swap
+    (points), AUROC, steps. Both by argmax after one look. Without what is withdrawn.
+    """
+    table = stated([card for card in some if not withdrawn(card)])
+    keys, figures = ["method", "set"], {"group": "J", "other": "J, wrong group", "swap": "swap", "AUROC": "AUROC"}
+    names, sides = {**figures, "steps": "steps"}, {}
+    for side in ("plain", "asking"):
+        own = table[table.system.str.endswith(f"-{side}")].set_index(keys)[list(names)]
+        sides[side] = own.rename(columns={name: f"{label}: {side}" for name, label in names.items()})
+    both = sides["plain"].join(sides["asking"], how="inner").reset_index()
+    return both[[*keys, *(f"{label}: {side}" for label in names.values() for side in sides)]]
+
+
+def reached(some: Sequence[Mapping]) -> pd.DataFrame:
+    """The workbook's aims and how near the best model of each kind came: a row an aim.
+
+    Columns aim, backbone, wanted, best, short (wanted less best; 0: reached), system. The best on a test set is named
+    here, and nothing is chosen by it.
+    """
+    table, rows = stated(some), []
+    wanted = [(net, name, "group", j) for net, of_set in AIMS.items() for name, j in of_set.items()]
+    wanted += [(SMALL, "pascal", "swap", SWAP_AIM), (SMALL, "pascal", "AUROC", REFUSAL_AIM)]
+    for net, name, figure, aim in wanted:
+        own = table[(table.backbone == net) & (table["set"] == name)].dropna(subset=[figure])
+        if len(own):
+            best = own.loc[own[figure].idxmax()]
+            what = {"group": "J", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}[figure]
+            row = {"aim": f"{name}, {what}", "backbone": net, "wanted": aim, "best": best[figure]}
+            rows.append({**row, "short": max(0.0, aim - best[figure]), "system": best.system})
+    return pd.DataFrame(rows)

@@ -1,0 +1,68 @@
+import pandas as pd
+import pytest
+
+from coseglib.evaluation import kept
+from coseglib.evaluation.kept import LEARNED, SCORED, code_hash, resumable_rows
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package of one room with one module, and a function that writes the module anew and gives its hash."""
+    (tmp_path / "scoring").mkdir()
+
+    def written(text: str) -> str:
+        (tmp_path / "scoring" / "rule.py").write_text(text)
+        code_hash.cache_clear()
+        return code_hash(("scoring",), tmp_path)
+
+    return written
+
+
+def test_words_are_no_code_and_a_constant_is(package):
+    before = package('"""Words."""\nLIMIT = 3\n\ndef f(x):\n    """More."""\n    return x + LIMIT  # why\n')
+    assert package('LIMIT = 3\ndef f(x):\n    """Others."""\n\n    return x + LIMIT\n') == before
+    assert package("LIMIT = 4\ndef f(x):\n    return x + LIMIT\n") != before
+    assert package("LIMIT = 3\ndef f(x):\n    return x - LIMIT\n") != before
+    assert package('def f(x):\n    """Only words."""\n') == package("def f(x):\n    'None such.'\n")
+
+
+def test_the_rooms_that_compute_a_row_are_there():
+    code_hash.cache_clear()
+    assert len({code_hash((room,)) for room in LEARNED}) == len(LEARNED) == len(SCORED) + 1
+
+
+def test_rows_of_other_code_are_computed_anew_and_said(tmp_path, monkeypatch):
+    file, said, ran = tmp_path / "rows.csv", [], []
+
+    def run(part, say):
+        ran.append(part)
+        return pd.DataFrame({"group": [part], "J": [0.5]})
+
+    def rows(parts="ab"):
+        *_, last = resumable_rows({p: p for p in parts}, file, str, run, said.append, {"J": float})
+        return last
+
+    first = rows()
+    pd.testing.assert_frame_equal(rows(), first, check_dtype=False)
+    assert ran == ["a", "b"] and said[-2:] == ["a: done before", "b: done before"]
+    monkeypatch.setattr(kept, "code_hash", lambda rooms: "other")
+    said.clear()
+    again = rows("a")
+    assert ran == ["a", "b", "a"] and said == ["rows.csv: 1 rows are of other code and computed anew"]
+    assert set(again.code) == {"other"}
+    assert pd.read_csv(file).group.tolist() == ["b", "a"]  # what was not asked for stays, and is anew when it is
+
+
+def test_rows_that_say_nothing_of_their_code_are_computed_anew(tmp_path):
+    file = tmp_path / "rows.csv"
+    pd.DataFrame({"group": ["a"], "J": [0.1], "key": ["a"]}).to_csv(file, index=False)
+    (rows,) = resumable_rows({"a": "a"}, file, str, lambda part, say: pd.DataFrame({"J": [0.9]}), print, {"J": float})
+    assert rows.J.tolist() == [0.9]
+
+
+def test_names_that_look_like_numbers_or_like_nothing_come_back_as_they_are(tmp_path):
+    names = ["001", "NA", "1e5", ""]
+    run = lambda part, say: pd.DataFrame({"group": names, "J": [0.5, float("nan"), 1, 0]})  # noqa: E731
+    for _ in range(2):
+        (rows,) = resumable_rows({"a": "a"}, tmp_path / "rows.csv", str, run, print, {"J": float})
+        assert rows.group.tolist() == names and rows.J.isna().tolist() == [False, True, False, False]
