@@ -1,6 +1,5 @@
 """`coseg ablate`: the papers' claims about their own parts, tested."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,10 +13,7 @@ EXAMPLES = (
 
 
 def command(
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", callback=options.output_folder, help="The queue's folder."),
-    ],
+    output: options.OutputFolder,
     profile: Annotated[str, typer.Option(metavar="smoke|cpu|paper", help="The budget of a training.")] = "cpu",
     only: Annotated[
         list[str] | None,

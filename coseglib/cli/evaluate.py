@@ -1,7 +1,7 @@
 """`coseg evaluate`: a table of scores."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,8 +39,8 @@ def command(
         ),
     ] = None,
     partner: Annotated[
-        options.Partner, typer.Option(help="Whose attention a photograph receives.")
-    ] = options.Partner.group,
+        Literal["group", "self", "other"], typer.Option(help="Whose attention a photograph receives.")
+    ] = "group",
     group: options.Group = None,
     looks: options.Looks = None,
     limit: Annotated[
@@ -50,7 +50,7 @@ def command(
         list[str] | None, typer.Option(metavar="GROUP", help="multiclass: only the group of this name; repeatable.")
     ] = None,
     classes: options.Classes = None,
-    post: options.PostOption = None,
+    post: options.Post = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
     ablations: Annotated[
@@ -96,15 +96,14 @@ def command(
         model = model.to(launch(accelerator=accelerator).device)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
-        options.refuse("multiclass has no partners to choose", partner=partner != options.Partner.group)
+        options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
         systems = None if ablations else ("SA+MA",) if baselines else ()
         learning = {"device": accelerator, **options.fields(set_)}
         _shown(_evaluate_online(dataset, output, model, limit, only, classes, post, profile, learning, systems))
         return
     options.refuse("is for multiclass", only=only)
-    how = (group or options.Pooling.mean).value
-    table = evaluation_table(model, dataset, protocol or "common", partner.value, how, limit, _progress)
+    table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, _progress)
     write_table(table, output)
     _shown(table)
 

@@ -1,9 +1,8 @@
 """Options that several commands have, and what is checked before any work begins."""
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,28 +10,6 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import DEFAULT_CHECKPOINT, name_root
 
 METHOD_NAMES = "ca|fca|csa|ssnm|pfcc|dcnet|multiclass"
-
-
-class Pooling(StrEnum):
-    """How a group's attention is pooled."""
-
-    mean = "mean"
-    min = "min"
-
-
-class Post(StrEnum):
-    """How maps become masks."""
-
-    argmax = "argmax"
-    crf = "crf"
-
-
-class Partner(StrEnum):
-    """Whose attention a photograph receives."""
-
-    group = "group"
-    self = "self"
-    other = "other"
 
 
 def _named(variable: str):
@@ -69,6 +46,9 @@ def output_file(path: Path) -> Path:
     return _writable(path, folder=False)
 
 
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", callback=output_folder, help="Folder to write to.")
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -98,7 +78,8 @@ Method = Annotated[
     ),
 ]
 Group = Annotated[
-    Pooling | None, typer.Option(help="How the group's attention is pooled.  [default: mean; not for multiclass]")
+    Literal["mean", "min"] | None,
+    typer.Option(help="How the group's attention is pooled.  [default: mean; not for multiclass]"),
 ]
 Looks = Annotated[
     int | None,
@@ -109,8 +90,9 @@ Looks = Annotated[
 Classes = Annotated[
     int | None, typer.Option(metavar="K", help="multiclass: how many classes the photographs have in common.")
 ]
-PostOption = Annotated[
-    Post | None, typer.Option(help="How maps become masks: the larger one, or a dense CRF.  [default: as shipped]")
+Post = Annotated[
+    Literal["argmax", "crf"] | None,
+    typer.Option(help="How maps become masks: the larger one, or a dense CRF.  [default: as shipped]"),
 ]
 OnlineProfile = Annotated[
     str | None, typer.Option(metavar="smoke|cpu|paper", help="multiclass: how it learns.  [default: cpu]")

@@ -17,16 +17,13 @@ EXAMPLES = (
 
 def command(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS_OR_FOLDER", help="Photographs of one group.")],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT", callback=options.output_folder, help="Folder to write to."),
-    ],
+    output: options.OutputFolder,
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
     group: options.Group = None,
     looks: options.Looks = None,
     classes: options.Classes = None,
-    post: options.PostOption = None,
+    post: options.Post = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
     bfloat16: Annotated[
@@ -39,7 +36,7 @@ def command(
 ) -> None:
     """Segment what photographs have in common.
 
-    Writes OUT/masks/<stem>.png (0 and 255, the photograph's own size), OUT/overlays/<stem>.jpg and OUT/result.json. A
+    Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
@@ -64,7 +61,7 @@ def command(
         photos,
         output,
         model,
-        (group or options.Pooling.mean).value,
+        group or "mean",
         post=post,
         bfloat16=bfloat16,
         devices=devices,

@@ -35,7 +35,7 @@ def command(
         typer.Option(metavar="RUN", help="Another point of the same training, to average weights with; repeatable."),
     ] = None,
     looks: options.Looks = None,
-    post: options.PostOption = None,
+    post: options.Post = None,
     card_only: Annotated[
         bool, typer.Option("--card-only", help="Measure, and keep the card without the weights.")
     ] = False,

@@ -20,10 +20,7 @@ EXAMPLES = (
 
 
 def command(
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", callback=options.output_folder, help="The run's folder."),
-    ],
+    output: options.OutputFolder,
     method: Annotated[
         str | None,
         typer.Option(metavar=options.METHOD_NAMES, help="The system to train.  [default: what FILE says, else ca]"),
