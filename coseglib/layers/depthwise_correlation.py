@@ -12,6 +12,7 @@ computed in float32, or float64, under autocast as well: sums of 361 products ar
 from collections.abc import Sequence
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -70,19 +71,10 @@ def kernel_gradient(base: Tensor, grad: Tensor, k: int) -> Tensor:
     A transform of side n repeats the maps every n positions; n ≥ H + ⌊k/2⌋: no lag reaches the repetition.
     """
     lags = k // 2
-    size = [_smooth(max(n + lags, k)) for n in base.shape[-2:]]
+    size = [next_fast_len(max(n + lags, k), real=True) for n in base.shape[-2:]]
     product = torch.fft.rfft2(base, s=size) * torch.fft.rfft2(grad, s=size).conj()
     by_lag = torch.fft.irfft2(product, s=size)  # lag 0 comes first, the negative ones last
     return by_lag.roll((lags, lags), (-2, -1))[..., :k, :k]
-
-
-def _smooth(n: int) -> int:
-    """The smallest number from n on without other prime factors than 2, 3, 5: lengths that an FFT is fast at."""
-    rest = n
-    for prime in (2, 3, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return n if rest == 1 else _smooth(n + 1)
 
 
 def normalise_channels(kernels: Tensor, eps: float = 1e-5) -> Tensor:

@@ -8,22 +8,25 @@
 | mobilenet_v2     | torchvision | 16, 24, 32, 96, 320                      |
 | hrnet_w18, _w32  | timm        | 64, C·(1, 2, 4, 8) of the last stage     |
 
-Weights come from a local folder (`COSEG_WEIGHTS`) where it holds `<name>*.safetensors`, else from the libraries' own
-download. Where weights come from decides how images are padded and normalised (`Origin`): TF-slim's MobileNetV2 pads
-its stride-2 convolutions more on the right and below, Caffe's ResNet-50 has its strides in the first 1×1 convolutions.
+Weights come from a local folder (`COSEG_WEIGHTS`) where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or
+`<name>-<8 hexadecimal digits>.safetensors`, else from the libraries' own download. Where weights come from decides how
+images are padded and normalised (`Origin`): TF-slim's MobileNetV2 pads its stride-2 convolutions more on the right and
+below, Caffe's ResNet-50 has its strides in the first 1×1 convolutions. A local file's origin is what the caller says,
+else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import weights_root
+from coseglib.models.tensors import read_safetensors
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ ORIGINS = {
     "tf-slim": Origin(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), same_padding=True),
     "caffe-v1": Origin(stride_in_1x1=True),
 }
-LOCAL_ORIGIN = {"mobilenet_v2": "tf-slim", "resnet50": "caffe-v1"}  # what COSEG_WEIGHTS' files come from
+KNOWN = {  # SHA-256 of files that say nothing of themselves, and their origin
+    "9b8b111453c4091450e6a06cfd8c461a4fb3d5d6736da6e6d92e1c7b7ddfcd60": "tf-slim",  # mobilenet_v2.fp16
+    "2782a07fba70f72f7f1af0e04ded58a6d1b6fcfe9f3fc582d513c55e46576f7e": "caffe-v1",  # resnet50.fp16
+}
 BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -100,28 +106,23 @@ class Backbone(nn.Module):
         return self.embedding(top)
 
 
-class HRNetStages(nn.Module):
+class HRNet(Backbone):
     """timm's HRNet yields its pyramid at once: `Backbone.forward` without the loop over stages."""
 
-    def __init__(self, name: str, pretrained: bool):
-        super().__init__()
+    def __init__(self, name: str, pretrained: bool, origin: str):
         import timm
 
-        self.body = timm.create_model(
-            name, pretrained=pretrained, features_only=True, feature_location="", out_indices=(0, 1, 2, 3, 4)
-        )
+        every = {"features_only": True, "feature_location": "", "out_indices": (0, 1, 2, 3, 4)}
+        body = timm.create_model(name, pretrained=pretrained, **every)
+        super().__init__(name, [nn.ModuleDict({"body": body})], tuple(body.feature_info.channels()), origin)
+        body.layer1.register_forward_hook(self._stem_ends)  # after it the branches of stride 4, 8, … go side by side
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.body(x)
-
-
-class HRNet(Backbone):
-    def __init__(self, name: str, pretrained: bool, origin: str):
-        body = HRNetStages(name, pretrained)
-        super().__init__(name, [body], tuple(body.body.feature_info.channels()), origin)
+    def _stem_ends(self, layer: nn.Module, given: tuple, x: Tensor) -> Tensor:
+        return x if self.stem_learns else x.detach()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return self.stages[0](self.preprocess(images))
+        first, *others = self.stages[0]["body"](self.preprocess(images))
+        return [first if self.stem_learns else first.detach(), *others]
 
 
 def _split_mobilenet(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], tuple[nn.Module, int]]:
@@ -164,18 +165,21 @@ def _follow_origin(net: nn.Module, origin: Origin) -> None:
 
 def _local_file(name: str, root: str | Path | None) -> Path | None:
     folder = weights_root(root)
-    if folder is None:
-        return None
-    found = sorted(folder.glob(f"{name}*.safetensors"))
-    return found[0] if found else None
+    named = re.compile(rf"{re.escape(name)}(\.fp16|-[0-9a-f]{{8}})?\.safetensors")
+    return min((file for file in folder.iterdir() if named.fullmatch(file.name)), default=None) if folder else None
 
 
-def _load_local(net: nn.Module, file: Path) -> None:
-    try:
-        tensors = {k: v.float() for k, v in load_file(file).items()}
-    except Exception as error:
-        raise CosegError(f"{file}: not a readable safetensors file ({error}); fetch it again") from error
-    missing, unexpected = net.load_state_dict(tensors, strict=False)
+def _origin_of(file: Path, stated: dict[str, str], digest: str) -> str:
+    """Key of ORIGINS, by a file's metadata or its checksum. Raises CosegError where neither says it."""
+    origin = stated.get("origin") or KNOWN.get(digest)
+    if origin in ORIGINS:
+        return origin
+    what = f"its origin {origin} is not known" if origin else "does not say where its weights come from"
+    raise CosegError(f"{file}: {what}; say so: origin={'|'.join(ORIGINS)} (`--set origin=…`)")
+
+
+def _fill(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    missing, unexpected = net.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise CosegError(f"{file}: does not fit the module (first of them {(missing + unexpected)[0]}); fetch it again")
@@ -186,29 +190,32 @@ def build_backbone(
 ) -> Backbone:
     """A backbone by its name, see BACKBONES.
 
-    weights  "imagenet": from `root` (else COSEG_WEIGHTS) if it holds `<name>*.safetensors`, else the library's own
-             download; None: random, with `origin`'s padding and preprocessing ("torchvision" unless told).
-    Raises CosegError for an unknown name, or when weights can neither be found nor fetched.
+    weights  "imagenet": from `root` (else COSEG_WEIGHTS) if it holds a file of that name, else the library's own
+             download; None: random, with `origin`'s padding and preprocessing
+    origin   key of ORIGINS; None or "": the file's, see the head; of a download and of random weights "torchvision"
+    Raises CosegError for an unknown name, or when weights can neither be found nor fetched, or say not what they are.
     """
     if name not in BACKBONES:
         raise CosegError(f"{name}: no such backbone; one of {', '.join(BACKBONES)}")
     if weights not in ("imagenet", None):
         raise CosegError(f"{weights}: no such backbone weights; 'imagenet' or none")
+    if origin and origin not in ORIGINS:
+        raise CosegError(f"{origin}: no such origin of weights; one of {', '.join(ORIGINS)}")
     file = _local_file(name, root) if weights else None
-    if origin is None:
-        origin = LOCAL_ORIGIN.get(name, "torchvision") if file else "torchvision"
+    if file:
+        tensors, stated, digest = read_safetensors(file)
+        origin = origin or _origin_of(file, stated, digest)
+    origin = origin or "torchvision"
+    if ORIGINS[origin].stride_in_1x1 and name != "resnet50":
+        raise CosegError(f"{name}: no {origin} weights of it are known; another origin")
     download = bool(weights) and file is None
     try:
         if name.startswith("hrnet"):
             net = HRNet(name, download, origin)
-            if file:
-                _load_local(net.stages[0].body, file)
-            return net
-        import torchvision.models as zoo
+        else:
+            import torchvision.models as zoo
 
-        net = getattr(zoo, name)(weights="IMAGENET1K_V1" if download else None)
-    except CosegError:
-        raise
+            net = getattr(zoo, name)(weights="IMAGENET1K_V1" if download else None)
     except Exception as error:  # urllib, huggingface_hub and ssl each have their own
         if not download:
             raise
@@ -217,9 +224,11 @@ def build_backbone(
             f"{name}: no ImageNet weights here (COSEG_WEIGHTS is {where}) and none could be fetched; set COSEG_WEIGHTS "
             f"to a folder with {name}.safetensors, or go online once"
         ) from error
-    _follow_origin(net, ORIGINS[origin])
     if file:
-        _load_local(net, file)
+        _fill(net.stages[0]["body"] if isinstance(net, HRNet) else net, tensors, file)
+    if isinstance(net, HRNet):
+        return net
+    _follow_origin(net, ORIGINS[origin])
     split = _split_mobilenet if name == "mobilenet_v2" else _split_vgg if name == "vgg16" else _split_resnet
     stages, channels, embedding = split(net)
     return Backbone(name, stages, channels, origin, embedding)

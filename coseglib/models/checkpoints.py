@@ -13,15 +13,12 @@ from coseglib.core.files import atomic
 from coseglib.core.paths import CHECKPOINTS
 from coseglib.models.contract import LOOKS, POSTS, Model
 from coseglib.models.registry import build_model
+from coseglib.models.tensors import read_safetensors, sha256
+
+__all__ = ["FORMAT", "find", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
 
 FORMAT = "coseg-1"
 STATED = ("method", "backbone", "variant", "input_size", "origin")  # what a model's header cannot do without
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], header: dict) -> str:
@@ -43,18 +40,16 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict, str]:
     """Tensors, header and SHA-256 of a file of ours, of one reading."""
     if not path.is_file():
         raise CosegError(f"{path}: no such checkpoint; `coseg doctor` lists the shipped ones")
+    tensors, stated, digest = read_safetensors(path)
     try:
-        data = path.read_bytes()
-        tensors = safetensors.torch.load(data)  # which has checked what the next line reads
-        stated = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
         header = json.loads(stated.get("coseg", "null"))
-    except Exception as error:  # safetensors has an error class of its own, json another
-        raise CosegError(f"{path}: not a readable safetensors file ({error}); fetch or train it again") from error
+    except ValueError as error:
+        raise CosegError(f"{path}: its coseg header is damaged ({error}); fetch or train it again") from error
     if not isinstance(header, dict) or not str(header.get("format", "")).startswith("coseg-"):
         raise CosegError(f"{path}: no checkpoint of this project (no coseg header); give one that `coseg train` wrote")
     if header["format"] != FORMAT:
         raise CosegError(f"{path}: format {header['format']}, this version reads {FORMAT}; update the project")
-    return tensors, header, hashlib.sha256(data).hexdigest()
+    return tensors, header, digest
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:

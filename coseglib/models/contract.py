@@ -12,7 +12,7 @@ Nothing outside asks for a class or whether an attribute exists: every model has
 All three: `encode(images)` -> maps of each image, `model(images, weights)` -> `Output` for whole groups, `loss(…)`,
 `match(…)`. Sizes of images, groups and inputs are checked here and nowhere else.
 
-Symbols   images are in [0, 1]; B groups, N images a group, K classes, D numbers of a context; H, W of images, h, w of maps
+Symbols   images in [0, 1]; B groups, N images a group, K classes, D numbers of a context; H, W of images, h, w of maps
           weights (B, N, N), rows sum to 1: how much image j's answer counts for image i; None: all others' in equal
           parts, of one image its own
 """

@@ -50,7 +50,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coseglib.layers.decoders import LateralDecoder
-from coseglib.layers.mutual_attention import BLOCK, attend, matched
 from coseglib.models.backbones import Backbone
 from coseglib.models.contract import GroupModel, Paper
 from coseglib.models.output import Output
@@ -65,8 +64,17 @@ EPS = 1e-30  # of a map's mass: with more, an empty map would average to 0, and 
 
 
 def _positions(x: Tensor) -> Tensor:
-    """(P, C, h, w) -> (P, M, C)."""
-    return x.flatten(2).mT
+    """(P, C, h, w) -> (P, M, C), float32 at least: scores of half precision would leave its range."""
+    return x.flatten(2).mT.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def vote_counts(query: Tensor, key: Tensor) -> Tensor:
+    """query (B, J, M, C') of J references, key (B, N, L, C') of N anchors -> v (B, J, N, L), each pair's column sums.
+
+    Each position of a reference shares one vote among the positions of an anchor: v >= 0 sums to M.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        return torch.einsum("bjmc,bnlc->bjnml", query, key).softmax(dim=-1).sum(dim=-2)
 
 
 class SelfAttention(nn.Module):
@@ -76,9 +84,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.query, self.key, self.value = (nn.Conv2d(channels, channels, 1) for _ in range(3))
 
-    def forward(self, f: Tensor, block: int = BLOCK) -> Tensor:
+    def forward(self, f: Tensor) -> Tensor:
         q, k, v = (_positions(layer(f)) for layer in (self.query, self.key, self.value))  # (P, M, C)
-        return attend(q, k, v, block).mT.unflatten(2, f.shape[-2:])
+        with torch.autocast(f.device.type, enabled=False):  # faster than torch's fused kernel at these sizes
+            return ((q @ k.mT).softmax(dim=-1) @ v).mT.unflatten(2, f.shape[-2:])
 
 
 class MutualAttention(nn.Module):
@@ -94,17 +103,17 @@ class MutualAttention(nn.Module):
         self.query, self.key, self.value = (nn.Conv2d(channels, half, 1) for _ in range(3))
         self.output = nn.Conv2d(2 * half, channels, 1)
 
-    def foreground(self, f: Tensor, weights: Tensor, block: int = BLOCK) -> Tensor:
+    def foreground(self, f: Tensor, weights: Tensor) -> Tensor:
         """a = mean over the references j of σ(v / √M), v the column sums of softmax(query(F_j) key(F_n)ᵀ)."""
         b, n = f.shape[:2]
         q, k = (_positions(layer(f.flatten(0, 1))).unflatten(0, (b, n)) for layer in (self.query, self.key))
-        v = matched(q, k, block)  # (B, references, anchors, M)
+        v = vote_counts(q, k)  # (B, references, anchors, M)
         a = torch.sigmoid(v / v.shape[-1] ** 0.5)
-        a = torch.einsum("bnj,bjnm->bnm", weights.to(a).expand(b, n, n), a)
+        a = (weights.to(a).expand(b, n, n)[..., None] * a.transpose(1, 2)).sum(dim=2)  # float32 in autocast too
         return a.unflatten(2, f.shape[-2:])
 
-    def forward(self, f: Tensor, weights: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
-        a = self.foreground(f, weights, block)  # (B, N, h, w)
+    def forward(self, f: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.foreground(f, weights)  # (B, N, h, w)
         value = self.value(f.flatten(0, 1))  # (B·N, C', h, w)
         mask = a.flatten(0, 1)[:, None].to(value.dtype)
         both = torch.cat([mask * value, (1 - mask) * value], dim=1)  # foreground and background, (B·N, 2C', h, w)
@@ -183,18 +192,15 @@ class MultiClass(GroupModel):
         else:
             self.decoder = LateralDecoder((2 * c32, c16, c8, c4), classes + 1)
 
-    def attend(self, f: Tensor, weights: Tensor | None = None, block: int = BLOCK) -> tuple[Tensor, Tensor | None]:
-        """F + γ (SA(F) + MA(F)), eq. (3), and a. f (B, N, C, h, w) -> the same, and (B, N, h, w) or None without MA.
-
-        block  numbers of the M×M matrices that are held at once, see `coseglib.layers.mutual_attention`
-        """
+    def attend(self, f: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """f (B, N, C, h, w) -> F + γ (SA(F) + MA(F)), eq. (3), the same, and a (B, N, h, w) or None without MA."""
         added, a = 0, None
         if self.self_attention is not None:
-            added = self.self_attention(f.flatten(0, 1), block).unflatten(0, f.shape[:2])
+            added = self.self_attention(f.flatten(0, 1)).unflatten(0, f.shape[:2])
         if self.mutual_attention is not None:
             if weights is None:
                 weights = others_equally(f.shape[1]).to(f.device)
-            mutual, a = self.mutual_attention(f, weights, block)
+            mutual, a = self.mutual_attention(f, weights)
             added = added + mutual
         if isinstance(added, int):
             return f, a

@@ -1,5 +1,7 @@
 """Groups by pairs: each image meets others one at a time, and the foreground's probabilities are averaged."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ def ask(model, images: Tensor, weights: Tensor | None = None) -> Output:
     reference = [m[group * n + j] for m in model.reference_maps(maps)]
     if len(query) == b * n:  # one partner each: no mean
         out = model.answer(maps, reference)
-        logits, extras = out.logits, out.extras
+        logits, mean = out.logits, None
     else:
         out = model.answer([m[query] for m in maps], reference)
 
@@ -34,5 +36,10 @@ def ask(model, images: Tensor, weights: Tensor | None = None) -> Output:
             return x.new_zeros(b * n, *x.shape[1:]).index_add(0, query, share.view(-1, *(1,) * (x.ndim - 1)) * x)
 
         logits = mean(out.logits.softmax(dim=1)).clamp(min=torch.finfo(torch.float32).tiny).log()
-        extras = {name: mean(extra) for name, extra in out.extras.items()}
-    return Output(logits.unflatten(0, (b, n)), {name: extra.unflatten(0, (b, n)) for name, extra in extras.items()})
+
+    def extra(name: str) -> Tensor:
+        """Of the images, (B, N, …)."""
+        found = out.extra(name)
+        return (mean(found) if mean else found).unflatten(0, (b, n))
+
+    return Output(logits.unflatten(0, (b, n)), {name: partial(extra, name) for name in out.extras})

@@ -182,17 +182,20 @@ class PFCC(PartnerModel):
         plain, base = (maps[:-1], maps[-1]) if self.kernels else (maps, None)
         f = plain[0] if self.variant == "paper" else plain[1]
         if base is None:
-            nothing = f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
-            fused, correlation = nothing, nothing
+            kernels, fused = [], f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
         else:
             kernels = self.pyramid(base, reference[-1])
             mean = depthwise_correlation(base, merge_kernels(kernels))  # f̄_A, eq. (3)  (B, D, h, w)
             fused = F.relu(self.phi2(mean))  # F_A, eq. (4)  (B, D, h, w)
-            with torch.no_grad():
-                correlation = torch.stack([depthwise_correlation(base, k).mean(dim=1) for k in kernels], dim=1)
         joined = cat([fused, f], dim=1)  # [F_A, f_A]  (B, D + C, h, w)
         logits = self.decoder(joined if self.variant == "paper" else [plain[0], joined, *plain[2:]])
-        return Output(logits.float(), {"correlation": correlation.float(), "fused": fused.float()})
+
+        @torch.no_grad()
+        def correlation() -> Tensor:  # as much as all the rest of the comparison: only for whom it is asked
+            found = [depthwise_correlation(base, k).mean(dim=1).float() for k in kernels]
+            return torch.stack(found, dim=1) if found else fused.float()
+
+        return Output(logits.float(), {"correlation": correlation, "fused": fused.float()})
 
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
         """The products of the position's features with each cell of the reference, as eq. (3) adds them up.

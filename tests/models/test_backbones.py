@@ -2,10 +2,13 @@ import json
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
-from coseglib.models.backbones import BACKBONES, SameConv2d, build_backbone
+from coseglib.models.backbones import BACKBONES, KNOWN, SameConv2d, build_backbone
+from coseglib.models.tensors import sha256
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -91,3 +94,68 @@ def test_features_of_a_fixed_input_equal_the_stored_reference(name, keys, real_w
             assert f.std(unbiased=False).item() == pytest.approx(reference[key]["std"], rel=1e-3)
             first = torch.tensor(reference[key]["first"])
             torch.testing.assert_close(f.flatten()[:8], first, rtol=1e-3, atol=1e-3 * first.abs().max().item())
+
+
+@pytest.fixture(scope="module")
+def torchvision_resnet(tmp_path_factory):
+    """A folder with torchvision's own ResNet-50 (random), under its own name: nothing says where it comes from."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(torchvision.models.resnet50(weights=None).state_dict(), folder / "resnet50-0676ba61.safetensors")
+    return folder
+
+
+def test_a_file_that_does_not_say_its_origin_is_refused_unless_the_caller_says_it(torchvision_resnet):
+    with pytest.raises(CosegError, match=r"does not say where its weights come from.*torchvision\|tf-slim") as caught:
+        build_backbone("resnet50", root=torchvision_resnet)
+    assert "\n" not in str(caught.value)
+    net = build_backbone("resnet50", root=torchvision_resnet, origin="torchvision")
+    assert net.stages[2][0].conv1.stride == (1, 1) and net.stages[2][0].conv2.stride == (2, 2)
+    assert build_backbone("resnet50", root=torchvision_resnet, origin="caffe-v1").stages[2][0].conv1.stride == (2, 2)
+
+
+def test_metadata_say_a_files_origin(tmp_path):
+    tensors = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    for origin in ("torchvision", "tf-slim"):
+        save_file(tensors, tmp_path / "mobilenet_v2.safetensors", {"origin": origin})
+        assert build_backbone("mobilenet_v2", root=tmp_path).origin == origin
+    save_file(tensors, tmp_path / "mobilenet_v2.safetensors", {"origin": "elsewhere"})
+    with pytest.raises(CosegError, match="its origin elsewhere is not known"):
+        build_backbone("mobilenet_v2", root=tmp_path)
+
+
+def test_no_file_of_another_network_is_taken_for_one_whose_name_begins_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: {})
+    for name in ("vgg16_bn.safetensors", "vgg16-bn.safetensors", "vgg16.bn.safetensors"):
+        (tmp_path / name).write_bytes(b"another network")
+    with pytest.raises(CosegError, match="no ImageNet weights here"):  # the download is tried, the files are not
+        build_backbone("vgg16", root=tmp_path)
+
+
+def test_origins_that_are_not_there_or_fit_no_such_network_are_refused():
+    with pytest.raises(CosegError, match="elsewhere: no such origin"):
+        build_backbone("vgg16", None, origin="elsewhere")
+    with pytest.raises(CosegError, match="vgg16: no caffe-v1 weights"):
+        build_backbone("vgg16", None, origin="caffe-v1")
+    assert build_backbone("vgg16", None, origin="").origin == "torchvision"
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_the_files_at_hand_are_known_by_their_checksums(name, real_weights):
+    assert sha256(real_weights / f"{name}.fp16.safetensors") in KNOWN
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "hrnet_w18"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_stem_that_does_not_learn_gets_no_gradient_and_all_that_is_coarser_does(name, learns):
+    net = build_backbone(name, None).train()
+    net.stem_learns = learns
+    sum(m.square().mean() for m in net(torch.rand(2, 3, 64, 64))).backward()
+    first = next(net.parameters())
+    assert (first.grad is not None) == learns
+    if name == "hrnet_w18":
+        body = net.stages[0]["body"]
+        assert all((p.grad is not None) == learns for p in (*body.conv2.parameters(), *body.layer1.parameters()))
+        assert all(p.grad is not None for p in body.stage4.parameters())
+    else:
+        assert all(p.grad is not None for p in net.stages[-1].parameters())

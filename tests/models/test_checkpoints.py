@@ -1,5 +1,8 @@
+import copy
 import hashlib
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -7,7 +10,7 @@ from safetensors.torch import save_file
 
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
-from coseglib.models.checkpoints import CHECKPOINTS, FORMAT, load_model, read_tensors, save_model, write_tensors
+from coseglib.models.checkpoints import CHECKPOINTS, FORMAT, find, load_model, read_tensors, save_model, write_tensors
 
 CONFIG = {"method": "ca", "backbone": "mobilenet_v2"}
 
@@ -104,3 +107,46 @@ def test_every_system_comes_back_from_its_file(tiny, tmp_path, method, variant):
     again = load_model(tmp_path / "m.safetensors", method)
     assert again.options == options
     torch.testing.assert_close(again(group).logits, model(group).logits)
+
+
+def test_a_folder_named_like_a_shipped_checkpoint_does_not_hide_it_and_a_runs_folder_is_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = find("ca-mobilenet_v2")
+    for folder in ("ca-mobilenet_v2", "run", "empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("ca-mobilenet_v2", "run"):
+        (tmp_path / folder / "model.safetensors").write_bytes(b"a model")
+    assert find("ca-mobilenet_v2") == shipped
+    assert find("run").read_bytes() == find(tmp_path / "ca-mobilenet_v2").read_bytes() == b"a model"
+    with pytest.raises(CosegError, match="empty: no such checkpoint; shipped: "):
+        find("empty")
+
+
+def test_everybody_whom_the_umask_lets_can_read_a_model(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_tensors(tmp_path / "m.safetensors", {"a": torch.ones(2)}, {"format": FORMAT})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "m.safetensors").stat().st_mode) == 0o644
+
+
+def test_a_header_holds_no_number_that_json_does_not_know(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_tensors(tmp_path / "m.safetensors", {"a": torch.ones(2)}, {"format": FORMAT, "threshold": float("inf")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_is_frozen_and_a_model_that_was_loaded_can_be_copied(checkpoint):
+    model = load_model(checkpoint)
+    with pytest.raises(TypeError):
+        model.card["sha256"] = "0"
+    assert copy.deepcopy(model).card == model.card and model.card["method"] == "ca"
+
+
+def test_how_a_multi_class_model_ends_in_masks_is_what_it_was_trained_with(tiny, tmp_path):
+    for post in ("argmax", "crf"):
+        config = {"method": "multiclass", "backbone": "mobilenet_v2", "training": {"post": post}}
+        save_model(tmp_path / "m.safetensors", tiny("multiclass"), config)
+        assert load_model(tmp_path / "m.safetensors").post == post
+    assert load_model(tmp_path / "m.safetensors", post="argmax").post == "argmax"

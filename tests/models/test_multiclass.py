@@ -12,6 +12,7 @@ from coseglib.models.multiclass import (
     co_attention_loss,
     distances,
     imbalance,
+    vote_counts,
 )
 from coseglib.models.partners import others_equally
 
@@ -91,6 +92,30 @@ def _printed_foreground(layer, anchor, reference):
     return 1 / (1 + torch.exp(-v / math.sqrt(len(v))))
 
 
+def test_vote_counts_equal_loops_over_pairs_and_positions():
+    q, k = torch.randn(2, 3, 5, 2, dtype=torch.float64), torch.randn(2, 4, 6, 2, dtype=torch.float64)
+    found = vote_counts(q, k)
+    for b in range(2):
+        for j in range(3):
+            for n in range(4):
+                rows = [torch.stack([q[b, j, u] @ k[b, n, w] for w in range(6)]).exp() for u in range(5)]
+                torch.testing.assert_close(found[b, j, n], sum(row / row.sum() for row in rows))
+    torch.testing.assert_close(found.sum(dim=-1), torch.full((2, 3, 4), 5.0, dtype=torch.float64))  # a vote a position
+
+
+def test_equal_positions_share_their_votes_equally():
+    torch.testing.assert_close(vote_counts(*[torch.zeros(1, 2, 6, 3)] * 2), torch.ones(1, 2, 2, 6))
+
+
+def test_scores_beyond_half_precision_are_computed_in_float32_with_gradients(build):
+    model = build()
+    f = (30 * torch.randn(1, 2, 320, 3, 3)).requires_grad_()  # scores beyond float16's range
+    with torch.autocast("cpu", torch.bfloat16):
+        attended, a = model.attend(f)
+        (attended.square().mean() + a.sum()).backward()
+    assert attended.isfinite().all() and a.dtype == torch.float32 and f.grad.isfinite().all() and f.grad.any()
+
+
 @torch.no_grad()
 def test_mutual_attention_is_the_mean_over_references_of_what_is_printed(build):
     """Each reference goes through the output layer by itself here; the library averages a, and is linear behind it."""
@@ -133,16 +158,6 @@ def test_the_attention_is_added_times_gamma_which_starts_at_zero_eq_3(build, gro
     added = model.self_attention(f[0]) + model.mutual_attention(f, others_equally(3))[0][0]
     torch.testing.assert_close(model(group).extra("attended")[0], f[0] + 0.7 * added)
     assert float(added.abs().max()) > 1e-3
-
-
-@torch.no_grad()
-def test_blocks_do_not_change_what_is_attended(build, group):
-    model = build()
-    f = model(group).extra("features")
-    one, a = model.attend(f, block=1)
-    all_, b = model.attend(f)
-    torch.testing.assert_close(one, all_)
-    torch.testing.assert_close(a, b)
 
 
 def test_without_attention_a_group_is_its_images_one_by_one(build, group):

@@ -330,7 +330,7 @@ def test_half_precision_gives_finite_float32_logits_near_the_full_ones(build, va
     model, group = build(variant), _images(1, 3)
     with torch.no_grad(), torch.autocast("cpu", kind):
         found = model(group)
-    assert found.logits.dtype == torch.float32 and all(e.isfinite().all() for e in found.extras.values())
+    assert found.logits.dtype == torch.float32 and all(found.extra(e).isfinite().all() for e in found.extras)
     with torch.no_grad():
         full = model(group)
     assert (found.logits.softmax(2) - full.logits.softmax(2)).abs().mean() < 0.05
