@@ -50,7 +50,7 @@ from coseglib.core.processes import clock, device_name
 from coseglib.core.tables import write_table
 from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo
-from coseglib.data.sets.multiclass import chosen, scenes
+from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import multiclass_tables
 from coseglib.models import METHODS
@@ -135,9 +135,9 @@ def several_classes(profile: str, data_root=None) -> list[Group]:
     """The groups of two classes that the multi-class system learns on."""
     budget = BUDGETS[profile]
     if profile == "smoke":
-        return scenes(budget.groups, budget.each, size=64)
+        return drawn_groups(budget.groups, budget.each, size=64)
     groups = [g for g in load("voc-multiclass", data_root) if len(g.targets) == 2][: budget.groups]
-    return [dataclasses.replace(g, photos=chosen(g.photos, budget.each)) for g in groups]
+    return [dataclasses.replace(g, photos=sample_photos(g.photos, budget.each)) for g in groups]
 
 
 # One training ---------------------------------------------------------------------------------------------------------

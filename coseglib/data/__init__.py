@@ -21,22 +21,13 @@ from coseglib.data.record import VOID, Group, Photo
 
 __all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
 
-# name -> module, its function, and what the function is given after the root
-_LOADERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "icoseg8": ("icoseg", "load_eight", ()),
-    "icoseg": ("icoseg", "load", ()),
-    "msrc7": ("msrc", "load_seven", ()),
-    "msrc-train": ("msrc", "load", ("train",)),
-    "msrc-val": ("msrc", "load", ("val",)),
-    "pascal": ("pascal_coseg", "load", ()),
-    "voc-train": ("voc", "load", ("train",)),
-    "voc-val": ("voc", "load", ("val",)),
-    "voc-multiclass": ("multiclass", "load", ()),
-    "internet": ("internet", "load", ("internet",)),
-    "internet-full": ("internet", "load", ("internet-full",)),
-    "coco-seg": ("coco_seg", "load", ("train2017",)),
-    "coco-seg-val": ("coco_seg", "load", ("val2017",)),
-}
+_LOADERS = {  # name -> where its loader is, and what that is given after the root
+    "icoseg8": "icoseg.load_eight", "icoseg": "icoseg.load", "msrc7": "msrc.load_seven",
+    "msrc-train": "msrc.load train", "msrc-val": "msrc.load val", "pascal": "pascal_coseg.load",
+    "voc-train": "voc.load train", "voc-val": "voc.load val", "voc-multiclass": "multiclass.load",
+    "internet": "internet.load internet", "internet-full": "internet.load internet-full",
+    "coco-seg": "coco_seg.load train2017", "coco-seg-val": "coco_seg.load val2017",
+}  # fmt: skip
 NAMES = (*_LOADERS, "synthetic", "synthetic-multiclass")
 
 
@@ -47,16 +38,17 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
     Raises CosegError for an unknown name, a missing set, an empty folder, or a set that cannot be read.
     """
     if str(name) in _LOADERS:
-        module, function, arguments = _LOADERS[str(name)]
+        where, *arguments = _LOADERS[str(name)].split()
+        module, function = where.split(".")
         return getattr(import_module(f"coseglib.data.sets.{module}"), function)(data_root(root), *arguments)
     if str(name) == "synthetic":
         from coseglib.data.synthetic import load_synthetic
 
         return load_synthetic()
     if str(name) == "synthetic-multiclass":
-        from coseglib.data.sets.multiclass import scenes
+        from coseglib.data.sets.multiclass import drawn_groups
 
-        return scenes()
+        return drawn_groups()
     if Path(name).is_dir():
         from coseglib.data.sets.folder import load_folder
 
@@ -105,13 +97,12 @@ def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
     for name in NAMES:
         try:
             if name == "voc-multiclass":
-                found[name] = (
-                    f"groups of two and three classes, out of {len(voc.photos(folder, 'train')):,} photographs"
-                )
+                of = f"{len(voc.photos(folder, 'train')):,} photographs"
+                found[name] = f"groups of two and three classes, out of {of}"
             elif name.startswith("voc-"):
                 found[name] = f"{len(voc.photos(folder, name.removeprefix('voc-'))):,} photographs"
             elif name.startswith("coco-seg"):
-                found[name] = f"{coco_seg.count(folder, *_LOADERS[name][2]):,} photographs"
+                found[name] = f"{coco_seg.count(folder, *_LOADERS[name].split()[1:]):,} photographs"
             else:
                 groups = load(name, folder)
                 found[name] = f"{len(groups)} groups, {sum(map(len, groups)):,} photographs"

@@ -20,7 +20,7 @@ from coseglib.data.remembered import digest, stamps
 from coseglib.data.sets.msrc import SURROUNDINGS
 from coseglib.data.transforms import resize_labels
 
-FORMAT = 2  # since 2 label maps are sampled about pixel centres, and it is kept what a photograph holds
+CACHE_FORMAT = 2  # since 2 label maps are sampled about pixel centres, and it is kept what a photograph holds
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
 # VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.
@@ -78,7 +78,7 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
     """
     classes = vocabulary(photos)
     names = tuple(f"{p.dataset}/{p.name}" for p in photos)
-    home = folder / f"{side}-{digest([FORMAT, classes, side, stamps(photos), [p.holds for p in photos]])}"
+    home = folder / f"{side}-{digest([CACHE_FORMAT, classes, side, stamps(photos), [p.holds for p in photos]])}"
     try:
         if not home.is_dir():
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 Alpha is laid over white; 16-bit grey keeps its range (65535 is white); the first frame of several is read.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,17 @@ MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 
 
+_FAULTS = {
+    FileNotFoundError: "no such file; check the name",
+    IsADirectoryError: "is a folder, not a picture; name the files in it",
+    UnidentifiedImageError: "no image format that Pillow knows; save it as JPEG or PNG",
+    PermissionError: "may not be read; change its permissions",
+    Image.DecompressionBombError: f"more than {MOST_PIXELS // 10**6} megapixels; scale it down first",
+}
+
+
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    return path.stat().st_size if os.path.isfile(path) else 0
 
 
 @contextmanager
@@ -41,26 +48,16 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                     limit = f"more than {MOST_PIXELS // 10**6} megapixels"
                     raise CosegError(f"{path}: {width} × {height} is {limit}; scale it down first")
                 yield picture
-    except FileNotFoundError as fault:
-        raise CosegError(f"{path}: no such file; check the name") from fault
-    except IsADirectoryError as fault:
-        raise CosegError(f"{path}: is a folder, not a picture; name the files in it") from fault
-    except PermissionError as fault:
-        raise CosegError(f"{path}: may not be read; change its permissions") from fault
-    except UnidentifiedImageError as fault:
-        what = (
-            "no image format that Pillow knows; save it as JPEG or PNG" if _size(path) else "an empty file; get it anew"
-        )
-        raise CosegError(f"{path}: {what}") from fault
-    except Image.DecompressionBombError as fault:
-        raise CosegError(f"{path}: more than {MOST_PIXELS // 10**6} megapixels; scale it down first") from fault
     except CosegError:
         raise
     except Exception as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, …
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise CosegError(
-            f"{path}: cannot be decoded ({reason}; the file has {_size(path):,} bytes); get it anew"
-        ) from fault
+        reason, size = " ".join(str(fault).split()) or type(fault).__name__, _size(path)
+        why = f"cannot be decoded ({reason}; the file has {size:,} bytes); get it anew"
+        if isinstance(fault, UnidentifiedImageError) and not size:
+            why = "an empty file; get it anew"
+        elif type(fault) in _FAULTS:
+            why = _FAULTS[type(fault)]
+        raise CosegError(f"{path}: {why}") from fault
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -162,9 +159,8 @@ def read_labels(path: str | Path) -> torch.Tensor:
     """
     with _opened(path) as picture:
         if picture.mode not in ("P", "L", "1"):
-            raise CosegError(
-                f"{path}: a label map has one 8-bit index a pixel, this has mode {picture.mode}; convert it"
-            )
+            has = f"this has mode {picture.mode}"
+            raise CosegError(f"{path}: a label map has one 8-bit index a pixel, {has}; convert it")
         return torch.from_numpy(np.array(picture, np.uint8))
 
 
@@ -237,9 +233,8 @@ def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray, quality: int 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The image files of a folder by name (suffixes of `SUFFIXES`); hidden ones are left out."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    files = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in files if not p.name.startswith("."))
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -251,7 +246,6 @@ def dataset_folder(root: Path, *parts: str, get: str) -> Path:
     """`root`/`parts`…; raises CosegError that says where the set comes from (`get`) where it is missing."""
     folder = root.joinpath(*parts)
     if not folder.is_dir():
-        raise CosegError(
-            f"{folder}: no such folder; {get}, see data/README.md, or point --data or COSEG_DATA elsewhere"
-        )
+        get += ", see data/README.md, or point --data or COSEG_DATA elsewhere"
+        raise CosegError(f"{folder}: no such folder; {get}")
     return folder

@@ -39,10 +39,11 @@ from coseglib.data.fingerprints import fingerprints_of, write_fingerprints
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import msrc, multiclass, voc
 
-SPLITS = {
+SPLIT_OF = {
     "icoseg8": "test", "icoseg": "test", "msrc7": "test", "pascal": "test",
     "msrc-train": "train", "voc-train": "train", "msrc-val": "val", "voc-val": "val",
 }  # fmt: skip
+GROUP_HEADER = "dataset split group target photo"
 SAMPLED = 13_200  # pairs, as Li et al.; a list of more is a sample, and counts.csv has the number of all
 WORTH = 20  # photographs: smaller groups of several classes get no row in counts.csv
 
@@ -90,6 +91,10 @@ def _counts(root: Path, groups: dict[str, list[Group]], training: list[Photo]) -
     return rows
 
 
+def _group_rows(groups: Sequence[Group], split: str) -> list[tuple]:
+    return [(p.dataset, split, g.name, "+".join(g.targets), p.name) for g in groups for p in g.photos]
+
+
 def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LISTS) -> Path:
     """Write multiclass.csv alone; `out` holds fingerprints.csv, which says what is a test photograph.
 
@@ -97,8 +102,7 @@ def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LIS
     """
     out = Path(out)
     groups = multiclass.load(paths.data_root(root), out)
-    rows = ((p.dataset, "test", g.name, "+".join(g.targets), p.name) for g in groups for p in g.photos)
-    _write(out / "multiclass.csv", "dataset split group target photo", rows)
+    _write(out / "multiclass.csv", GROUP_HEADER, _group_rows(groups, "test"))
     return out / "multiclass.csv"
 
 
@@ -109,7 +113,7 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     Raises CosegError where iCoseg, MSRC, PASCAL or VOC is missing: what is not there cannot be kept from training.
     """
     root, out = paths.data_root(root), Path(out)
-    groups = {name: load(name, root) for name in SPLITS}
+    groups = {name: load(name, root) for name in SPLIT_OF}
     candidates = voc.photos(root, "train") + msrc.photos(root, "train")
     choosing = voc.photos(root, "val") + msrc.photos(root, "val")
     tested = [p for name in ("icoseg", "pascal") for g in groups[name] for p in g.photos] + msrc.photos(root, "test")
@@ -126,8 +130,7 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     written.append(out / "fingerprints.csv")
     training, choosing_groups = training_photos(root, out), validation_groups(root, out)
     for name, members in groups.items():
-        rows = ((p.dataset, SPLITS[name], g.name, "+".join(g.targets), p.name) for g in members for p in g.photos)
-        write(f"groups_{name}.csv", "dataset split group target photo", rows)
+        write(f"groups_{name}.csv", GROUP_HEADER, _group_rows(members, SPLIT_OF[name]))
     write("training.csv", "dataset photo", ((p.dataset, p.name) for p in training))
     rows = ((g.dataset, g.name, "+".join(g.targets), p.name) for g in choosing_groups for p in g.photos)
     write("validation.csv", "dataset group target photo", rows)
@@ -153,9 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--multiclass", action="store_true", help="multiclass.csv alone, by the fingerprints in --out")
     given = parser.parse_args(arguments)
     try:
-        for file in (
-            [write_multiclass(given.data, given.out)] if given.multiclass else write_lists(given.data, given.out)
-        ):
+        write = (lambda *folders: [write_multiclass(*folders)]) if given.multiclass else write_lists
+        for file in write(given.data, given.out):
             print(f"{file}  {file.stat().st_size:,} bytes")
     except CosegError as fault:
         print(f"coseg: {fault}", file=sys.stderr)

@@ -18,21 +18,21 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import REPORTED
 from coseglib.core.tables import read_table
 
-COLUMNS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
+FIELDS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
 SHARES = ("P", "J")
 
 
 def reported(file: Path = REPORTED, **wanted: str) -> pd.DataFrame:
     """The rows whose columns are as wanted, in the papers' order: reported(paper="chen2018", method="CA", metric="J").
 
-    Columns `COLUMNS`, all text but value (float64). Raises CosegError for a missing or damaged file, for a column that
+    Columns `FIELDS`, all text but value (float64). Raises CosegError for a missing or damaged file, for a column that
     does not exist, and for a value that no row has: a typing error would else look like a paper's silence.
     """
-    table = read_table(file, dict.fromkeys(COLUMNS, str) | {"value": float}, "get it again from git")
+    table = read_table(file, dict.fromkeys(FIELDS, str) | {"value": float}, "get it again from git")
     rows = pd.Series(True, index=table.index)
     for column, value in wanted.items():
-        if column not in COLUMNS[:-2]:
-            raise CosegError(f"{column}: no column to choose rows by; one of {', '.join(COLUMNS[:-2])}")
+        if column not in FIELDS[:-2]:
+            raise CosegError(f"{column}: no column to choose rows by; one of {', '.join(FIELDS[:-2])}")
         if value not in set(table[column]):
             known = ", ".join(dict.fromkeys(filter(None, table[column])))
             raise CosegError(f"{column} {value}: in no row of {Path(file).name}; one of {known}")

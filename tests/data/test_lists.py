@@ -15,7 +15,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data import fingerprints, load, training_photos, validation_groups
 from coseglib.data.by_class import class_areas
 from coseglib.data.images import read_image
-from coseglib.data.lists import SAMPLED, SPLITS, halves, main, pairs_of_any_area, write_lists
+from coseglib.data.lists import SAMPLED, SPLIT_OF, halves, main, pairs_of_any_area, write_lists
 from coseglib.data.sets import msrc, voc
 
 
@@ -66,7 +66,7 @@ def test_near_duplicates_of_test_photographs_are_in_no_list_that_trains_or_choos
 
 
 def test_lists_of_groups_hold_what_the_loaders_give(lists, leaky):
-    for name, split in SPLITS.items():
+    for name, split in SPLIT_OF.items():
         rows = _rows(lists / f"groups_{name}.csv")
         expected = [(g.name, "+".join(g.targets), p.name) for g in load(name, leaky) for p in g.photos]
         assert [(r["group"], r["target"], r["photo"]) for r in rows] == expected
@@ -174,6 +174,6 @@ def test_the_lists_in_the_repository_are_those_of_the_real_data(real_data):
     at = [place[name] for name in found.names]
     differing = np.unpackbits(found.bits ^ known.bits[at], axis=1).sum(1)
     assert differing.max() <= 4  # decoders may round differently
-    for name in SPLITS:
+    for name in SPLIT_OF:
         expected = [(g.name, p.name) for g in load(name, real_data) for p in g.photos]
         assert [(r["group"], r["photo"]) for r in _rows(paths.LISTS / f"groups_{name}.csv")] == expected

@@ -4,7 +4,7 @@ import pytest
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import LISTS
-from coseglib.data.reported import COLUMNS, SHARES, reported
+from coseglib.data.reported import FIELDS, SHARES, reported
 from coseglib.data.sets.internet import TARGETS
 from coseglib.models import METHODS
 
@@ -106,7 +106,7 @@ def test_what_no_row_has_is_an_error_in_one_line(tmp_path):
     damaged = tmp_path / "reported.csv"
     with pytest.raises(CosegError, match="no such file"):
         reported(damaged)
-    for text in ("", "paper,value\n", f"{','.join(COLUMNS)}\na,1,b,c,d,J,much,\n"):
+    for text in ("", "paper,value\n", f"{','.join(FIELDS)}\na,1,b,c,d,J,much,\n"):
         damaged.write_text(text)
         with pytest.raises(CosegError, match="cannot be read"):
             reported(damaged)

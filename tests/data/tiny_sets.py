@@ -55,7 +55,7 @@ def msrc_set(root: Path, names: dict[str, str]) -> Path:
     home = root / "MSRC_ObjCategImageDatabase_v2"
     for name, kind in names.items():
         colours = np.zeros((36, 48, 3), np.uint8)
-        colours[:10], colours[10:35] = msrc.COLOURS[kind], msrc.COLOURS["grass"]
+        colours[:10], colours[10:35] = msrc.PALETTE[kind], msrc.PALETTE["grass"]
         source = "9_10_s" if name == "1_26_s" else name
         save(picture(f"msrc{source}"), home / "Images" / f"{name}.jpg", quality=95)
         save(colours, home / "GroundTruth" / f"{name}_GT.png")

@@ -20,14 +20,14 @@ from coseglib.data.by_class import groups_of
 from coseglib.data.images import dataset_folder, photo_of, pictures_in, read_colours
 from coseglib.data.record import VOID, Group, Photo
 
-COLOURS = {
+PALETTE = {
     "building": (128, 0, 0), "grass": (0, 128, 0), "tree": (128, 128, 0), "cow": (0, 0, 128), "horse": (128, 0, 128),
     "sheep": (0, 128, 128), "sky": (128, 128, 128), "mountain": (64, 0, 0), "aeroplane": (192, 0, 0),
     "water": (64, 128, 0), "face": (192, 128, 0), "car": (64, 0, 128), "bicycle": (192, 0, 128),
     "flower": (64, 128, 128), "sign": (192, 128, 128), "bird": (0, 64, 0), "book": (128, 64, 0), "chair": (0, 192, 0),
     "road": (128, 64, 128), "cat": (0, 192, 128), "dog": (128, 192, 128), "body": (64, 64, 0), "boat": (192, 64, 0),
 }  # fmt: skip
-CLASSES = tuple(COLOURS)
+CLASSES = tuple(PALETTE)
 SURROUNDINGS = frozenset({"building", "grass", "tree", "sky", "mountain", "water", "road"})
 SEVEN = {  # group -> prefix, class
     "bird": (12, "bird"), "car": (7, "car"), "cat": (15, "cat"), "cow": (5, "cow"), "dog": (16, "dog"),
@@ -38,7 +38,7 @@ SET_ASIDE, AT_LEAST = 15, 4  # of 100 photographs; photographs a group
 
 _LABEL = np.full(1 << 24, 254, np.uint8)  # colour code -> label; 254: no colour of the table
 _LABEL[0] = VOID
-for _k, (_r, _g, _b) in enumerate(COLOURS.values(), start=1):
+for _k, (_r, _g, _b) in enumerate(PALETTE.values(), start=1):
     _LABEL[_r << 16 | _g << 8 | _b] = _k
 
 

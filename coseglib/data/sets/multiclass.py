@@ -1,6 +1,6 @@
 """Groups of two and of three common classes: what multi-class co-segmentation is measured on.
 
-`load`    from VOC 2012's masks          `scenes`  procedural ones, for a first try
+`load`    from VOC 2012's masks          `drawn_groups`  procedural ones, for a first try
 
 The thesis took VOC's photographs of two or three classes and added others from the web, about 80 a group; its set was
 never released. Ours are VOC's alone: photographs that hold exactly these classes, each on 1 % or more of the area.
@@ -23,20 +23,24 @@ from coseglib.data.record import Group, Photo
 from coseglib.data.sets import voc
 from coseglib.data.synthetic import CATEGORIES, load_synthetic
 
-MOST = 80  # photographs a group: "about 80" in the thesis
-LEAST = 10  # smaller groups are left out
-SIZES = (2, 3)  # classes a group
+PHOTOS_AT_MOST = 80  # photographs a group: "about 80" in the thesis
+PHOTOS_AT_LEAST = 10  # smaller groups are left out
+CLASSES_A_GROUP = (2, 3)  # classes a group
 
 
-def chosen(photos: Sequence[Photo], most: int = MOST, seed: int = 0) -> tuple[Photo, ...]:
+def sample_photos(photos: Sequence[Photo], most: int = PHOTOS_AT_MOST, seed: int = 0) -> tuple[Photo, ...]:
     """`most` of the photographs, in their order: those with the lowest SHA-256 of seed and name. All, if fewer."""
     ranked = sorted(photos, key=lambda p: hashlib.sha256(f"{seed} {p.name}".encode()).hexdigest())
     kept = {p.name for p in ranked[:most]}
     return tuple(p for p in photos if p.name in kept)
 
 
-def groups(
-    photos: Sequence[Photo], areas: np.ndarray | None = None, most: int = MOST, least: int = LEAST, seed: int = 0
+def groups_of_several(
+    photos: Sequence[Photo],
+    areas: np.ndarray | None = None,
+    most: int = PHOTOS_AT_MOST,
+    least: int = PHOTOS_AT_LEAST,
+    seed: int = 0,
 ) -> list[Group]:
     """The groups of two classes, then those of three; within each the largest first, equal ones by name.
 
@@ -46,10 +50,10 @@ def groups(
     if not photos:
         return []
     found = []
-    for size in SIZES:
+    for size in CLASSES_A_GROUP:
         all_of = multiclass_groups(photos, list(combinations(photos[0].classes, size)), areas=areas)
         found += sorted((g for g in all_of if len(g) >= least), key=lambda g: (-len(g), g.name))
-    return [Group(g.dataset, g.name, chosen(g.photos, most, seed), g.targets) for g in found]
+    return [Group(g.dataset, g.name, sample_photos(g.photos, most, seed), g.targets) for g in found]
 
 
 def load(root: Path, lists: Path | None = None) -> list[Group]:
@@ -62,10 +66,10 @@ def load(root: Path, lists: Path | None = None) -> list[Group]:
     areas = class_areas(members)
     kept = {p.name for p in without_test_photos(members, lists)}
     at = [i for i, p in enumerate(members) if p.name in kept]
-    return groups([members[i] for i in at], areas[at])
+    return groups_of_several([members[i] for i in at], areas[at])
 
 
-def scenes(groups: int = 3, photos: int = 8, size: int = 128) -> list[Group]:
+def drawn_groups(groups: int = 3, photos: int = 8, size: int = 128) -> list[Group]:
     """Procedural groups of two classes ("star+ring", …), each of the `photos` (an even number) that hold both."""
     found = []
     for pair in zip(CATEGORIES[: 2 * groups : 2], CATEGORIES[1 : 2 * groups : 2], strict=True):

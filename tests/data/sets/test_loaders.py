@@ -55,7 +55,7 @@ def test_an_empty_group_folder_is_an_error(sets):
 
 def test_msrc_colours_are_the_23_official_ones():
     """Spelled by the rule of the palette: the bits of the label, spread over the channels, as in VOC's colour map."""
-    assert len(set(msrc.COLOURS.values())) == len(msrc.CLASSES) == 23
+    assert len(set(msrc.PALETTE.values())) == len(msrc.CLASSES) == 23
 
     def voc_colour(label):
         r = g = b = 0
@@ -64,7 +64,7 @@ def test_msrc_colours_are_the_23_official_ones():
             label >>= 3
         return r, g, b
 
-    assert set(msrc.COLOURS.values()) <= {voc_colour(i) for i in range(1, 27)}
+    assert set(msrc.PALETTE.values()) <= {voc_colour(i) for i in range(1, 27)}
 
 
 def test_msrc_masks_become_label_maps_with_void(sets):

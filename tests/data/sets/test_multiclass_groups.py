@@ -56,18 +56,18 @@ def many(sets):
 
 
 def test_two_classes_come_first_then_three_the_largest_first(photos):
-    found = multiclass.groups(photos, least=4)
+    found = multiclass.groups_of_several(photos, least=4)
     assert [(g.name, len(g), g.targets) for g in found] == [
         ("dog+person", 9, ("dog", "person")),
         ("cat+dog", 5, ("cat", "dog")),
         ("cat+dog+person", 4, CLASSES),
     ]
-    assert [g.name for g in multiclass.groups(photos, least=5)] == ["dog+person", "cat+dog"]
-    assert multiclass.groups([]) == []
+    assert [g.name for g in multiclass.groups_of_several(photos, least=5)] == ["dog+person", "cat+dog"]
+    assert multiclass.groups_of_several([]) == []
 
 
 def test_a_groups_photographs_hold_exactly_its_classes(photos):
-    for group in multiclass.groups(photos, class_areas(photos), least=1):
+    for group in multiclass.groups_of_several(photos, class_areas(photos), least=1):
         for i, photo in enumerate(group.photos):
             assert set(photo.labels().unique().tolist()) - {0} == {CLASSES.index(t) + 1 for t in group.targets}
             assert set(group.mask(i).unique().tolist()) == {0, *range(1, len(group.targets) + 1)}
@@ -75,12 +75,12 @@ def test_a_groups_photographs_hold_exactly_its_classes(photos):
 
 def test_a_large_group_is_a_seeded_choice_that_depends_on_names_alone(photos):
     def names(seed=0, order=photos):
-        (group, *_) = multiclass.groups(order, most=4, least=4, seed=seed)
+        (group, *_) = multiclass.groups_of_several(order, most=4, least=4, seed=seed)
         return [p.name for p in group.photos]
 
     assert len(names()) == 4 and names() == names() == sorted(names(order=photos[::-1]))
     assert names() != names(seed=1)
-    larger = [p.name for p in multiclass.groups(photos, most=6, least=4)[0].photos]
+    larger = [p.name for p in multiclass.groups_of_several(photos, most=6, least=4)[0].photos]
     assert set(names()) < set(larger)
 
 
@@ -133,7 +133,7 @@ def test_the_list_holds_no_test_or_validation_photograph_of_another_table():
 def test_the_list_has_groups_of_two_and_of_three_classes_of_at_most_80():
     rows = _rows(paths.LISTS / "multiclass.csv")
     sizes = Counter(r["group"] for r in rows)
-    assert max(sizes.values()) == multiclass.MOST and min(sizes.values()) >= multiclass.LEAST
+    assert max(sizes.values()) == multiclass.PHOTOS_AT_MOST and min(sizes.values()) >= multiclass.PHOTOS_AT_LEAST
     assert {"dog+person", "horse+person", "cat+person", "person+sheep", "dog+sofa", "cow+person"} <= set(sizes)
     assert Counter(name.count("+") + 1 for name in sizes).keys() == {2, 3}
     pairs = {(r["group"], r["photo"]) for r in rows}
@@ -151,7 +151,7 @@ def test_the_list_in_the_repository_is_that_of_the_real_data(real_data):
 
 
 def test_procedural_groups_hold_both_classes_in_every_photograph():
-    groups = multiclass.scenes(photos=4, size=48)
+    groups = multiclass.drawn_groups(photos=4, size=48)
     assert [g.name for g in groups] == ["star+ring", "heart+arrow", "gear+crescent"]
     for group in groups:
         assert len(group) == 4 and group.dataset == "synthetic-multiclass"
