@@ -1,6 +1,6 @@
 """What the five papers report, to stand beside our own figures: `data/reported.csv`, described in `data/README.md`.
 
-paper    key of the paper, as in `coseglib.models.METHODS`
+paper    key of the paper, as the models know it (`paper.key`)
 table    its number there, or "text" and the section
 dataset  our name (`coseglib.data.NAMES`) where the set is one of ours
 group    our name of the group; "all": the paper's own average

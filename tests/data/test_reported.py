@@ -37,7 +37,7 @@ def test_no_figure_stands_twice(table):
 
 
 def test_every_paper_of_the_registry_occurs_and_no_other(table):
-    assert set(table.paper) == {method.paper for method in METHODS.values()}
+    assert set(table.paper) == {model.paper.key for model in METHODS.values()}
 
 
 def test_the_paper_without_figures_says_why():
