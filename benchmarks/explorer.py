@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from record import record
 
-from coseglib.answering.inference import segment_group
+from coseglib.answering.masks import segment_group
 from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.explorer.page import MATCHES, Explorer
 

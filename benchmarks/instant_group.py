@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from record import record
 
-from coseglib.answering.inference import BATCH, masks_from_logits, resize_to_input, segment_group
+from coseglib.answering.answers import BATCH
+from coseglib.answering.masks import masks_from_logits, segment_group
+from coseglib.answering.reading import resize_to_input
 from coseglib.models import build_model
 
 TURNS = 3  # all numbers of images in turn, so often: a machine's speed drifts over minutes

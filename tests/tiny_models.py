@@ -9,7 +9,7 @@ from coseglib.models.output import Output
 
 class Tiny:
     def __init__(self, input_size: int = 32):
-        super().__init__(input_size=input_size)
+        super().__init__(None, "paper", input_size)
         generator = torch.Generator().manual_seed(0)
         self.convolution = nn.Conv2d(3, 8, 3, padding=1)
         self.linear = nn.Linear(8, 8)
@@ -24,19 +24,19 @@ class Tiny:
 class TinyContext(Tiny, ContextModel):
     context_size = 8
 
-    def attention(self, maps):
-        return torch.sigmoid(3 * self.linear(maps[0].mean(dim=(-2, -1))))
+    def attention(self, features):
+        return torch.sigmoid(3 * self.linear(features[0].mean(dim=(-2, -1))))
 
-    def answer(self, maps, context):
-        foreground = (maps[0] * (context.expand(len(maps[0]), -1)[..., None, None] - 0.4)).sum(1)
+    def answer(self, features, context):
+        foreground = (features[0] * (context.expand(len(features[0]), -1)[..., None, None] - 0.4)).sum(1)
         return torch.stack([0 * foreground, foreground], dim=1)
 
 
 class TinyPartner(Tiny, PartnerModel):
     """The foreground is where an image's features agree with the mean of its partner's."""
 
-    def answer(self, maps, reference):
-        foreground = (maps[0] * reference[0].mean(dim=(-2, -1), keepdim=True)).sum(1)
+    def answer(self, query, reference):
+        foreground = (query[0] * reference[0].mean(dim=(-2, -1), keepdim=True)).sum(1)
         return Output(torch.stack([0 * foreground, foreground], dim=1))
 
 

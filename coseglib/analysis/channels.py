@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coseglib.analysis.grad_cam import backbone_maps, offering
 from coseglib.analysis.seen import seen_in_training
-from coseglib.answering.inference import resize_to_input
+from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Group
 

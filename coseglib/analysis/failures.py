@@ -17,10 +17,11 @@ from torch import Tensor
 from coseglib.analysis.kinds import FAILURE_KINDS, THRESHOLD_GRID, Thresholds, failure_kind, mask_measures
 from coseglib.analysis.photographs import Truth, describe_photograph
 from coseglib.analysis.seen import seen_in_training
+from coseglib.answering.masks import segment_group
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
-from coseglib.scoring.evaluation import answers, own_masks
 from coseglib.scoring.metrics import jaccard
+from coseglib.scoring.rows import check_one_class
 
 GROUP_KEY = ["dataset", "group"]  # photographs of one group are alike: intervals draw groups, not photographs
 PHOTO_KEY = [*GROUP_KEY, "name"]
@@ -59,18 +60,15 @@ def failure_table(
     Columns dataset, group, name, system, backbone ("" without one), seen; those of `describe_photograph`; agreement,
     the mean J of the photograph's masks two by two (NaN of one system); those of `mask_measures`; kind, by the default
     `Thresholds`.
-    Raises CosegError for no groups, photographs without masks, and kinds of models that `answers` does not know.
+    Raises CosegError for no groups, photographs without masks, and multi-class models.
     """
     if not models or not sum(map(len, groups)):
         raise CosegError("no photographs or no systems: there is nothing to score")
+    for model in models.values():
+        check_one_class(model)
     trained_on, rows, kept = trained_on or {}, [], PackedMasks()
     for number, group in enumerate(groups, start=1):
-        questions = [(i, tuple(range(len(group)))) for i in range(len(group))]
-        answered = {}
-        for name, model in models.items():
-            found = zip(group.photos, answers(model, group.photos, questions), strict=True)
-            asked = ((photo, *answer) for photo, answer in found)
-            answered[name] = list(own_masks(model, asked, len(group)))
+        answered = {name: list(segment_group(model, group.photos)) for name, model in models.items()}
         for i, photo in enumerate(group.photos):
             truth, masks = Truth(group.mask(i)), {name: some[i] for name, some in answered.items()}
             pairs = [jaccard(a, b) for a, b in combinations(masks.values(), 2)]
@@ -81,7 +79,7 @@ def failure_table(
                 about = {
                     **dict(zip(PHOTO_KEY, (group.dataset, group.name, photo.name), strict=True)),
                     "system": name,
-                    "backbone": getattr(models[name], "card", {}).get("backbone", ""),
+                    "backbone": models[name].card.get("backbone", ""),
                     "seen": seen_in_training(group, trained_on.get(name, ())),
                 }
                 found = mask_measures(mask, truth)

@@ -1,0 +1,25 @@
+"""The way from a model, photographs and questions to masks; all that asks a model asks here.
+
+reading      a photograph as every question reads it      pooling  the attention of a group
+answers      questions -> logits, the one engine           memory   what is kept between questions
+masks        answers -> masks at the own size              crf      the dense CRF, label maps of several classes
+second_look  again, from nearer                            floors   answers that learned nothing
+"""
+
+
+def load(name: str, method: str | None = None, looks: int | None = None, post: str | None = None):
+    """A checkpoint (`coseglib.models.load_model`) or a floor (`coseglib.answering.floors`) by its name.
+
+    Raises CosegError where a floor is asked to look twice or to use a dense CRF, and as `load_model` does.
+    """
+    from coseglib.answering.floors import build_floor, is_floor
+    from coseglib.core.errors import CosegError
+    from coseglib.models import load_model
+
+    if method is not None or not is_floor(name):
+        return load_model(name, method, looks, post)
+    if looks or post:
+        raise CosegError(
+            f"--{'looks' if looks else 'post'}: a floor looks once, and its masks stay as they are; leave it out"
+        )
+    return build_floor(name)

@@ -10,6 +10,7 @@ of colour, and specks vanish. Mean-field iterations lower the cost; pydensecrf d
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,17 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
+from coseglib.data.transforms import resize_labels
 from coseglib.models.contract import POSTS
 
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
-
-
-def post_of(model) -> str:
-    """How a model's maps become masks, "argmax" or "crf", where the caller does not say.
-
-    One class: as its checkpoint's header says, else "argmax". Several: as the configuration it learned by, else "crf".
-    """
-    return model.post
 
 
 def normalised(maps: Tensor) -> Tensor:
@@ -105,13 +99,23 @@ class CRF:
 CONTOUR = CRF(smooth_xy=2, smooth_weight=1, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=2, steps=5)
 
 
+@cache
+def available() -> bool:
+    """Is pydensecrf installed? It is built from source, which takes a C++ compiler."""
+    try:
+        import pydensecrf.densecrf  # noqa: F401 (a check)
+    except ImportError:
+        return False
+    return True
+
+
 def _pydensecrf():
     try:
         import pydensecrf.densecrf as densecrf
     except ImportError as error:
         raise CosegError(
-            f"dense CRF: pydensecrf cannot be imported ({error}); pip install pydensecrf2 (Python 3.12 at most, a C++ "
-            "compiler), or take argmax"
+            f"dense CRF: pydensecrf cannot be imported ({error}); pip install pydensecrf2, which takes a C++ "
+            "compiler, or take argmax"
         ) from error
     return densecrf
 
@@ -173,7 +177,7 @@ def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
     image, maps  as for `marginals`; each map is normalised, eq. (8)     crf  its parameters; None: the usual
     """
     labels = marginals(image, normalised(maps), crf or CRF()).argmax(dim=0).to(torch.uint8)
-    return F.interpolate(labels[None, None], size=tuple(image.shape[-2:]), mode="nearest")[0, 0]
+    return resize_labels(labels, tuple(image.shape[-2:]))
 
 
 def refined(picture: Tensor, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:

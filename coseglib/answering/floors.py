@@ -14,6 +14,8 @@ table and notebook asks it as it asks a trained one.
 """
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -37,24 +39,26 @@ class Floor(GroupModel):
     group_size = 40  # most groups as a whole; larger ones in parts
 
     def __init__(self, name: str, input_size: int = 224):
-        super().__init__(input_size=input_size)
+        super().__init__(None, "paper", input_size)
         self.name = name
         self.register_parameter("nothing", nn.Parameter(torch.zeros(0), requires_grad=False))  # says on which device
 
     @property
-    def card(self) -> dict[str, str]:
+    def card(self) -> Mapping[str, object]:
         """Where a checkpoint has its file's checksum: that of the name, the size and the frozen weights."""
-        digest = hashlib.sha256(f"{self.name} {self.input_size}".encode())
-        for key, value in self.state_dict().items():
-            digest.update(key.encode() + value.cpu().numpy().tobytes())
-        return {"sha256": digest.hexdigest()}
+        if not self._card:
+            digest = hashlib.sha256(f"{self.name} {self.input_size}".encode())
+            for key, value in self.state_dict().items():
+                digest.update(key.encode() + value.cpu().numpy().tobytes())
+            self._card = {"name": self.name, "method": "floor", "sha256": digest.hexdigest()}
+        return MappingProxyType(self._card)
 
     def foreground(self, images: Tensor) -> Tensor:
         """Of one group, (N, 3, H, W) -> (N, H, W), above 0 where foreground."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
+    def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
         f = torch.stack([self.foreground(group) for group in images])
         return Output(torch.stack([-f, f], dim=2))
 

@@ -17,19 +17,6 @@ MARGIN = 0.35  # of the foreground's height and width, added at each side
 LEAST = 0.35  # of the photograph's sides: no window is smaller
 MOST = 0.85  # of the photograph's area: beyond it nothing is nearer
 ENOUGH = 20  # pixels of foreground: fewer say nothing about where
-LONGEST = 1600  # pixels: longer sides are reduced before anything is cut out
-
-
-def looks(model) -> int:
-    """How often a model looks at a photograph, 1 or 2; once where it is no context model."""
-    return model.looks
-
-
-def reduced(picture: Tensor) -> Tensor:
-    """uint8 (3, H, W) -> the same, at most LONGEST a side: what a window is cut out of."""
-    height, width = picture.shape[-2:]
-    scale = min(1, LONGEST / max(height, width))
-    return tvf.resize(picture, [max(1, round(s * scale)) for s in (height, width)], antialias=True)
 
 
 def window(found: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
@@ -54,7 +41,7 @@ def window(found: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | 
 def second_look(model, pictures: list[Tensor], logits: Tensor, context: Tensor) -> Tensor:
     """logits (B, 2, S, S) -> logarithms of both labels' probabilities (B, 2, 2S, 2S), on the logits' device.
 
-    model     a context model               pictures  uint8 (3, H, W) each, the photographs at their own size
+    model     a context model               pictures  uint8 (3, H, W) each, the photographs as they were read
     context   (D,) or (B, D), by which the first answer was decoded
     """
     p = logits.float().softmax(1)[:, 1]  # (B, S, S)
@@ -74,7 +61,7 @@ def second_look(model, pictures: list[Tensor], logits: Tensor, context: Tensor) 
             theta.append([[x, 0, x - 1 - 2 * left / (right - left)], [0, y, y - 1 - 2 * top / (bottom - top)]])
         stacked = torch.stack(inputs).contiguous(memory_format=torch.channels_last).to(p.device)
         chosen = context if context.ndim == 1 else context[again]
-        closer = model.decode(model.encode(stacked), chosen).float().softmax(1)[:, 1:]  # (A, 1, S, S)
+        closer = model.answer(model.encode(stacked), chosen).float().softmax(1)[:, 1:]  # (A, 1, S, S)
         places = F.affine_grid(torch.tensor(theta, device=p.device), [len(again), 1, side, side], align_corners=False)
         closer = F.grid_sample(closer, places, padding_mode="border", align_corners=False)
         inside = (places.abs() <= 1).all(dim=-1)[:, None]

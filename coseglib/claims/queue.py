@@ -26,7 +26,8 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from coseglib.answering.crf import POSTS
+from coseglib.answering.answers import Question, answers
+from coseglib.answering.masks import masks
 from coseglib.claims.claims import (
     BUDGETS,
     MEAN,
@@ -55,8 +56,10 @@ from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import multiclass_tables
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, sha256
+from coseglib.models.contract import POSTS
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import answers, evaluate, own_mask, partner_swap, refusal
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.loop import train
 from coseglib.unsupervised.configuration import OnlineConfig
@@ -159,11 +162,11 @@ def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFra
         if stranger is None:
             raise CosegError(f"{group.name}: no photograph lacks its class; give groups of several classes")
         photos = [*group.photos, stranger]
-        questions = [(i, range(len(photos))) for i in range(len(group))]
-        for i, (logits, size) in enumerate(answers(model, photos, questions, how)):
-            mask, truth = own_mask(model, group.photos[i], logits, size), group.mask(i)
+        questions = [Question(i, range(len(photos))) for i in range(len(group))]
+        for answer, mask in masks(model, answers(model, photos, questions, how), count=len(group)):
+            truth = group.mask(answer.photo)
             scores = {"P": metrics.precision(mask, truth), "J": metrics.jaccard(mask, truth)}
-            rows.append({"dataset": group.dataset, "group": group.name, "name": group.photos[i].name, **scores})
+            rows.append({"dataset": group.dataset, "group": group.name, "name": photos[answer.photo].name, **scores})
     return pd.DataFrame(rows)
 
 

@@ -44,8 +44,8 @@ def command(
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
     K the classes, in an order of its own. A killed run learns anew.
     """
-    from coseglib.answering.inference import segment_photos
     from coseglib.models.checkpoints import load_model
+    from coseglib.segmenting.job import segment_photos
 
     if options.learns_online(method) and not checkpoint:
         model = _learned(photos, output, classes, profile, set_, devices * nodes > 1, accelerator)

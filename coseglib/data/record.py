@@ -12,6 +12,7 @@ import torch
 from torchvision import tv_tensors
 
 from coseglib.core.errors import CosegError
+from coseglib.data.images import image_size
 
 VOID = 255
 
@@ -23,7 +24,7 @@ class Photo:
     dataset      "voc", "msrc", …
     name         unique within the data set ("2007_000032", "Bird/img_1001")
     classes      the vocabulary of its label map: label k is `classes[k - 1]`
-    read_image   () -> uint8 RGB (3, H, W)
+    read_image   () -> uint8 RGB (3, H, W); of a file (at_most=None), as `images.read_image`
     read_labels  () -> uint8 (H, W) as above, or None where the photograph has no mask
     path         the image file, None for procedural scenes
     mask_path    the file that its label map is read from, None where there is none
@@ -33,7 +34,7 @@ class Photo:
     dataset: str
     name: str
     classes: tuple[str, ...]
-    read_image: Callable[[], torch.Tensor] = field(repr=False, compare=False)
+    read_image: Callable[..., torch.Tensor] = field(repr=False, compare=False)
     read_labels: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
     path: Path | None = None
     mask_path: Path | None = None
@@ -42,6 +43,15 @@ class Photo:
     def image(self) -> tv_tensors.Image:
         """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""
         return tv_tensors.Image(self.read_image())
+
+    def picture(self, at_most: int) -> tuple[torch.Tensor, tuple[int, int]]:
+        """uint8 RGB (3, h, w) and the photograph's own size (H, W). A file with longer sides than `at_most` pixels is
+        read reduced, by a whole-number factor (`images.read_image`): a huge photograph costs little memory."""
+        if self.path is None:
+            image = self.read_image()
+            return image, tuple(image.shape[-2:])
+        width, height = image_size(self.path)
+        return self.read_image(at_most=at_most), (height, width)
 
     def labels(self) -> tv_tensors.Mask:
         """uint8 (H, W), values 0 … len(classes), 255 void. Raises CosegError where there is no mask."""

@@ -27,9 +27,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from coseglib.answering.crf import post_of
 from coseglib.answering.floors import FLOORS, Floor, build_floor, is_floor
-from coseglib.answering.second_look import looks
+from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, load
 from coseglib.data.record import Group
@@ -41,8 +40,9 @@ from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import PARTNERS, evaluate, partner_swap, refusal
 from coseglib.scoring.metrics import PROTOCOLS, Protocol
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import PARTNERS, evaluate
 
 SEEDS = 3  # trainings that differ in their seed alone and become one row, mean ± sd, from so many on
 BLIND = ("everything", "ellipse")  # floors that look at no photograph: their answers do not depend on partners
@@ -113,7 +113,7 @@ class System:
         about = [card[key] for key in ("method", "variant", "backbone", "input_size")]
         about += [
             card.get("options"),
-            looks(self.model),
+            self.model.looks,
             post_of(self.model),
             len(card.get("averaged", ())),
             known or self.sha256,
@@ -218,7 +218,7 @@ def found(
 
 def _answering(system: System) -> str:
     """What masks depend on besides photographs and questions."""
-    return f"{system.sha256[:16]} {looks(system.model)} {post_of(system.model)}"
+    return f"{system.sha256[:16]} {system.model.looks} {post_of(system.model)}"
 
 
 def _key(groups: Sequence[Group], *more: object) -> str:
@@ -350,7 +350,7 @@ def questioned(
     say: Callable[[str], None] = print,
     data_root=None,
 ) -> pd.DataFrame:
-    """Partner swap and refusal (`coseglib.scoring.evaluation`): a row a question. Kept and gone on with as `measured` does.
+    """Partner swap and refusal (`coseglib.scoring.questions`): a row a question. Kept and gone on with as `measured` does.
 
     most     of refusal, the first so many photographs of each group; 0: all. Partner swap takes the whole set
     patient  ask `features`, too

@@ -14,7 +14,8 @@ from coseglib.data import load
 from coseglib.evaluation.kept import code_hash
 from coseglib.evaluation.tables import SOURCES
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import PARTNERS, evaluate, partner_swap, refusal
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import PARTNERS, evaluate
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from coseglib.answering.crf import POSTS, post_of
-from coseglib.answering.inference import segment_group
+from coseglib.answering.masks import post_of, segment_group
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import write_table
 from coseglib.data.record import Group
 from coseglib.evaluation.kept import LEARNED, resumable_rows
+from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from coseglib.answering.crf import post_of
+from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY

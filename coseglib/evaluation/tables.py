@@ -12,7 +12,8 @@ from coseglib.core.errors import CosegError
 from coseglib.data import load
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 
 SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from coseglib.answering.crf import post_of
+from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.data import available, load

@@ -9,18 +9,17 @@ only what it changes:
     other photographs, or a model  all
 
 *Partners* are the photographs that every photograph of the session is asked with: the group. A context model pools
-their attention, a partner model compares each photograph with them (with at most `COMPARED`, never with itself unless
-it is alone), a group model sees them together, and a photograph that is not among them beside them. With all of them as
-partners the masks are those of `coseglib.answering.inference.segment_group`.
+their attention, a partner model compares each photograph with references among them, a group model sees them together, and a photograph
+that is not among them beside them (`coseglib.answering`). With all of them as partners the masks are those that `coseg
+segment` writes.
 """
 
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,59 +27,61 @@ from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.analysis.grad_cam import grad_cam
 from coseglib.analysis.maps import spatial_maps
-from coseglib.answering.crf import POSTS, refined
-from coseglib.answering.inference import (
-    BATCH,
-    COMPARED,
-    KINDS,
-    POOLINGS,
-    Pool,
-    label_map,
-    masks_from_logits,
-    output_names,
-    read_picture,
-    resize_to_input,
-)
-from coseglib.answering.second_look import looks, reduced, second_look
+from coseglib.answering.answers import BATCH, Engine, Question, check_pooling
+from coseglib.answering.crf import refined
+from coseglib.answering.masks import decide, masks_from_logits
+from coseglib.answering.memory import Memory
+from coseglib.answering.reading import Photographs, Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.data.images import write_png
 from coseglib.data.record import Photo
+from coseglib.models.contract import POSTS
 from coseglib.scoring import metrics
+from coseglib.segmenting.finding import output_names
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
 MOST = 24  # photographs of a session
 KEPT = 8  # answers to other partners that are kept: of 24 photographs they are some 100 MB
 SETTINGS = "session.json"  # beside saved masks: what made them
+REMEMBERED = 2**30  # bytes of features and comparisons
 
 
 @dataclass(frozen=True)
 class Opened:
     """A photograph that was read.
 
-    size     (H, W), its own          picture  uint8 (3, h, w), at most `second_look.LONGEST` a side
-    shown    uint8 (3, h, w), the longer side SHOWN      truth  uint8 (H, W), 1 asked for, 255 void; None: not known
+    picture  as every question reads it         shown  uint8 (3, h, w), the longer side SHOWN
+    truth    uint8 (H, W), 1 asked for, 255 void; None: not known
     """
 
     photo: Photo
-    size: tuple[int, int]
-    picture: Tensor
+    picture: Picture
     shown: Tensor
     truth: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W), its own."""
+        return self.picture.size
 
 
 def opened(photo: Photo, targets: tuple[str, ...] = ()) -> Opened:
     """Read a photograph, and its mask where one thing is asked for. Raises CosegError where either cannot be read."""
-    if photo.dataset == "folder" and photo.path:  # the user's own: of any size
-        image, size = read_picture(photo.path)
-    else:
-        image = photo.image()
-        size = tuple(image.shape[-2:])
-    picture = torch.as_tensor(reduced(image))
-    scale = SHOWN / max(picture.shape[-2:])
-    shown = tvf.resize(picture, [max(1, round(side * scale)) for side in picture.shape[-2:]], antialias=True)
+    picture = picture_of(photo)
+    scale = SHOWN / max(picture.pixels.shape[-2:])
+    shown = tvf.resize(
+        picture.pixels, [max(1, round(side * scale)) for side in picture.pixels.shape[-2:]], antialias=True
+    )
     known = len(targets) == 1 and photo.read_labels is not None
-    return Opened(photo, size, picture, shown, torch.as_tensor(photo.mask(targets)) if known else None)
+    return Opened(photo, picture, shown, torch.as_tensor(photo.mask(targets)) if known else None)
+
+
+class _Read(Photographs):
+    """The session's photographs, which are in memory."""
+
+    def read(self, place: int) -> Picture:
+        return self.photos[place].picture
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ class Session:
 
     def set_model(self, model) -> None:
         """Ask another system. Raises CosegError for a kind of model that is not known."""
-        if model.kind not in KINDS:
-            raise CosegError(f"{model.kind} models: groups are not segmented by them; known: {', '.join(KINDS)}")
+        check_pooling(model, "mean")
         self.model = model
         if model.kind != "context":
             self.how = "mean"
@@ -154,16 +154,13 @@ class Session:
 
     def set_how(self, how: str) -> None:
         """How the group's attention is pooled, "mean" or "min"; the latter for context models alone (CosegError)."""
-        if how not in POOLINGS:
-            raise CosegError(f"{how}: no such pooling of a group; {' or '.join(POOLINGS)}")
-        if how != "mean" and self.model.kind != "context":
-            raise CosegError(f"{how}: pools the attention of ca, fca and csa; {type(self.model).__name__} has none")
+        check_pooling(self.model, how)
         self.how = how
 
     @property
     def classes(self) -> int:
         """K of a multi-class model, 1 of all others."""
-        return getattr(self.model, "classes", 1)
+        return self.model.classes
 
     @property
     def names(self) -> list[str]:
@@ -173,7 +170,7 @@ class Session:
     # What is kept ----------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._of_photos: dict = {}  # what depends on photographs and model alone
+        self._engine = Engine(self.model, _Read(self.photos), memory=Memory(REMEMBERED), pairs=True)
         self._of_group: dict = {}  # (partners, how) -> what depends on these too
 
     def _kept(self, key, compute: Callable):
@@ -187,94 +184,31 @@ class Session:
             found[key] = compute()
         return found[key]
 
-    def _once(self, key, compute: Callable):
-        if key not in self._of_photos:
-            self._of_photos[key] = compute()
-        return self._of_photos[key]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def _inputs(self) -> Tensor:
-        """(N, 3, S, S) in [0, 1]."""
-        stacked = torch.stack([resize_to_input(o.picture, self.model.input_size) for o in self.photos])
-        return stacked.contiguous(memory_format=torch.channels_last).to(self._device)
-
     @property
     def inputs(self) -> Tensor:
-        return self._once("inputs", self._inputs)
-
-    def _encoded(self) -> list[Tensor]:
-        parts = [self.model.encode(part) for part in self.inputs.split(BATCH)]
-        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
-
-    @property
-    def _features(self) -> list[Tensor]:
-        """What `model.encode` gives, (N, …) each."""
-        return self._once("features", self._encoded)
-
-    def _drawn(self, places: Collection[int]) -> list[int]:
-        """In the order in which `coseglib.answering.inference` draws references from a group of this length."""
-        order = np.random.default_rng(len(self.photos)).permutation(len(self.photos)).tolist()
-        return [i for i in order if i in places]
+        """(N, 3, S, S) in [0, 1]."""
+        return self._engine.memory("inputs", lambda: self._engine.inputs([o.picture for o in self.photos]))
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def context(self) -> Tensor:
         """The partners' attention, pooled, (D,); of context models."""
-        alpha = self._once("alpha", lambda: self.model.attention(self._features).cpu())
-        pool = Pool(self.model.context_size, self.how)
-        pool.add(alpha[list(self.partners)])
-        return pool.context().to(self._device)
+        return self._engine.context(self.partners, self.how)
 
-    def _context_logits(self) -> list[Tensor]:
-        context, found = self.context(), []
-        for part in torch.arange(len(self.photos)).split(BATCH):
-            logits = self.model.decode([f[part.to(f.device)] for f in self._features], context)
-            if looks(self.model) > 1:
-                logits = second_look(self.model, [self.photos[i].picture for i in part], logits, context)
-            found += list(logits.float().cpu())
-        return found
-
-    def _pair_logits(self) -> list[Tensor]:
-        pairs = self._once("pairs", dict)  # (query, answer) -> probabilities (2, S, S)
-        answers = self._once("heard", lambda: self.model.heard(self._features))
-        order, found = self._drawn(self.partners), []
-        for i in range(len(self.photos)):
-            asked = [j for j in order if j != i][:COMPARED] or [i]
-            if new := [j for j in asked if (i, j) not in pairs]:
-                query = [f[[i] * len(new)] for f in self._features]
-                p = self.model.compare(query, [a[new] for a in answers]).logits.float().softmax(1).cpu()
-                pairs |= {(i, j): one for j, one in zip(new, p, strict=True)}
-            found.append(torch.stack([pairs[i, j] for j in asked]).mean(0).clamp(min=1e-6).log())
-        return found
-
-    def _group_logits(self) -> list[Tensor]:
-        chosen, drawn = list(self.partners), self._drawn(self.partners)
-        found: list[Tensor | None] = [None] * len(self.photos)
-        together = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
-        for asked in [*together, *([i] for i in range(len(self.photos)) if i not in chosen)]:
-            beside = [j for j in drawn if j not in asked][: max(0, self.model.group_size - len(asked))]
-            logits = self.model(self.inputs[[*asked, *beside]][None]).logits[0].float().cpu()
-            for i, one in zip(asked, logits, strict=False):
-                found[i] = one
-        return found
-
-    @torch.no_grad()
     def _answered(self) -> list[Tensor]:
-        ways = {"context": self._context_logits, "partner": self._pair_logits, "group": self._group_logits}
-        return ways[self.model.kind]()
+        questions = [Question(i, self.partners) for i in range(len(self.photos))]
+        return [answer.logits for answer in self._engine.answers(questions, self.how)]
 
     def logits(self, post: str = "argmax") -> list[Tensor]:
         """(K, h, w) of each photograph, K = 2 or classes + 1; of one class by the CRF where `post` is "crf"."""
         if post not in POSTS:
             raise CosegError(f"post = {post}: one of {', '.join(POSTS)}")
         plain = self._kept("argmax", self._answered)
-        if post == "argmax" or self.classes > 1:
+        if post == "argmax" or self.model.online:
             return plain
-        return self._kept("crf", lambda: [refined(o.picture, x) for o, x in zip(self.photos, plain, strict=True)])
+        return self._kept(
+            "crf", lambda: [refined(o.picture.pixels, x) for o, x in zip(self.photos, plain, strict=True)]
+        )
 
     @property
     def contours_known(self) -> bool:
@@ -293,17 +227,19 @@ class Session:
             raise ValueError(f"threshold {threshold}: a probability between 0 and 1")
         sizes = [o.size if own else tuple(o.shown.shape[-2:]) for o in self.photos]
         logits = self.logits(post)
-        if self.classes > 1:
-            pictures = [o.picture for o in self.photos]
-            maps = zip(pictures, logits, sizes, strict=True)
-            return self._kept(("labels", post, own), lambda: [label_map(*one, post) for one in maps])
+        if self.model.online:
+            asked = [
+                (Picture(o.picture.pixels, size), x[None])
+                for o, x, size in zip(self.photos, logits, sizes, strict=True)
+            ]
+            return self._kept(("labels", post, own), lambda: [decide(*one, post, online=True)[0] for one in asked])
         # p > t where the foreground's logit is above the background's by log t / (1 − t)
         shift = torch.tensor([math.log(threshold / (1 - threshold)), 0.0])[:, None, None]
         return [masks_from_logits(x + shift, size) for x, size in zip(logits, sizes, strict=True)]
 
     def scores(self, threshold: float = 0.5, post: str = "argmax") -> list[float | None]:
         """J at the own size of each photograph whose truth is known; None for the others, and of several classes."""
-        if self.classes > 1 or not any(o.truth is not None for o in self.photos):
+        if self.model.online or not any(o.truth is not None for o in self.photos):
             return [None] * len(self.photos)
         masks = self.masks(threshold, post, own=True)
         return [
@@ -344,7 +280,7 @@ class Session:
     @property
     def looks_somewhere(self) -> bool:
         """Does the model make a map of where it looks? CSA, SSNM and the multi-class system do, but for ablations."""
-        return bool({"spatial", "foreground"} & set(getattr(self.model, "EXTRAS", ())))
+        return bool({"spatial", "foreground"} & set(self.model.EXTRAS))
 
     def spatial_maps(self) -> Heat:
         """Where the model looks by itself: `spatial_maps` of the partners. CosegError for models without."""
@@ -368,7 +304,10 @@ class Session:
         if self.model.kind == "context":
             alphas = self.context().split(self.model.attended_channels)
             level = min(1, len(alphas) - 1)  # strides 32, 16, …
-            f, what = self.model.attended(self._features[-1 - level], alphas[level][None], level), "attended features"
+            f, what = (
+                self.model.attended(self._engine.all_features()[-1 - level], alphas[level][None], level),
+                "attended features",
+            )
         else:
             parts = [self.model.backbone(part)[-2] for part in self.inputs.split(BATCH)]
             level, f, what = 1, torch.cat(parts), "the backbone's features"
@@ -378,7 +317,7 @@ class Session:
     def matches(self, i: int, y: float, x: float) -> Heat:
         """What position (y, x) of photograph i, in shares of its height and width in [0, 1), meets in the photographs.
 
-        DCNet, PFCC and the multi-class system compare positions themselves: `model.match`, in all but photograph i.
+        DCNet, PFCC and the multi-class system compare positions themselves: `match` of the contract, in all but photograph i.
         Of others the cosine of features, in all. The scale ends at the largest value in another photograph.
         Raises ValueError for a place that there is not, CosegError for models without a backbone.
         """
@@ -399,7 +338,7 @@ class Session:
     def save(self, folder: str | Path, threshold: float = 0.5, post: str = "argmax") -> list[Path]:
         """Write the masks as they are: folder/masks/<name>.png, at the photographs' own sizes, and folder/session.json.
 
-        0 and 255, or the labels 0 … K of a multi-class model; names as in `inference.output_names`. The JSON says what
+        0 and 255, or the labels 0 … K of a multi-class model; names as in `segmenting.finding.output_names`. The JSON says what
         made them: checkpoint, partners, pooling, threshold, post. Each file is there whole or not at all.
         Raises CosegError where the folder cannot be written, or has masks that no session has saved: they may be yours.
         """
@@ -407,13 +346,13 @@ class Session:
         settings, masks = folder / SETTINGS, folder / "masks"
         if masks.exists() and not settings.exists():
             raise CosegError(f"{masks}: is there already, and not from here; name another folder")
-        card = getattr(self.model, "card", {})
+        card = self.model.card
         names = self.names
         made = {
             "checkpoint": card.get("name"),
             "sha256": card.get("sha256"),
             "group": self.how,
-            "threshold": threshold if self.classes == 1 else None,
+            "threshold": None if self.model.online else threshold,
             "post": post,
             "partners": [names[i] for i in self.partners],
             "photos": {name: str(o.photo.path or o.photo.name) for name, o in zip(names, self.photos, strict=True)},
@@ -426,5 +365,5 @@ class Session:
             raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
         files = [masks / f"{name}.png" for name in names]
         for file, mask in zip(files, pixels, strict=True):
-            write_png(file, mask if self.classes > 1 else 255 * mask)
+            write_png(file, mask if self.model.online else 255 * mask)
         return files

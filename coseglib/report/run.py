@@ -39,7 +39,7 @@ from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.evaluation.cards import cards
 from coseglib.evaluation.comparison import MEASURED, NONE
 from coseglib.report import site
-from coseglib.scoring.evaluation import PARTNERS
+from coseglib.scoring.rows import PARTNERS
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 SLOWEST = 3  # cells a notebook, in the summary

@@ -177,7 +177,8 @@ def photographs(config: TrainConfig, data_root=None, progress=None) -> TrainingS
 def validation(config: TrainConfig, data_root=None):
     """A function model -> {val_J, val_swap, val_refusal} on validation photographs (never a test set)."""
     from coseglib.scoring import metrics
-    from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+    from coseglib.scoring.questions import partner_swap, refusal
+    from coseglib.scoring.rows import evaluate
 
     if config.data == "synthetic":
         from coseglib.data.synthetic import load_synthetic

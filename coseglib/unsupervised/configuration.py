@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coseglib.answering.crf import CRF, POSTS
+from coseglib.answering.crf import CRF
 from coseglib.core.config import Config, Count, Natural, Seed, Weight, profile_fields, profile_file
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
 from coseglib.models.backbones import BACKBONES
+from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import FILLS, MASKINGS, MultiClass
 
 ONLINE_PROFILES = Path(__file__).parent / "profiles"

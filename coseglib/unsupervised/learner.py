@@ -31,7 +31,7 @@ import yaml
 from torch import Tensor, nn
 
 from coseglib.answering.crf import CRF, labels_of
-from coseglib.answering.inference import find_photos, read_picture, resize_to_input
+from coseglib.answering.reading import picture_of, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.core.precision import precision_of
 from coseglib.core.processes import clock
@@ -45,6 +45,7 @@ from coseglib.models.multiclass import (
     MultiClass,
     terms,
 )
+from coseglib.segmenting.finding import find_photos
 from coseglib.unsupervised.configuration import OnlineConfig
 
 CHUNK = 8  # images that the frozen extractor describes at once
@@ -327,7 +328,7 @@ def co_segment(
 
 
 def _picture_of(file: Path) -> Tensor:
-    return read_picture(file)[0]
+    return picture_of(file).pixels
 
 
 def group_of_files(
@@ -335,7 +336,7 @@ def group_of_files(
 ) -> Group:
     """The photographs of files and folders as a group without masks.
 
-    named, leave_out  as for `inference.find_photos`     say  called with a line for each that cannot be read
+    named, leave_out  as for `segmenting.finding.find_photos`     say  called with a line for each that cannot be read
     Raises CosegError where none is left.
     """
     files, empty, _ = find_photos(named, leave_out)

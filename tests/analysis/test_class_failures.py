@@ -7,7 +7,15 @@ import pytest
 import torch
 from hand_made import OBJECT
 
-from coseglib.analysis.class_failures import CLASS_GRID, CLASS_KINDS, ClassThresholds, class_kind, class_measures, class_table, name_clusters
+from coseglib.analysis.class_failures import (
+    CLASS_GRID,
+    CLASS_KINDS,
+    ClassThresholds,
+    class_kind,
+    class_measures,
+    class_table,
+    name_clusters,
+)
 from coseglib.analysis.failures import by_kind, sweep_thresholds
 from coseglib.analysis.photographs import cielab
 from coseglib.data.record import VOID, Group, Photo

@@ -10,7 +10,7 @@ from coseglib.analysis.kinds import FAILURE_KINDS, THRESHOLD_GRID, Thresholds, f
 from coseglib.analysis.photographs import Truth
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
-from coseglib.scoring.evaluation import evaluate
+from coseglib.scoring.rows import evaluate
 
 
 @pytest.fixture(scope="module")

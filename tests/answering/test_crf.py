@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny_models import TinyContext
 from torch.nn import functional as F
 
 from coseglib.answering.crf import (
@@ -13,12 +14,11 @@ from coseglib.answering.crf import (
     labels_of,
     marginals,
     normalised,
-    post_of,
     refined,
     resized,
     unary,
 )
-from coseglib.answering.inference import masks_from_logits
+from coseglib.answering.masks import masks_from_logits, post_of
 from coseglib.core.errors import CosegError
 
 NO_PAIRS = CRF(smooth_weight=0, bilateral_weight=0)
@@ -237,18 +237,22 @@ def test_marginals_are_probabilities(halves):
     torch.testing.assert_close(found.sum(0), torch.ones(24, 36))
 
 
-def test_who_says_how_maps_become_masks(tiny):
-    model = tiny("ca")
-    assert post_of(model) == "argmax"
+def test_the_model_says_how_maps_become_masks_unless_the_caller_does(monkeypatch):
+    model = TinyContext()
+    assert post_of(model) == "argmax" and post_of(model, "crf") == "crf"
     model.post = "crf"
-    assert post_of(model) == "crf"
-    assert post_of(tiny("multiclass")) == "crf"
+    assert post_of(model) == "crf" and post_of(model, "argmax") == "argmax"
+    with pytest.raises(CosegError, match="post = best: one of argmax, crf"):
+        post_of(model, "best")
+    monkeypatch.setattr("coseglib.answering.crf.available", lambda: False)
+    assert post_of(model) == "argmax"  # a checkpoint that wishes for the CRF is used without
+    assert post_of(model, "crf") == "crf"  # who asks for it is told, when it is missing
 
 
 def test_a_missing_pydensecrf_is_one_line_that_says_what_to_do(monkeypatch, halves):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
-    with pytest.raises(CosegError, match=r"pip install pydensecrf2 .*or take argmax") as error:
+    with pytest.raises(CosegError, match=r"pip install pydensecrf2.* or take argmax") as error:
         crf_labels(*halves)
     assert "\n" not in str(error.value)
     labels_of(*halves, "argmax")

@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 from tiny_models import TinyContext, TinyGroup, TinyPartner
 
-from coseglib.answering.inference import resize_to_input, segment_group, segment_photos
+from coseglib.answering.answers import Engine, answers
+from coseglib.answering.masks import segment_group
+from coseglib.answering.memory import Memory
+from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image
 from coseglib.data.record import Photo
-from coseglib.scoring.evaluation import answers
+from coseglib.segmenting.job import segment_photos
 
 
 def _image(seed: int, width: int = 48, height: int = 36) -> Image.Image:
@@ -35,7 +38,7 @@ def photos(images):
 def _compared(model, images, i, partners):
     """The mean over the partners of image i's foreground probability."""
     f = [model.encode(resize_to_input(images[j], model.input_size)[None]) for j in (i, *partners)]
-    return torch.stack([model.compare(f[0], g).logits[0].softmax(0)[1] for g in f[1:]]).mean(0)
+    return torch.stack([model.answer(f[0], g).logits[0].softmax(0)[1] for g in f[1:]]).mean(0)
 
 
 @torch.no_grad()
@@ -46,7 +49,8 @@ def _together(model, images, members):
 
 
 def _probabilities(model, photos, questions):
-    return [logits.softmax(0)[1] for logits, _ in answers(model, photos, questions)]
+    found = {a.number: a.logits.softmax(0)[1] for a in answers(model, photos, questions)}
+    return [found[number] for number in range(len(questions))]
 
 
 def test_a_partner_model_answers_by_the_mean_of_its_partners_and_never_by_itself(photos, images):
@@ -59,24 +63,27 @@ def test_a_partner_model_answers_by_the_mean_of_its_partners_and_never_by_itself
 
 def test_a_partner_model_compares_with_five_of_many_and_keeps_few_features(photos, images, monkeypatch):
     model, seen = TinyPartner(), []
-    compare, encode = model.compare, model.encode
-    model.compare = lambda q, a: seen.append(len(q[0])) or compare(q, a)
+    compare, encode = model.answer, model.encode
+    model.answer = lambda q, a: seen.append(len(q[0])) or compare(q, a)
     every = _probabilities(model, photos, [(i, range(9)) for i in range(9)])
     assert sum(seen) == 9 * 5
     encoded = []
     model.encode = lambda x: encoded.append(len(x)) or encode(x)
     _probabilities(model, photos, [(i, range(9)) for i in range(9)])
-    assert sum(encoded) == 9  # features once a photograph
-    monkeypatch.setattr("coseglib.scoring.evaluation.KEPT", 1)
-    for a, b in zip(every, _probabilities(model, photos, [(i, range(9)) for i in range(9)]), strict=True):
-        torch.testing.assert_close(a, b)
+    assert sum(encoded) == 9 + 6  # features once a photograph, and those of the references together
+    encoded.clear()
+    forgetful = Engine(model, photos, memory=Memory(0)).answers([(i, range(9)) for i in range(9)])
+    for a, b in zip(every, forgetful, strict=True):
+        assert torch.equal(a, b.logits.softmax(0)[1])
+    assert sum(encoded) == 9 + 2 * 6  # anew for each of two batches
 
 
 def test_a_group_model_sees_a_group_in_its_order_and_the_last_cut_filled_up(photos, images):
     model, whole = TinyGroup(), images(9)
     everyone = _probabilities(model, photos, [(i, range(8)) for i in range(8)])
+    first = next(j for j in np.random.default_rng(8).permutation(8) if j not in (6, 7))
     for i, p in enumerate(everyone):
-        members = [[0, 1, 2], [3, 4, 5], [6, 7, 0]][i // 3]
+        members = [[0, 1, 2], [3, 4, 5], [6, 7, first]][i // 3]
         order = [i, *(j for j in members if j != i)]
         torch.testing.assert_close(p, _together(model, whole, order), rtol=1e-4, atol=1e-5)
 
@@ -86,17 +93,44 @@ def test_a_group_model_asked_about_a_stranger_gives_it_with_its_partners(photos,
     alone, pair, trio = _probabilities(model, photos, [(4, (4,)), (4, (1,)), (4, (1, 2))])
     for p, members in ((alone, [4]), (pair, [4, 1]), (trio, [4, 1, 2])):
         torch.testing.assert_close(p, _together(model, whole, members), rtol=1e-4, atol=1e-5)
-    many = _probabilities(model, photos, [(4, (0, 1, 2, 3))])[0]  # two of the four, drawn
-    pairs = [(a, b) for a in range(4) for b in range(4) if a < b]
-    assert any(torch.allclose(many, _together(model, whole, [4, *pair]), atol=1e-5) for pair in pairs)
+    many = _probabilities(model, photos, [(4, (0, 1, 2, 3))])[0]  # two of the four
+    two = np.random.default_rng(4).permutation(4)[:2].tolist()
+    torch.testing.assert_close(many, _together(model, whole, [4, *two]), rtol=1e-4, atol=1e-5)
 
 
-def test_answers_keep_the_order_of_mixed_questions(photos, images):
+def test_an_answer_is_that_of_its_question_alone(photos, images):
     questions = [(0, (0, 1, 2)), (5, (6,)), (1, (0, 1, 2)), (2, (0, 1, 2)), (5, (7,)), (5, (6,))]
-    for model in (TinyPartner(), TinyGroup()):
+    for model in (TinyContext(), TinyPartner(), TinyGroup()):
         together = _probabilities(model, photos, questions)
         for question, p in zip(questions, together, strict=True):
             torch.testing.assert_close(p, _probabilities(model, photos, [question])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TinyContext, TinyPartner, TinyGroup])
+def test_nothing_else_that_is_asked_changes_an_answer(photos, kind):
+    """Not the number of the question, nor a limit, nor the batch: references are the group's own."""
+    group = tuple(range(9))
+    every = dict(enumerate(_probabilities(kind(), photos, [(i, group) for i in range(9)])))
+    mixed = [(i, g) for i in range(9) for g in ((i,), group, (8, 7))]
+    for i, p in enumerate(_probabilities(kind(), photos, mixed)[1::3]):
+        torch.testing.assert_close(p, every[i], rtol=1e-4, atol=1e-5)
+    for i, p in zip((7, 2), _probabilities(kind(), photos, [(7, group), (2, group)]), strict=True):
+        torch.testing.assert_close(p, every[i], rtol=1e-4, atol=1e-5)
+    for answer in Engine(kind(), photos, batch=2).answers([(i, group) for i in range(9)]):
+        torch.testing.assert_close(answer.logits.softmax(0)[1], every[answer.photo], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_includes_itself_is_answered_by_the_photograph_and_those_it_is_asked_with(photos, images):
+    model, whole = TinyContext(), images(9)
+    model.includes_itself = True
+    with torch.no_grad():
+        features = [model.encode(resize_to_input(image, model.input_size)[None]) for image in whole]
+        alpha = torch.cat([model.attention(f) for f in features])
+        questions = [(0, range(9)), (4, (1, 2)), (4, (4, 1)), (6, (6,)), (6, (2,))]
+        for (i, group), p in zip(questions, _probabilities(model, photos, questions), strict=True):
+            context = alpha[sorted({i, *group})].mean(0)
+            want = model.answer(features[i], context)[0].softmax(0)[1]
+            torch.testing.assert_close(p, want, rtol=1e-4, atol=1e-5)
 
 
 def test_what_pools_nothing_has_no_minimum(photos, images):

@@ -8,14 +8,15 @@ from tiny_models import TinyContext
 from torch.nn import functional as F
 
 from coseglib.answering import second_look as sl
-from coseglib.answering.crf import post_of
-from coseglib.answering.inference import resize_to_input, segment_group, segment_photos
-from coseglib.answering.second_look import reduced, second_look, window
+from coseglib.answering.masks import post_of, segment_group
+from coseglib.answering.reading import LONGEST, picture_of, resize_to_input
+from coseglib.answering.second_look import second_look, window
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.models import build_model
 from coseglib.models.checkpoints import load_model, save_model
-from coseglib.scoring.evaluation import evaluate
+from coseglib.scoring.rows import evaluate
+from coseglib.segmenting.job import segment_photos
 
 
 def _found(top, bottom, left, right, side=100):
@@ -54,9 +55,9 @@ def test_there_is_no_second_look_at_nothing_or_at_nearly_everything(found):
 
 
 def test_pictures_are_reduced_to_the_longest_side_and_smaller_ones_are_left_alone():
-    assert reduced(torch.zeros(3, 12, 4 * sl.LONGEST, dtype=torch.uint8)).shape == (3, 3, sl.LONGEST)
+    assert picture_of(torch.zeros(3, 12, 4 * LONGEST, dtype=torch.uint8)).pixels.shape == (3, 3, LONGEST)
     small = _photo(30, 40)
-    assert torch.equal(reduced(small), small)
+    assert torch.equal(picture_of(small).pixels, small)
 
 
 # What it answers ------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_pictures_are_reduced_to_the_longest_side_and_smaller_ones_are_left_alon
 class Bright(TinyContext):
     """The foreground is what is bright: any look at any size sees the same thing."""
 
-    def decode(self, features, context):
+    def answer(self, features, context):
         f = 20 * (features[0][:, 0] - 0.8)
         return torch.stack([torch.zeros_like(f), f], dim=1)
 
@@ -79,7 +80,7 @@ def _by_hand(model, picture, logits, context):
     side, (height, width) = 2 * p.shape[-1], picture.shape[-2:]
     top, bottom, left, right = window(p > 0.5, (height, width))
     part = resize_to_input(picture[:, top:bottom, left:right], model.input_size)[None]
-    closer = model.decode(model.encode(part), context)[0].softmax(0)[1]
+    closer = model.answer(model.encode(part), context)[0].softmax(0)[1]
 
     def at(map_, y, x):  # y, x in pixels of the map, centres at .5
         n = len(map_)
@@ -105,7 +106,7 @@ def _by_hand(model, picture, logits, context):
 def test_both_answers_are_averaged_place_by_place(size):
     model, pictures = Bright(), [_photo(*size, seed) for seed in (1, 2)]
     context = torch.rand(2, 8)
-    first = model.decode(model.encode(torch.stack([resize_to_input(p, 32) for p in pictures])), context)
+    first = model.answer(model.encode(torch.stack([resize_to_input(p, 32) for p in pictures])), context)
     found = second_look(model, pictures, first, context)
     assert found.shape == (2, 2, 64, 64)
     torch.testing.assert_close(found.exp().sum(1), torch.ones(2, 64, 64), rtol=0, atol=1e-5)
@@ -116,7 +117,7 @@ def test_both_answers_are_averaged_place_by_place(size):
 
 def test_where_nothing_was_found_the_first_answer_stands():
     model, dark = Bright(), torch.full((3, 50, 60), 20, dtype=torch.uint8)
-    first = model.decode(model.encode(resize_to_input(dark, 32)[None]), torch.rand(8))
+    first = model.answer(model.encode(resize_to_input(dark, 32)[None]), torch.rand(8))
     p = F.interpolate(first.softmax(1)[:, 1:], size=(64, 64), mode="bilinear")[:, 0]
     torch.testing.assert_close(second_look(model, [dark], first, torch.rand(8))[:, 1].exp(), p, rtol=0, atol=1e-5)
 

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from coseglib.answering.inference import masks_from_logits
+from coseglib.answering.answers import answers
+from coseglib.answering.masks import masks_from_logits
 from coseglib.claims import queue as ablations
 from coseglib.claims.claims import CLAIMS, MEAN, MIN, SEEN, STRANGER, TWO, UNSEEN, chosen_claims, plan
 from coseglib.claims.queue import COLUMNS, TABLE, ablate, few, read, remaining, scored, several_classes, with_stranger
@@ -14,8 +15,9 @@ from coseglib.cli import main as cli
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
-from coseglib.scoring.evaluation import answers, evaluate, swap_questions
 from coseglib.scoring.metrics import jaccard
+from coseglib.scoring.questions import swap_questions
+from coseglib.scoring.rows import evaluate
 
 
 def quiet(text: str) -> None:
@@ -57,8 +59,8 @@ def test_the_stranger_is_a_partner_of_every_photograph_and_lacks_the_class(tiny)
             stranger = next(p for p in away if p.name not in names and not (p.mask(group.targets) == 1).any())
             photos = [*group.photos, stranger]
             found = [
-                jaccard(masks_from_logits(logits, size), group.mask(i))
-                for i, (logits, size) in enumerate(answers(model, photos, [(i, range(5)) for i in range(4)], how))
+                jaccard(masks_from_logits(answer.logits, answer.picture.size), group.mask(answer.photo))
+                for answer in answers(model, photos, [(i, range(5)) for i in range(4)], how)
             ]
             assert rows[rows.group == group.name].J.tolist() == pytest.approx(found)
     everywhere = Group("made", "thing", (_plain("a", 10), _plain("b", 90)), ("thing",))

@@ -26,8 +26,9 @@ from coseglib.evaluation.comparison import (
 )
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
 from coseglib.scoring.metrics import PROTOCOLS
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from coseglib.evaluation import measuring, shipping
 from coseglib.evaluation.measuring import common_from, measure
 from coseglib.evaluation.shipping import again, ship
 from coseglib.models.checkpoints import load_model, save_model
-from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
 from coseglib.scoring.metrics import aggregate, best_threshold
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 
 
 @pytest.fixture

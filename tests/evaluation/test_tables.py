@@ -5,7 +5,8 @@ from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import tables
 from coseglib.evaluation.tables import evaluation_table
 from coseglib.models.checkpoints import sha256
-from coseglib.scoring.evaluation import evaluate, partner_swap, refusal
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 
 
 @pytest.fixture

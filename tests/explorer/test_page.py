@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coseglib.answering.crf import post_of
+from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import REPOSITORY
 from coseglib.data.images import write_png

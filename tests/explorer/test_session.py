@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from coseglib.analysis.grad_cam import grad_cam
 from coseglib.analysis.maps import spatial_maps
-from coseglib.answering.inference import collect_context, masks_from_logits, segment_group
+from coseglib.answering.answers import pooled_context
+from coseglib.answering.masks import masks_from_logits, segment_group
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image, read_mask, write_png
 from coseglib.data.record import Group, Photo
@@ -57,7 +58,7 @@ def test_a_photograph_that_is_no_partner_is_segmented_by_the_partners_context(gr
     model, chosen = TinyContext(), [1, 4]
     session = Session(model, group.photos)
     session.set_partners(chosen)
-    context = collect_context(model, [group.photos[i] for i in chosen])
+    context = pooled_context(model, [group.photos[i] for i in chosen])
     torch.testing.assert_close(session.context(), context)
     for mask, plain in zip(session.masks(own=True), segment_group(model, group.photos, context=context), strict=True):
         assert (mask != plain).sum() <= 1
@@ -67,13 +68,13 @@ def test_a_partner_model_is_asked_for_each_pair_once_and_never_with_itself(group
     model = TinyPartner()
     session = Session(model, group.photos)
     session.logits()
-    calls = counted(model, "compare")
+    calls = counted(model, "answer")
     session.set_partners([0, 2])
     logits = session.logits()
     assert not calls  # 6 photographs: all pairs were compared before
     f = model.encode(session.inputs)
     for i, asked in ((0, [2]), (2, [0]), (5, [0, 2])):
-        p = [model.compare([f[0][[i]]], [f[0][[j]]]).logits.softmax(1)[0] for j in asked]
+        p = [model.answer([f[0][[i]]], [f[0][[j]]]).logits.softmax(1)[0] for j in asked]
         torch.testing.assert_close(logits[i].softmax(0), sum(p) / len(p), atol=1e-5, rtol=1e-4)
     calls.clear()
     session.set_partners([3])
@@ -92,7 +93,7 @@ def test_a_group_model_sees_the_partners_together_and_others_beside_them(group):
 
 def test_a_threshold_asks_no_network_and_other_partners_encode_nothing(group):
     model = TinyContext()
-    encoded, decoded = counted(model, "encode"), counted(model, "decode")
+    encoded, decoded = counted(model, "encode"), counted(model, "answer")
     session = Session(model, group.photos)
     session.masks()
     assert sum(encoded) == sum(decoded) == 6

@@ -12,17 +12,13 @@ import torch
 from PIL import Image
 from tiny_models import TinyContext
 
-from coseglib.answering.inference import (
-    collect_context,
-    find_photos,
-    foreground_score,
-    output_names,
-    resize_to_input,
-    segment_group,
-    segment_photos,
-)
+from coseglib.answering.answers import pooled_context
+from coseglib.answering.masks import foreground_score, segment_group
+from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.images import image_size, read_image
+from coseglib.segmenting.finding import find_photos, output_names
+from coseglib.segmenting.job import segment_photos
 
 HERE = Path(__file__).parents[1]  # tests/
 
@@ -106,10 +102,10 @@ def test_a_low_mean_score_says_that_perhaps_nothing_is_common(folder, tmp_path):
     summary = segment([photos], tmp_path / "out", model)
     assert summary.note == ""  # of this model nothing is known
     scores = [entry["score"] for entry in json.loads((tmp_path / "out/result.json").read_text())["photos"]]
-    context = collect_context(model, files := [read_image(p) for p in sorted(photos.iterdir())])
+    context = pooled_context(model, files := [read_image(p) for p in sorted(photos.iterdir())])
     for score, file in zip(scores, files, strict=True):
         with torch.no_grad():
-            logits = model.decode(model.encode(resize_to_input(file, model.input_size)[None]), context)[0]
+            logits = model.answer(model.encode(resize_to_input(file, model.input_size)[None]), context)[0]
         assert score == pytest.approx(foreground_score(logits), abs=1e-4)
     for margin, told in ((-0.01, ""), (0.01, "perhaps nothing is common to these photographs: their mean score is")):
         model.card = {"common_from": {"score": float(np.mean(scores)) + margin, "on": "voc-val"}}
@@ -318,12 +314,12 @@ def test_no_photo_overwrites_anothers_mask(tmp_path):
 RUN = r"""
 import os, signal, sys
 import torch
-from coseglib.answering import inference
+from coseglib.segmenting import job
 from tiny_models import TinyContext
 
 torch.set_num_threads(1)
 photos, out, kill_at, devices = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-write, written = inference.write_png, []
+write, written = job.write_png, []
 
 def counted(path, mask):
     write(path, mask)
@@ -331,8 +327,8 @@ def counted(path, mask):
     if len(written) == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-inference.write_png = counted
-summary = inference.segment_photos([photos], out, TinyContext(), devices=devices, accelerator="cpu", batch=3)
+job.write_png = counted
+summary = job.segment_photos([photos], out, TinyContext(), devices=devices, accelerator="cpu", batch=3)
 line = f"exit {summary.exit_code} rank {summary.rank} done {summary.done} wrote {len(written)}\n"
 os.write(1, line.encode())  # at once: two processes share the pipe
 """
@@ -381,7 +377,7 @@ def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, killed, 
     with open(progress, "ab") as file:
         file.write(b'{"photo": 9, "mask": "mas')  # as if it had been killed within a line
     pooled = []
-    monkeypatch.setattr("coseglib.answering.inference.Pool.add", lambda *_: pooled.append(1))
+    monkeypatch.setattr("coseglib.answering.pooling.Pool.add", lambda *_: pooled.append(1))
     summary = segment([undisturbed / "photos"], out, batch=3)
     assert not pooled  # the first pass was over
     assert (summary.done, summary.earlier, summary.exit_code) == (9, 4, 2)  # the fifth lacked its overlay
@@ -462,7 +458,7 @@ def test_progress_is_lines_with_the_time_left_when_it_is_no_terminal(folder, tmp
 
 def test_the_pool_reduced_over_processes_is_the_pool_of_all(monkeypatch):
     """The arithmetic of all_reduce without processes: a stand-in that adds up what two have."""
-    from coseglib.answering.inference import Pool
+    from coseglib.answering.pooling import Pool
 
     torch.manual_seed(0)
     alpha = torch.rand(9, 4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from square_and_disc import group_of, photos_of, scene
 
-from coseglib.answering.inference import resize_to_input
+from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.evaluation.multiclass_tables import ABLATIONS
 from coseglib.models.checkpoints import load_model

@@ -2,10 +2,13 @@ import pandas as pd
 import pytest
 import torch
 
+from coseglib.answering.answers import Engine, answers
+from coseglib.answering.masks import foreground_score
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.scoring import metrics
-from coseglib.scoring.evaluation import answers, evaluate, foreground_score, partner_swap, refusal, swap_questions
+from coseglib.scoring.questions import partner_swap, refusal, swap_questions
+from coseglib.scoring.rows import evaluate
 
 
 def _photo(name: str, classes: tuple[str, ...] = ("a",), shape=(40, 56), path=None) -> Photo:
@@ -33,7 +36,7 @@ def _mask(model, photo, partners):
         return tvf.resize(p.image(), [64, 64], antialias=True)[None].float() / 255
 
     alpha = torch.stack([model.attention(model.encode(inputs(p)))[0] for p in partners]).mean(0)
-    logits = model.decode(model.encode(inputs(photo)), alpha)
+    logits = model.answer(model.encode(inputs(photo)), alpha)
     size = photo.image().shape[-2:]
     logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear")[0]
     return logits.argmax(0).to(torch.uint8)
@@ -57,8 +60,8 @@ def test_dense_crfs_on_several_processes_are_those_of_one(tiny, groups, monkeypa
     model = tiny("ca", "workbook")
     model.post = "crf"
     alone, swap = evaluate(model, groups, partner=("group", "self")), partner_swap(model, groups)
-    monkeypatch.setattr("coseglib.scoring.evaluation.MANY", 1)
-    monkeypatch.setattr("coseglib.scoring.evaluation.cpu_count", lambda: 2)
+    monkeypatch.setattr("coseglib.answering.masks.MANY", 1)
+    monkeypatch.setattr("coseglib.answering.masks.cpu_count", lambda: 2)
     many = evaluate(model, groups, partner=("group", "self"))
     pd.testing.assert_frame_equal(many.drop(columns="seconds"), alone.drop(columns="seconds"))
     pd.testing.assert_frame_equal(partner_swap(model, groups), swap)
@@ -74,13 +77,14 @@ def test_partners_asked_in_one_go_have_the_rows_of_those_asked_apart(tiny, group
 
 
 def test_a_protocol_of_pairs_gives_each_photograph_one_partner_of_its_group(tiny, groups, monkeypatch):
-    asked = []
+    asked, plain = [], Engine.answers
 
-    def spy(model, photos, questions, how):
-        asked.extend((photos[i].name, [photos[j].name for j in partners]) for i, partners in questions)
-        return answers(model, photos, questions, how)
+    def spy(engine, questions, how):
+        names = [p.name for p in engine.photos.photos]
+        asked.extend((names[i], [names[j] for j in partners]) for i, partners in questions)
+        return plain(engine, questions, how)
 
-    monkeypatch.setattr("coseglib.scoring.evaluation.answers", spy)
+    monkeypatch.setattr(Engine, "answers", spy)
     table = evaluate(tiny(), groups[:1], "dcnet")
     assert len(table) == 4
     for name, partners in asked:
@@ -110,10 +114,10 @@ def test_photographs_without_masks_and_unknown_names_are_refused(tiny, groups):
 
 def test_a_swap_question_never_has_its_own_photograph_as_partner(groups):
     questions = swap_questions(groups, partners=2)
-    assert [(q["photo"].name, q["asked"], q["other"]) for q in questions] == [("both", "a", "b"), ("both", "b", "a")]
+    assert [(q.photo.name, q.asked, q.other) for q in questions] == [("both", "a", "b"), ("both", "b", "a")]
     for q in questions:
-        assert len(q["partners"]) == 2 and "both" not in {p.name for p in q["partners"]}
-        assert {p.name[0] for p in q["partners"]} == {q["asked"]}
+        assert len(q.partners) == 2 and "both" not in {p.name for p in q.partners}
+        assert {p.name[0] for p in q.partners} == {q.asked}
 
 
 def test_the_same_file_in_two_folders_is_one_photograph(tmp_path):
@@ -125,15 +129,15 @@ def test_the_same_file_in_two_folders_is_one_photograph(tmp_path):
     )
     b = Group("made", "b", (_photo("b/1", ("b",), path=tmp_path / "two.jpg"), _photo("b/2", ("b",))), ("b",))
     questions = swap_questions([a, b])
-    assert {q["photo"].name: [p.name for p in q["partners"]] for q in questions} == {"a/1": ["a/3"], "b/1": ["b/2"]}
+    assert {q.photo.name: [p.name for p in q.partners] for q in questions} == {"a/1": ["a/3"], "b/1": ["b/2"]}
 
 
 def test_the_swap_score_is_the_difference_of_two_jaccards(tiny, groups):
     model = tiny("ca", "workbook")
     table = partner_swap(model, groups, partners=20)
     for row, question in zip(table.itertuples(), swap_questions(groups, 20), strict=True):
-        mask = _mask(model, question["photo"], question["partners"])
-        asked, other = (metrics.jaccard(mask, question["photo"].mask((c,))) for c in (row.asked, row.other))
+        mask = _mask(model, question.photo, question.partners)
+        asked, other = (metrics.jaccard(mask, question.photo.mask((c,))) for c in (row.asked, row.other))
         assert row.score == pytest.approx(asked - other, abs=4e-3)
 
 
@@ -163,10 +167,69 @@ def test_the_foreground_score_is_the_mean_of_the_200_highest():
 
 
 @torch.no_grad()
-def test_answers_come_in_the_order_of_the_questions_with_their_own_partners(tiny, groups):
+def test_every_question_is_answered_by_its_own_partners(tiny, groups):
     model, photos = tiny("ca"), [p for g in groups for p in g.photos]
     questions = [(2, (0, 1)), (0, (0,)), (2, (1, 3, 4))]
-    for (i, partners), (logits, size) in zip(questions, answers(model, photos, questions), strict=True):
+    found = list(answers(model, photos, questions))
+    assert sorted(answer.number for answer in found) == [0, 1, 2]
+    for answer in found:
+        i, partners = questions[answer.number]
         want = _mask(model, photos[i], [photos[j] for j in partners])
-        got = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear")[0].argmax(0)
+        got = torch.nn.functional.interpolate(answer.logits[None], size=answer.picture.size, mode="bilinear")[0].argmax(
+            0
+        )
         assert (got == want).float().mean() > 0.999
+
+
+def test_partners_do_not_depend_on_what_else_is_asked(tiny, groups):
+    """Of questions, pairs and refusal: a limit, another order of groups or other partners change no row that stays."""
+    model = tiny("pfcc", "workbook", width=8)
+    every = evaluate(model, groups, partner=("group", "self", "other"))
+    for some in (evaluate(model, groups), evaluate(model, groups, limit=2), evaluate(model, groups[:1])):
+        for row in some.itertuples():
+            (same,) = every[
+                (every.group == row.group) & (every.name == row.name) & (every.partner == "group")
+            ].itertuples()
+            assert row.intersection == pytest.approx(same.intersection, abs=2)
+    ways = [swap_questions(order, 1) for order in (groups, groups[::-1])]
+    drawn = [{(q.photo.name, q.asked): [p.name for p in q.partners] for q in way} for way in ways]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 2
+    both, few = refusal(model, groups), refusal(model, groups, limit=1)
+    keys = ["group", "name", "partner", "common"]
+    assert set(few[keys].itertuples(index=False)) <= set(both[keys].itertuples(index=False))
+
+
+def test_another_group_takes_two(tiny, groups):
+    with pytest.raises(CosegError, match="needs a second group"):
+        evaluate(tiny(), groups[:1], partner="other")
+
+
+def test_the_truth_at_the_networks_size_is_sampled_about_pixel_centres(tiny, monkeypatch):
+    """A disc's centroid stays where it is, for masks as for the picture that the network reads."""
+    from coseglib.answering.reading import resize_to_input
+
+    y, x = torch.meshgrid(torch.arange(331.0), torch.arange(257.0), indexing="ij")
+    places = [(120 + 9 * k, 110 + 4 * k) for k in range(8)]
+    discs = [((y - a) ** 2 + (x - b) ** 2 < 90**2).to(torch.uint8) for a, b in places]
+    photos = [
+        Photo("made", str(k), ("a",), lambda d=d: 255 * d.expand(3, -1, -1), lambda d=d: d) for k, d in enumerate(discs)
+    ]
+    group, truths, plain = Group("made", "a", tuple(photos), ("a",)), [], metrics.counts
+    monkeypatch.setattr(metrics, "counts", lambda pred, truth: truths.append(truth) or plain(pred, truth))
+    model = tiny("ca", input_size=96)
+
+    def centroid(mask, axis):
+        return float((mask.sum(1 - axis) * torch.arange(mask.shape[axis], dtype=torch.float64)).sum() / mask.sum())
+
+    for protocol in metrics.PROTOCOLS:
+        truths.clear()
+        evaluate(model, [group], protocol)
+        pictures = [
+            resize_to_input(p.image(), 96)[0] if t.shape[-1] == 96 else d
+            for p, t, d in zip(photos, truths, discs, strict=True)
+        ]
+        for axis in (0, 1):
+            off = [
+                centroid(t.double(), axis) - centroid(p.double(), axis) for t, p in zip(truths, pictures, strict=True)
+            ]
+            assert abs(sum(off) / len(off)) < 0.05  # a mask sampled from corners is off by .3

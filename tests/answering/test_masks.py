@@ -3,7 +3,11 @@ import torch
 from tiny_models import TinyContext
 from torch.nn import functional as F
 
-from coseglib.answering.inference import Pool, collect_context, masks_from_logits, resize_to_input, segment_group
+from coseglib.answering.answers import pooled_context
+from coseglib.answering.masks import masks_from_logits, segment_group
+from coseglib.answering.memory import Memory
+from coseglib.answering.pooling import Pool
+from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 
@@ -31,7 +35,7 @@ def plain_masks(model, photos, how="mean"):
     alpha = torch.cat([model.attention(model.encode(x)) for x in inputs])
     context = model.pool(alpha, how)
     return [
-        plain_mask(model.decode(model.encode(x), context)[0], p.shape[-2:]) for x, p in zip(inputs, photos, strict=True)
+        plain_mask(model.answer(model.encode(x), context)[0], p.shape[-2:]) for x, p in zip(inputs, photos, strict=True)
     ]
 
 
@@ -62,7 +66,7 @@ def test_a_mask_made_in_strips_is_the_mask_made_at_once(monkeypatch):
     torch.manual_seed(1)
     logits = torch.randn(2, 9, 12)
     at_once = masks_from_logits(logits, (70, 41))
-    monkeypatch.setattr("coseglib.answering.inference.STRIP", 100)
+    monkeypatch.setattr("coseglib.answering.masks.STRIP", 100)
     assert torch.equal(masks_from_logits(logits, (70, 41)), at_once)
 
 
@@ -158,17 +162,19 @@ def test_a_group_of_one_is_attended_by_itself(photos):
 
 def test_a_given_context_is_used_and_one_pass_is_enough(photos):
     model = TinyContext()
-    context = collect_context(model, photos)
-    alone = [mask for p in photos for mask in segment_group(model, iter([p]), context=context)]
+    context = pooled_context(model, photos)
+    alone = [mask for p in photos for mask in segment_group(model, [p], context=context)]
     assert all(torch.equal(a, b) for a, b in zip(alone, segment_group(model, photos, batch=1), strict=True))
 
 
 def test_records_are_read_when_their_turn_comes_and_are_let_go(photos):
     read = []
     group = [Photo("test", str(i), (), lambda i=i: read.append(i) or photos[i]) for i in range(7)]
-    masks = segment_group(TinyContext(), group, batch=2)
-    next(masks)
-    assert read == [0, 1, 2, 3, 4, 5, 6, 0, 1]
+    next(segment_group(TinyContext(), group, batch=2))
+    assert read == [0, 1, 2, 3, 4, 5, 6]  # few photographs are read once
+    read.clear()
+    next(segment_group(TinyContext(), group, batch=2, memory=Memory(0)))
+    assert read == [0, 1, 2, 3, 4, 5, 6, 0, 1]  # of many, no more than a batch is held
 
 
 def test_an_iterator_is_refused_since_a_group_is_read_twice(photos):
@@ -179,7 +185,7 @@ def test_an_iterator_is_refused_since_a_group_is_read_twice(photos):
 def test_an_empty_group_has_no_masks_and_no_context():
     assert list(segment_group(TinyContext(), [])) == []
     with pytest.raises(CosegError, match="at least one"):
-        collect_context(TinyContext(), [])
+        pooled_context(TinyContext(), [])
 
 
 def test_a_model_of_an_unknown_kind_is_refused(photos):

@@ -1,0 +1,137 @@
+"""From answers to masks at the photographs' own sizes: the larger label, or a dense CRF that draws the contour."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import torch
+from joblib import Parallel, cpu_count, delayed
+from torch import Tensor
+from torch.nn import functional as F
+
+from coseglib.answering import crf
+from coseglib.answering.answers import Answer, Engine, whole_group
+from coseglib.answering.reading import Picture
+from coseglib.core.errors import CosegError
+from coseglib.data.record import Photo
+from coseglib.data.transforms import resize_labels
+from coseglib.models.contract import POSTS
+
+STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
+MANY = 24  # dense CRFs from which on other processes, seconds to start, are worth it
+
+
+def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """logits (2, h, w) -> mask uint8 (H, W), 1 where the foreground's logit is above the background's.
+
+    size  (H, W), the photograph's own
+    Bilinear interpolation (align_corners=False) of both maps and then argmax, computed on their difference and in
+    strips of rows: a mask of 12,000 × 9,000 needs its own 108 MB and a few more.
+    """
+    height, width = size
+    difference = (logits[1] - logits[0]).float()  # (h, w)
+    h = difference.shape[0]
+    wide = F.interpolate(difference[None, None], size=(h, width), mode="bilinear")[0, 0]  # (h, W)
+    source = ((torch.arange(height, device=wide.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    above = source.long()
+    below = (above + 1).clamp(max=h - 1)
+    share = (source - above)[:, None]  # of the row below
+    mask = torch.empty(size, dtype=torch.uint8, device=wide.device)
+    rows = max(1, STRIP // width)
+    for y in range(0, height, rows):
+        strip = slice(y, y + rows)
+        mask[strip] = torch.lerp(wide[above[strip]], wide[below[strip]], share[strip]) > 0
+    return mask
+
+
+def foreground_score(logits: Tensor) -> float:
+    """How sure a model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
+    p = logits.softmax(0)[1]
+    p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
+    return float(p.flatten().topk(200).values.mean())
+
+
+def decide(picture: Picture, logits: Tensor, post: str, online: bool = False) -> list[Tensor]:
+    """Answers about one photograph -> their masks, uint8 (H, W), at its own size.
+
+    logits  (N, K, h, w), N answers; the dense CRF's prices between pixels are computed once for all
+    post    "argmax" or "crf"
+    online  label maps 0 … K−1 of a multi-class model, whose maps are normalised (`coseglib.answering.crf`)
+    """
+    if not online:
+        logits = crf.refined(picture.pixels, logits) if post == "crf" else logits
+        return [masks_from_logits(answer, picture.size) for answer in logits]
+    maps = logits.softmax(dim=1)
+    if post == "argmax":
+        return [crf.argmax_labels(m, picture.size) for m in maps]
+    return [resize_labels(crf.crf_labels(picture.pixels, m), picture.size) for m in maps]
+
+
+def post_of(model, asked: str | None = None) -> str:
+    """How a model's maps become masks: as asked, else as the model says; by argmax where no dense CRF is installed.
+
+    Raises CosegError for what is neither, or where a CRF is asked for and is not installed.
+    """
+    post = asked or model.post
+    if post not in POSTS:
+        raise CosegError(f"post = {post}: one of {', '.join(POSTS)}")
+    return post if asked or crf.available() else "argmax"
+
+
+def masks(
+    model, answers: Iterable[Answer], post: str | None = None, count: int = 0, workers: int | None = None
+) -> Iterator[tuple[Answer, Tensor]]:
+    """Each answer and its mask, uint8 (H, W), in their order.
+
+    post     "argmax" or "crf"; None: as the model says (`post_of`)
+    count    how many answers there are, as far as known: a dense CRF takes a core some tenths of a second, and many are
+             spread over all cores
+    workers  processes for that; None: by `count`
+    Half of a dense CRF is the photograph's own, so answers about one in a row are decided together.
+    """
+    post = post_of(model, post)
+
+    def jobs() -> Iterator:
+        for _, row in groupby(answers, key=lambda answer: answer.photo):
+            same = list(row)
+            yield same, (same[0].picture, torch.stack([a.logits for a in same]), post, model.online)
+
+    workers = workers or (cpu_count() if post == "crf" and count >= MANY else 1)
+    if workers == 1:
+        for same, job in jobs():
+            yield from zip(same, decide(*job), strict=True)
+        return
+    waiting: list[list[Answer]] = []
+
+    def sent() -> Iterator:
+        for same, job in jobs():
+            waiting.append(same)
+            yield delayed(decide)(*job)
+
+    for decided in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(sent()):
+        yield from zip(waiting.pop(0), decided, strict=True)
+
+
+def segment_group(
+    model,
+    photos: Sequence[Tensor | Photo],
+    how: str = "mean",
+    context: Tensor | None = None,
+    post: str | None = None,
+    **options,
+) -> Iterator[Tensor]:
+    """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
+
+    Of a multi-class model they are label maps, 0 … K.
+
+    photos   uint8 (3, H, W) each, or `Photo`s
+    how      how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself
+    context  attention (D,) to segment by instead of the group's own, from `pooled_context`
+    post     how maps become masks, "argmax" or "crf"; None: as the model says
+    options  batch, bfloat16, memory: of `Engine`
+    Raises CosegError for an iterator, which can be read only once, or a model whose kind is not known.
+    """
+    if not hasattr(photos, "__len__"):
+        raise CosegError("a group is read twice: give a sequence, not an iterator")
+    engine = Engine(model, photos, **options)
+    for _, mask in masks(model, engine.answers(whole_group(len(photos)), how, context), post, len(photos)):
+        yield mask

@@ -1,0 +1,76 @@
+"""Photographs as every question reads them: one picture of each, from memory, from a record or from a file."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from coseglib.core.errors import CosegError
+from coseglib.data.images import image_size, read_image
+from coseglib.data.record import Photo
+
+LONGEST = 1600  # pixels: what has longer sides is reduced when it is read
+
+
+@dataclass(frozen=True)
+class Picture:
+    """pixels  uint8 (3, h, w), at most LONGEST a side: network, second look, dense CRF and overlay all see these
+    size       (H, W), the photograph's own, which its mask has
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+
+
+def picture_of(photo: Tensor | Photo | Path) -> Picture:
+    """Read a photograph: an image uint8 (3, H, W), a record, or a file. Raises CosegError where it cannot be read."""
+    if isinstance(photo, Path):
+        if photo.exists() and not photo.is_file():  # a pipe would keep us waiting, and is read only once
+            raise CosegError(f"{photo}: no regular file; name a file that can be read twice")
+        width, height = image_size(photo)
+        image, size = read_image(photo, at_most=2 * LONGEST), (height, width)
+    elif isinstance(photo, Photo):
+        image, size = photo.picture(at_most=2 * LONGEST)
+    else:
+        image, size = photo, tuple(photo.shape[-2:])
+    scale = LONGEST / max(size)
+    if scale < 1:
+        image = tvf.resize(image, [max(1, round(side * scale)) for side in size], antialias=True)
+    return Picture(torch.as_tensor(image), size)
+
+
+def resize_to_input(image: Tensor, size: int) -> Tensor:
+    """uint8 (3, H, W) -> float (3, size, size) in [0, 1]: bilinear with antialiasing, the aspect ratio is not kept."""
+    return tvf.resize(image, [size, size], antialias=True).float() / 255
+
+
+class Photographs:
+    """What is asked about, read anew whenever it is needed.
+
+    A subclass may leave out what cannot be read, take a share of the passes, and keep what the first one has pooled.
+    """
+
+    def __init__(self, photos: Sequence[Tensor | Photo | Path]):
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def read(self, place: int) -> Picture | None:
+        """The photograph at a place; None: left out."""
+        return picture_of(self.photos[place])
+
+    def first_pass(self, batches: list[Sequence[int]]) -> Iterable[Sequence[int]]:
+        """Which of these places' batches are pooled here."""
+        return batches
+
+    def pooled(self, groups: list[Sequence[int]], compute: Callable[[], dict]) -> dict:
+        """The pools of groups; `compute` goes through `first_pass`."""
+        return compute()
+
+    def last_pass(self, batches: list[Sequence[int]]) -> Iterable[Sequence[int]]:
+        """Which of these places' batches are answered here."""
+        return batches

@@ -1,0 +1,297 @@
+"""The job behind `coseg segment`: photographs on disk -> masks, overlays and a table on disk.
+
+Sharded over processes, resumed where it was killed, and a bad file costs itself alone. The masks are those of
+`coseglib.answering`, which asks all photographs as one group.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, whole_group
+from coseglib.answering.masks import foreground_score, masks, post_of
+from coseglib.answering.pooling import Pool
+from coseglib.answering.reading import Photographs, Picture
+from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
+from coseglib.core.processes import launch
+from coseglib.core.progress import Progress
+from coseglib.data.images import write_jpg, write_png
+from coseglib.data.transforms import resize_labels
+from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.segmenting.finding import find_photos, output_names
+from coseglib.segmenting.overlays import class_colours, overlay
+from coseglib.segmenting.summary import Summary, note_for
+
+
+def _identity(model) -> str:
+    """What tells one trained model from another: its checkpoint's SHA-256, else that of its tensors."""
+    if "sha256" in model.card:
+        return model.card["sha256"]
+    digest = hashlib.sha256(f"{type(model).__qualname__} {model}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return os.path.abspath(path), -1, -1
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
+
+
+def _shares(labels: Tensor, classes: int) -> list[float]:
+    """How much of a photograph each of the classes 1 … `classes` covers."""
+    counts = torch.bincount(labels.flatten(), minlength=classes + 1)[1:]
+    return [round(int(count) / labels.numel(), 6) for count in counts]
+
+
+class _Job(Photographs):
+    """The photographs of one process of `segment_photos`: its share of the batches, what is left out, what is done.
+
+    Beside the masks a folder `.coseg/<fingerprint>` holds what a killed run leaves to the next: the pooled attention
+    once the first pass is over (attention.safetensors), and a line for each photograph that is written
+    (progress-<rank>.jsonl). It is removed when the run is complete.
+    """
+
+    def __init__(self, photos: list[Path], out: Path, model, fabric, post: str, quiet: bool):
+        super().__init__(photos)
+        self.out, self.model, self.fabric, self.post = out, model, fabric, post
+        self.quiet = quiet or fabric.global_rank > 0
+        self.names = output_names(photos)
+        self.skipped: dict[int, str] = {}
+        self.pass_seconds = 0.0  # of the first pass, a photograph
+        self.done: dict[int, dict] = {}
+
+    # What a killed run has left ---------------------------------------------------------------------------------------
+
+    def open(self, fingerprint: str) -> None:
+        """Take up what an interrupted run of the same fingerprint has left; clear away what others have."""
+        home = self.out / ".coseg"
+        self.state = home / fingerprint[:16]
+        if self.fabric.local_rank == 0 and home.is_dir():
+            for other in home.iterdir():
+                if other != self.state:
+                    shutil.rmtree(other, ignore_errors=True)
+        self.fabric.barrier()
+        for folder in (self.state, self.out / "masks", self.out / "overlays"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(self.state.glob("progress-*.jsonl")):
+            for line in file.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, KeyError):  # the last line of a killed process may be half a line
+                    entry = json.loads(line)
+                    number = entry.pop("photo")
+                    if all((self.out / entry[k]).is_file() for k in ("mask", "overlay")):
+                        self.done[number] = entry
+        for done in self.gather(self.done):
+            self.done |= done
+        self.earlier = len(self.done)
+        self.log = open(self.state / f"progress-{self.fabric.global_rank}.jsonl", "a+b")  # noqa: SIM115 (see close)
+        if self.log.tell():
+            self.log.write(b"\n")
+
+    def close(self) -> None:
+        self.log.close()
+
+    def gather(self, value) -> list:
+        """What each process has, on every process."""
+        if self.fabric.world_size == 1:
+            return [value]
+        values = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    # Photographs ------------------------------------------------------------------------------------------------------
+
+    def read(self, place: int) -> Picture | None:
+        """None, and the reason noted, for a photograph that cannot be read."""
+        if place in self.skipped:
+            return None
+        try:
+            return super().read(place)
+        except CosegError as error:
+            self.skipped[place] = str(error).removeprefix(f"{self.photos[place]}: ")
+            return None
+
+    def _share(self, batches: list[Sequence[int]], text: str) -> Iterator[Sequence[int]]:
+        """This process's batches, with progress. They are cut by the photographs' places in the whole list, and gone
+        through in full if one photograph of them is missing: batches are the same in every run."""
+        mine = batches[self.fabric.global_rank :: self.fabric.world_size]
+        share = "" if self.fabric.world_size == 1 else f"process 1 of {self.fabric.world_size}"
+        passes = "" if self.model.kind != "context" else f"pass {1 if text == 'attention' else 2} of 2"
+        note = ", ".join(part for part in (passes, share) if part)
+        with Progress(f"{text}{f' ({note})' if note else ''}", sum(map(len, mine)), quiet=self.quiet) as progress:
+            for places in mine:
+                yield places
+                progress.add(len(places))
+
+    def first_pass(self, batches: list[Sequence[int]]) -> Iterable[Sequence[int]]:
+        return self._share(batches, "attention")
+
+    def last_pass(self, batches: list[Sequence[int]]) -> Iterable[Sequence[int]]:
+        over = self.done.keys() | self.skipped.keys()
+        return self._share([places for places in batches if any(i not in over for i in places)], "masks")
+
+    def pooled(self, groups: list[Sequence[int]], compute: Callable[[], dict]) -> dict:
+        """The one group's pool over all processes; an interrupted run's where there is one."""
+        (group,), file = groups, self.state / "attention.safetensors"
+        kept = None
+        if self.fabric.global_rank == 0:
+            with contextlib.suppress(CosegError):
+                tensors, header = read_tensors(file)
+                skipped = {int(number): why for number, why in header["skipped"].items()}
+                kept = tensors["pooled"], header["how"], header["count"], skipped, header["seconds"]
+        kept = self.fabric.broadcast(kept)
+        if kept is not None:
+            pooled, how, count, self.skipped, self.pass_seconds = kept
+            pool = Pool(len(pooled), how)
+            pool.pooled, pool.count = pooled, count
+            return {group: pool}
+        started = time.perf_counter()
+        pools = compute()
+        self.pass_seconds = (time.perf_counter() - started) / max(1, len(self))
+        pools[group].all_reduce(self.fabric)
+        for skipped in self.gather(self.skipped):
+            self.skipped |= skipped
+        if self.fabric.local_rank == 0 and pools[group].count:
+            header = {"format": FORMAT, "kind": "attention", "skipped": self.skipped, "seconds": self.pass_seconds}
+            header |= {"how": pools[group].how, "count": pools[group].count}
+            write_tensors(file, {"pooled": pools[group].pooled}, header)
+        return pools
+
+    # What is written --------------------------------------------------------------------------------------------------
+
+    def missing(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """The answers whose masks an interrupted run has not written."""
+        return (answer for answer in answers if answer.photo not in self.done)
+
+    def write(self, answer: Answer, mask: Tensor) -> None:
+        """The mask and the overlay of a photograph, and its line in the log."""
+        started = time.perf_counter()
+        name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
+        classes = self.model.classes if self.model.online else None
+        files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
+        write_png(self.out / files["mask"], mask if classes else 255 * mask)
+        shown = resize_labels(mask, tuple(picture.shape[-2:]))
+        write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
+        about = {"class_shares": _shares(mask, classes)} if classes else {}
+        entry = {
+            **files,
+            "width": size[1],
+            "height": size[0],
+            "foreground_share": round(int(mask.count_nonzero()) / mask.numel(), 6),
+            **(about or {"score": round(foreground_score(answer.logits), 4)}),
+            "seconds": round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4),
+        }
+        self.log.write(json.dumps({"photo": answer.photo, **entry}).encode() + b"\n")
+        self.log.flush()
+        self.done[answer.photo] = entry
+
+
+def segment_photos(
+    named: Sequence[str | Path],
+    out: str | Path,
+    model,
+    how: str = "mean",
+    *,
+    batch: int = BATCH,
+    bfloat16: bool = False,
+    post: str | None = None,
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    accelerator: str = "auto",
+    quiet: bool = False,
+) -> Summary:
+    """Segment what the photographs have in common; the job behind `coseg segment`.
+
+    named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
+    model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
+    devices, num_nodes, accelerator  Fabric's; torchrun works as well. Several processes give the very masks of one.
+    post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
+
+    Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
+    0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
+    `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, ignored, note, photos}, photos with
+    one entry each in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or {file,
+    skipped}; score says how sure the model is (`foreground_score`), and the note whether anything is common at all. Of
+    a multi-class model also classes, K, and learning, what its card says of that, and in the entries class_shares, a
+    number for each class, and no score. Every file is written beside its place and moved there.
+
+    A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
+    done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
+    Raises CosegError when nothing can be written to `out`, or for an unknown `how` or kind of model.
+    """
+    started, out = time.perf_counter(), Path(out)
+    check_pooling(model, how)  # before anything is written
+    fabric = launch(devices, num_nodes, accelerator)
+    photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
+    model, post = model.to(fabric.device).eval(), post_of(model, post)
+    job = _Job(photos, out, model, fabric, post, quiet)
+    stamps = fabric.broadcast([_stamp(p) for p in photos])
+    key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        job.open(hashlib.sha256(json.dumps(key).encode()).hexdigest())
+        try:
+            answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
+            count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
+            for answer, mask in masks(model, job.missing(answers), post, count):
+                job.write(answer, mask)
+        finally:
+            job.close()
+        for done, skipped in job.gather((job.done, job.skipped)):
+            job.done |= done
+            job.skipped |= skipped
+        note = note_for(job.done.values(), model.card.get("common_from"))
+        entries = _entries(job, empty)
+        if fabric.global_rank == 0:
+            result = _about(model, how, post) | {"ignored": ignored, "note": note, "photos": entries}
+            write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
+        fabric.barrier()
+        if fabric.local_rank == 0:
+            shutil.rmtree(out / ".coseg", ignore_errors=True)
+            for part in [*out.glob("masks/.*.part"), *out.glob("overlays/.*.part")]:  # a killed process was writing
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
+    fabric.barrier()
+    return Summary(
+        out=out,
+        photos=len(photos),
+        done=len(job.done),
+        earlier=job.earlier,
+        skipped=tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e),
+        ignored=ignored,
+        note=note,
+        seconds=time.perf_counter() - started,
+        rank=fabric.global_rank,
+    )
+
+
+def _entries(job: _Job, empty: list[tuple[str, str]]) -> list[dict]:
+    """The photographs of result.json, in the order found, then folders without any."""
+    about = [job.done[i] if i in job.done else {"skipped": job.skipped[i]} for i in range(len(job))]
+    photos = [{"file": str(file), **entry} for file, entry in zip(job.photos, about, strict=True)]
+    return photos + [{"file": folder, "skipped": why} for folder, why in empty]
+
+
+def _about(model, how: str, post: str) -> dict:
+    """What result.json says of the model and the way in which it was asked."""
+    card = model.card
+    about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
+    about["post"] = post
+    if model.online:
+        learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
+        about |= {"classes": model.classes, "learning": learning}
+    return about
