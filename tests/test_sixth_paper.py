@@ -64,7 +64,9 @@ def test_it_segments_what_evaluate_scores(run, tmp_path):
     for i, photo in enumerate(group.photos):
         (tmp_path / "in").mkdir(exist_ok=True)
         write_png(tmp_path / "in" / f"{i}.png", photo.image())
-    assert segment_photos([tmp_path / "in"], tmp_path / "out", load_model(run / "model.safetensors"), quiet=True).done == 4
+    assert (
+        segment_photos([tmp_path / "in"], tmp_path / "out", load_model(run / "model.safetensors"), quiet=True).done == 4
+    )
 
 
 def test_it_is_evaluated_swapped_and_refuses(run):

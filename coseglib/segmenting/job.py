@@ -65,9 +65,9 @@ class _Job(Photographs):
     (progress-<rank>.jsonl). It is removed when the run is complete.
     """
 
-    def __init__(self, photos: list[Path], out: Path, model, fabric, post: str, quiet: bool):
+    def __init__(self, photos: list[Path], out: Path, model, fabric, quiet: bool):
         super().__init__(photos)
-        self.out, self.model, self.fabric, self.post = out, model, fabric, post
+        self.out, self.model, self.fabric = out, model, fabric
         self.quiet = quiet or fabric.global_rank > 0
         self.names = output_names(photos)
         self.skipped: dict[int, str] = {}
@@ -76,8 +76,10 @@ class _Job(Photographs):
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
-    def open(self, fingerprint: str) -> None:
-        """Take up what an interrupted run of the same fingerprint has left; clear away what others have."""
+    @contextlib.contextmanager
+    def opened(self, fingerprint: str) -> Iterator[None]:
+        """With what an interrupted run of the same fingerprint has left; what others have is cleared away. At the end
+        every process knows what all have done."""
         home = self.out / ".coseg"
         self.state = home / fingerprint[:16]
         if self.fabric.local_rank == 0 and home.is_dir():
@@ -97,12 +99,29 @@ class _Job(Photographs):
         for done in self.gather(self.done):
             self.done |= done
         self.earlier = len(self.done)
-        self.log = open(self.state / f"progress-{self.fabric.global_rank}.jsonl", "a+b")  # noqa: SIM115 (see close)
-        if self.log.tell():
-            self.log.write(b"\n")
+        with open(self.state / f"progress-{self.fabric.global_rank}.jsonl", "a+b") as self.log:
+            if self.log.tell():
+                self.log.write(b"\n")
+            yield
+        for done, skipped in self.gather((self.done, self.skipped)):
+            self.done |= done
+            self.skipped |= skipped
 
-    def close(self) -> None:
-        self.log.close()
+    def entries(self) -> list[dict]:
+        """The photographs of result.json, in the order found."""
+        about = [self.done[i] if i in self.done else {"skipped": self.skipped[i]} for i in range(len(self))]
+        return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
+
+    def finish(self, result: dict) -> None:
+        """Write result.json, and clear away what was kept for another run."""
+        if self.fabric.global_rank == 0:
+            write_text(self.out / "result.json", json.dumps(result, indent=1) + "\n")
+        self.fabric.barrier()
+        if self.fabric.local_rank == 0:
+            shutil.rmtree(self.out / ".coseg", ignore_errors=True)
+            for part in [*self.out.glob("masks/.*.part"), *self.out.glob("overlays/.*.part")]:  # of a killed process
+                part.unlink(missing_ok=True)
+        self.fabric.barrier()
 
     def gather(self, value) -> list:
         """What each process has, on every process."""
@@ -237,53 +256,24 @@ def segment_photos(
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model, post = model.to(fabric.device).eval(), post_of(model, post)
-    job = _Job(photos, out, model, fabric, post, quiet)
+    job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        job.open(hashlib.sha256(json.dumps(key).encode()).hexdigest())
-        try:
+        with job.opened(hashlib.sha256(json.dumps(key).encode()).hexdigest()):
             answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
             for answer, mask in masks(model, job.missing(answers), post, count):
                 job.write(answer, mask)
-        finally:
-            job.close()
-        for done, skipped in job.gather((job.done, job.skipped)):
-            job.done |= done
-            job.skipped |= skipped
         note = note_for(job.done.values(), model.card.get("common_from"))
-        entries = _entries(job, empty)
-        if fabric.global_rank == 0:
-            result = _about(model, how, post) | {"ignored": ignored, "note": note, "photos": entries}
-            write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
-        fabric.barrier()
-        if fabric.local_rank == 0:
-            shutil.rmtree(out / ".coseg", ignore_errors=True)
-            for part in [*out.glob("masks/.*.part"), *out.glob("overlays/.*.part")]:  # a killed process was writing
-                part.unlink(missing_ok=True)
+        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in empty)]
+        job.finish(_about(model, how, post) | {"ignored": ignored, "note": note, "photos": entries})
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
-    fabric.barrier()
-    return Summary(
-        out=out,
-        photos=len(photos),
-        done=len(job.done),
-        earlier=job.earlier,
-        skipped=tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e),
-        ignored=ignored,
-        note=note,
-        seconds=time.perf_counter() - started,
-        rank=fabric.global_rank,
-    )
-
-
-def _entries(job: _Job, empty: list[tuple[str, str]]) -> list[dict]:
-    """The photographs of result.json, in the order found, then folders without any."""
-    about = [job.done[i] if i in job.done else {"skipped": job.skipped[i]} for i in range(len(job))]
-    photos = [{"file": str(file), **entry} for file, entry in zip(job.photos, about, strict=True)]
-    return photos + [{"file": folder, "skipped": why} for folder, why in empty]
+    skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
+    seconds, done = time.perf_counter() - started, len(job.done)
+    return Summary(out, len(photos), done, job.earlier, skipped, ignored, note, seconds, fabric.global_rank)
 
 
 def _about(model, how: str, post: str) -> dict:

@@ -87,7 +87,7 @@ def test_a_group_model_sees_the_partners_together_and_others_beside_them(group):
     session.set_partners([0, 1, 2])
     logits, x = session.logits(), session.inputs
     torch.testing.assert_close(logits[:3], list(model(x[None, :3]).logits[0]))
-    drawn = session._drawn(session.partners)[: model.group_size - 1]
+    drawn = session._engine.references(session.partners, model.group_size - 1)
     torch.testing.assert_close(logits[4], model(x[None, [4, *drawn]]).logits[0, 0])
 
 
@@ -151,7 +151,7 @@ def test_the_crf_draws_contours_and_is_computed_once(group, monkeypatch):
     by_crf = session.masks(post="crf", own=True)
     session.masks(0.7, "crf")
     assert len(calls) == 2
-    expected = plain(session.photos[0].picture, session.logits()[0])
+    expected = plain(session.photos[0].picture.pixels, session.logits()[0])
     assert by_crf[0].equal(masks_from_logits(expected, (48, 48)))
     with pytest.raises(CosegError, match="post = median: one of argmax, crf"):
         session.masks(post="median")

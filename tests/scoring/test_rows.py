@@ -222,14 +222,15 @@ def test_the_truth_at_the_networks_size_is_sampled_about_pixel_centres(tiny, mon
         return float((mask.sum(1 - axis) * torch.arange(mask.shape[axis], dtype=torch.float64)).sum() / mask.sum())
 
     for protocol in metrics.PROTOCOLS:
-        truths.clear()
+        truths.clear()  # three looks at each: counts, P and J
         evaluate(model, [group], protocol)
         pictures = [
             resize_to_input(p.image(), 96)[0] if t.shape[-1] == 96 else d
-            for p, t, d in zip(photos, truths, discs, strict=True)
+            for p, t, d in zip(photos, truths[::3], discs, strict=True)
         ]
         for axis in (0, 1):
             off = [
-                centroid(t.double(), axis) - centroid(p.double(), axis) for t, p in zip(truths, pictures, strict=True)
+                centroid(t.double(), axis) - centroid(p.double(), axis)
+                for t, p in zip(truths[::3], pictures, strict=True)
             ]
             assert abs(sum(off) / len(off)) < 0.05  # a mask sampled from corners is off by .3
