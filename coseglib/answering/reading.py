@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,15 +28,16 @@ class Picture:
 
 def picture_of(photo: Tensor | Photo | Path) -> Picture:
     """Read a photograph: an image uint8 (3, H, W), a record, or a file. Raises CosegError where it cannot be read."""
-    if isinstance(photo, Path):
-        if photo.exists() and not photo.is_file():  # a pipe would keep us waiting, and is read only once
-            raise CosegError(f"{photo}: no regular file; name a file that can be read twice")
-        width, height = image_size(photo)
-        image, size = read_image(photo, at_most=2 * LONGEST), (height, width)
-    elif isinstance(photo, Photo):
-        image, size = photo.picture(at_most=2 * LONGEST)
+    file = photo.path if isinstance(photo, Photo) else photo if isinstance(photo, Path) else None
+    if file is not None:
+        if file.exists() and not file.is_file():  # a pipe would keep us waiting, and is read only once
+            raise CosegError(f"{file}: no regular file; name a file that can be read twice")
+        read = photo.read_image if isinstance(photo, Photo) else partial(read_image, file)
+        (width, height), image = image_size(file), read(at_most=2 * LONGEST)  # reduced by whole numbers: not too far
+        size = height, width
     else:
-        image, size = photo, tuple(photo.shape[-2:])
+        image = photo.read_image() if isinstance(photo, Photo) else photo
+        size = tuple(image.shape[-2:])
     scale = LONGEST / max(size)
     if scale < 1:
         image = tvf.resize(image, [max(1, round(side * scale)) for side in size], antialias=True)

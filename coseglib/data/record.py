@@ -12,7 +12,6 @@ import torch
 from torchvision import tv_tensors
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import image_size
 
 VOID = 255
 
@@ -43,15 +42,6 @@ class Photo:
     def image(self) -> tv_tensors.Image:
         """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""
         return tv_tensors.Image(self.read_image())
-
-    def picture(self, at_most: int) -> tuple[torch.Tensor, tuple[int, int]]:
-        """uint8 RGB (3, h, w) and the photograph's own size (H, W). A file with longer sides than `at_most` pixels is
-        read reduced, by a whole-number factor (`images.read_image`): a huge photograph costs little memory."""
-        if self.path is None:
-            image = self.read_image()
-            return image, tuple(image.shape[-2:])
-        width, height = image_size(self.path)
-        return self.read_image(at_most=at_most), (height, width)
 
     def labels(self) -> tv_tensors.Mask:
         """uint8 (H, W), values 0 … len(classes), 255 void. Raises CosegError where there is no mask."""
