@@ -341,14 +341,14 @@ class _Contexts:
 
     def _alphas(self, places: Sequence[int]) -> dict[int, Tensor]:
         """The attention (D,) of photographs that can be read, on the CPU."""
-        memory, new = self.engine.memory, {}
-        if any(("attention", place) not in memory for place in places):
-            pictures = self.engine._read(places)
-            if pictures:
-                new = dict(zip(pictures, self._attention(self.engine.features(pictures)).cpu(), strict=True))
-        for place, alpha in new.items():
-            memory.keep(("attention", place), alpha.clone())
-        return {p: new[p] if p in new else memory(("attention", p), tuple) for p in places if p in new or not new}
+        memory = self.engine.memory
+        known = {place: memory(key, tuple) for place in places if (key := ("attention", place)) in memory}
+        if len(known) < len(places) and (pictures := self.engine._read(places)):
+            alpha = self._attention(self.engine.features(pictures)).cpu()
+            for place, one in zip(pictures, alpha, strict=True):
+                memory.keep(("attention", place), one.clone())
+                known[place] = one
+        return known
 
     def _attention(self, features: list[Tensor]) -> Tensor:
         with self.engine.autocast():

@@ -403,7 +403,7 @@ def test_another_question_starts_anew(undisturbed, tmp_path, change, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("coseglib.segmenting.overlays.overlay", stop)
+        patch.setattr("coseglib.segmenting.job.overlay", stop)
         with pytest.raises(Killed):
             segment_photos([photos], out, model, quiet=True)
     (log,) = out.glob(".coseg/*/progress-0.jsonl")
