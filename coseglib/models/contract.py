@@ -31,7 +31,7 @@ from coseglib.models.losses import cross_entropy, foreground_dice
 from coseglib.models.output import Output
 from coseglib.models.partners import ask, others_equally
 
-KINDS = ("context", "partner", "group")
+KINDS_OF_MODEL = ("context", "partner", "group")
 POSTS = ("argmax", "crf")  # how maps become masks: the largest wins, or a dense CRF decides
 LOOKS = (1, 2)  # how often a photograph is looked at: 2 is for context models
 POOLINGS = ("mean", "min")  # how the attention of a group's images becomes its context
