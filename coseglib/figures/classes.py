@@ -29,10 +29,14 @@ def _spread(ax: Axes, texts: list) -> None:
     """Labels moved apart, the same way each time; the figure's layout must be the final one."""
     from adjustText import adjust_text  # not at the top: nothing else needs it
 
+    for text in texts:  # above its point
+        x, y = ax.transData.transform(text.xy)
+        text.set_position(ax.transData.inverted().transform((x, y + 12)))
+    points = np.array([text.xy for text in texts])
     state = np.random.get_state()  # adjustText draws from numpy's global generator
     np.random.seed(0)
     try:
-        adjust_text(texts, ax=ax, iter_lim=500, expand=(1.02, 1.05), force_text=(0.1, 0.5))
+        adjust_text(texts, *points.T, ax=ax, avoid_self=False, iter_lim=1000, expand=(1.05, 1.2), force_text=(0.1, 0.5))
     finally:
         np.random.set_state(state)
 

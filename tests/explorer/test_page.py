@@ -15,22 +15,11 @@ from coseglib.core.paths import REPOSITORY
 from coseglib.data.images import write_png
 from coseglib.data.synthetic import load_synthetic
 from coseglib.explorer import page as explorer
-from coseglib.explorer.page import (
-    CELLS,
-    GRAD_CAM,
-    LOOKS,
-    MASKS,
-    MATCHES,
-    OVERLAYS,
-    PROBABILITY,
-    STYLE,
-    Explorer,
-    encoded,
-    file_name,
-    heated,
-    scale_bar,
-)
+from coseglib.explorer.controls import GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, STYLE_SHEET
+from coseglib.explorer.page import Explorer
+from coseglib.explorer.pictures import CELLS, encoded, heated, scale_bar
 from coseglib.explorer.session import Heat
+from coseglib.explorer.uploads import file_name
 from coseglib.models.checkpoints import load_model
 
 
@@ -253,6 +242,63 @@ def test_an_error_that_nobody_foresaw_is_a_line_too(page, monkeypatch):
     assert "ZeroDivisionError: division by zero; nothing was changed" in page.trouble.value
 
 
+def everything(page) -> tuple:
+    """What a user sees, and what the next action starts from."""
+    names = ["source", "group", "count", "system", "checkpoint", "pooling", "threshold", "crf", "view", "scale"]
+    shown = [(card.image.value, card.values.value, card.partner.value, card.cells.value) for card in page._cards]
+    session = page.session.model, page.session.photos, page.session.partners, page.session.how
+    boxes = [card.box for card in page._cards]
+    return (
+        {name: getattr(page, name).value for name in (*names, "status")},
+        shown,
+        session,
+        boxes,
+        list(page.pictures.children),
+    )
+
+
+def broken(*given):
+    raise ZeroDivisionError("division by zero")
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("system", "csa"),
+        ("checkpoint", "ca-mobilenet_v2"),
+        ("group", 0),
+        ("count", 5),
+        ("source", "synthetic-multiclass"),
+        ("upload", "photograph"),
+        ("threshold", 0.7),
+        ("pooling", "min"),
+        ("crf", None),
+        ("view", MASKS),
+        ("view", GRAD_CAM),
+        ("partner", False),
+        ("cell", 7),
+    ],
+)
+def test_a_fault_in_the_middle_of_an_action_leaves_everything_as_it_was(page, monkeypatch, control, value):
+    """The fault comes late: the model is loaded, the photographs are read, and then nothing can be drawn."""
+    page.threshold.value = 0.6
+    before = everything(page)
+    shipped = {"method": "csa", "name": "ca-mobilenet_v2"}
+    monkeypatch.setattr(explorer, "cards", lambda: [shipped])
+    with monkeypatch.context() as patch:
+        patch.setattr("coseglib.explorer.session.Session.masks", broken)
+        if control in ("partner", "cell"):
+            getattr(page._cards[1], "cells" if control == "cell" else control).value = value
+        elif control == "upload":
+            page.upload.value = chosen(("a.png", picture(1)))
+        else:
+            getattr(page, control).value = not page.crf.value if value is None else value
+        assert "division by zero; nothing was changed" in page.trouble.value
+    assert everything(page) == before
+    page.threshold.value = 0.5  # and it goes on
+    assert not page.trouble.value and page.session.model is before[2][0]
+
+
 def test_names_cannot_become_part_of_the_page(page):
     page.upload.value = chosen(("<img src=x onerror=alert(1)>.png", b"x"))
     assert "<img" not in page.trouble.value and "&lt;img" in page.trouble.value
@@ -288,4 +334,4 @@ def test_heat_is_drawn_on_one_scale_and_no_map_is_grey():
 
 
 def test_the_style_sheet_has_as_many_cells_as_the_page():
-    assert f"repeat({CELLS}, 1fr) / repeat({CELLS}, 1fr)" in STYLE.read_text()
+    assert f"repeat({CELLS}, 1fr) / repeat({CELLS}, 1fr)" in STYLE_SHEET.read_text()

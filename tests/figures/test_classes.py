@@ -29,6 +29,18 @@ def test_labels_of_classes_that_lie_together_do_not_cover_each_other():
                 assert min(one.x1, other.x1) <= max(one.x0, other.x0) or shared < 0.15 * one.height
 
 
+def test_labels_stand_at_the_same_places_each_time_and_the_callers_random_numbers_go_on():
+    classes, points = ["a"] * 3 + ["b"] * 3 + ["c"] * 3, 0.01 * np.random.default_rng(0).normal(size=(9, 2))
+    places = []
+    for seed in (1, 2):
+        np.random.seed(seed)
+        expected = np.random.RandomState(seed).random()
+        fig = show_points({"p": points}, classes, "t")
+        assert np.random.random() == expected
+        places.append([text.xyann for text in fig.axes[0].texts])
+    np.testing.assert_array_equal(*places)
+
+
 def test_points_have_a_colour_and_a_shape_for_every_class_the_same_in_all_panels():
     classes = ["cat"] * 3 + ["cow"] * 2
     points = np.arange(10.0).reshape(5, 2)

@@ -1,0 +1,85 @@
+"""The page's widgets and where they stand; what they do is in `page`."""
+
+import html
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from coseglib.data.images import SUFFIXES
+from coseglib.explorer.session import MOST
+from coseglib.models import METHODS
+
+OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probability", "Grad-CAM", "Matches"
+LOOKS = "Where it looks"
+STYLE_SHEET = Path(__file__).with_name("explorer.css")
+FAULTS = 3  # faults that are named one by one
+WIDE = {"layout": {"width": "auto"}, "style": {"description_width": "90px"}}
+
+
+def _classed(name: str, widget: widgets.DOMWidget) -> widgets.DOMWidget:
+    """The widget, known to the style sheet as coseg-`name`."""
+    widget.add_class(f"coseg-{name}")
+    return widget
+
+
+class Controls(widgets.VBox):
+    """All widgets of the page; save_to: the folder that is proposed for masks, photos: how many are looked at."""
+
+    def __init__(self, save_to: str | Path, photos: int):
+        super().__init__()
+        self.add_class("coseg-explorer")
+        self.view = _classed("views", widgets.ToggleButtons(style={"button_width": "auto"}))
+        self.trouble, self.status = widgets.HTML(), widgets.HTML()
+        self.scale = _classed("scale", widgets.HTML())
+        self.pictures = _classed("pictures", widgets.Box())
+        sections = {
+            "Photographs": self._photographs(photos),
+            "System": self._system(),
+            "Masks": self._masks(save_to),
+        }
+        boxes = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *some]) for name, some in sections.items()]
+        style = _classed("style", widgets.HTML(f"<style>{STYLE_SHEET.read_text(encoding='utf-8')}</style>"))
+        controls = _classed("controls", widgets.Box(boxes))
+        self.children = [style, controls, self.trouble, self.view, self.scale, self.status, self.pictures]
+
+    def _photographs(self, photos: int) -> list[widgets.Widget]:
+        self.source = widgets.Dropdown(description="photographs", **WIDE)
+        self.group = widgets.Dropdown(description="group", **WIDE)
+        self.count = widgets.IntSlider(photos, 1, MOST, description="how many", continuous_update=False, **WIDE)
+        hint = "its path, then Enter"
+        self.folder = widgets.Text(description="or a folder", placeholder=hint, continuous_update=False, **WIDE)
+        accept = ",".join(["image/*", *sorted(SUFFIXES)])
+        self.upload = widgets.FileUpload(accept=accept, multiple=True, description="upload photographs")
+        self.forget = widgets.Button(description="forget the uploads", layout={"display": "none"})
+        return [self.source, self.group, self.count, self.folder, self.upload, self.forget]
+
+    def _system(self) -> list[widgets.Widget]:
+        self.system = widgets.Dropdown(options=list(METHODS), description="system", **WIDE)
+        self.checkpoint = widgets.Dropdown(description="checkpoint", **WIDE)
+        hint = "….safetensors, then Enter"
+        self.file = widgets.Text(description="or a file", placeholder=hint, continuous_update=False, **WIDE)
+        tips = ["the mean of the partners' attention", "in each channel the smallest"]
+        style = {**WIDE["style"], "button_width": "70px"}
+        self.pooling = widgets.ToggleButtons(options=["mean", "min"], description="pooling", style=style, tooltips=tips)
+        return [self.system, self.checkpoint, self.file, _classed("pooling", self.pooling)]
+
+    def _masks(self, save_to: str | Path) -> list[widgets.Widget]:
+        self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.01, description="threshold", **WIDE)
+        self.crf = widgets.Checkbox(description="contours by a dense CRF", indent=False, layout=WIDE["layout"])
+        self.save_to = widgets.Text(str(save_to), description="save into", **WIDE)
+        self.save = widgets.Button(description="save masks", icon="save")
+        return [_classed("threshold", self.threshold), self.crf, self.save_to, self.save]
+
+    def say(self, *lines: str) -> None:
+        """Lines of trouble at the head of the page; none: it is over."""
+        shown = [*lines[:FAULTS], *([f"and {len(lines) - FAULTS} more"] if len(lines) > FAULTS else [])]
+        text = "".join(f"<div>{html.escape(' '.join(line.split()))}</div>" for line in shown)
+        self.trouble.value = f'<div class="coseg-trouble" role="alert">{text}</div>' if text else ""
+
+    def busy(self, what: str) -> None:
+        """What is being done, below the views."""
+        self.status.value = f'<div class="coseg-status">{html.escape(what)}</div>'
+
+    def done(self, what: str) -> None:
+        """What is shown, below the views."""
+        self.status.value = f'<div class="coseg-status" role="status">{html.escape(what)}</div>'

@@ -1,0 +1,114 @@
+"""Pictures of the page: photographs and maps as bytes, and each photograph's card with the grid that is clicked.
+
+A picture that can be clicked: over each lies a grid of CELLS × CELLS transparent buttons, which is one widget of radio
+buttons, dressed by a style sheet. A cell is as fine as a network of 224 pixels compares positions, at stride 16.
+"""
+
+import html
+import io
+from collections.abc import Callable
+
+import ipywidgets as widgets
+import matplotlib
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from coseglib.explorer.session import Heat
+from coseglib.figures import shortened
+from coseglib.figures.style import COLOUR_MAP
+
+CELLS = 14  # a side, of the grid that is clicked
+HEAT_COLOURS = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)  # (256, 3)
+
+
+def encoded(pixels: np.ndarray) -> tuple[bytes, str]:
+    """uint8 (H, W) as PNG, (3, H, W) as JPEG: (bytes, "png" or "jpeg"). Both take milliseconds at the page's size."""
+    file = io.BytesIO()
+    if pixels.ndim == 2:
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue(), "png"
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "JPEG", quality=90, subsampling=0)
+    return file.getvalue(), "jpeg"
+
+
+def heated(picture: Tensor, map_: Tensor | None, limits: tuple[float, float], peak: bool = False) -> np.ndarray:
+    """A heat map over its photograph in grey, as `figures.show_heat` draws it. uint8 (3, H, W); no map: grey alone.
+
+    picture  uint8 (3, H, W)     map_  (h, w), of any size     limits  the ends of the colour scale
+    peak     a ring around the largest value
+    """
+    grey = np.tensordot((0.299, 0.587, 0.114), np.asarray(picture, np.float32), axes=1)  # (H, W)
+    if map_ is None:
+        return np.repeat((0.5 * grey + 60).astype(np.uint8)[None], 3, axis=0)
+    height, width = grey.shape
+    low, high = limits
+    level = np.clip((np.asarray(map_, np.float32) - low) / (high - low), 0, 1)
+    large = Image.fromarray(level).resize((width, height), Image.Resampling.BILINEAR)
+    colours = HEAT_COLOURS[np.rint(255 * np.asarray(large)).astype(int)]  # (H, W, 3)
+    result = np.rint(0.65 * colours.transpose(2, 0, 1) + 0.35 * grey).astype(np.uint8)
+    if peak:
+        row, column = np.unravel_index(int(np.argmax(map_)), map_.shape)
+        y, x = (row + 0.5) * height / map_.shape[0], (column + 0.5) * width / map_.shape[1]
+        away = np.hypot(np.arange(height)[:, None] + 0.5 - y, np.arange(width) + 0.5 - x)
+        radius = max(height, width) / 32
+        result[:, np.abs(away - radius) < 2.5] = 0
+        result[:, np.abs(away - radius) < 1.2] = 255
+    return result
+
+
+def scale_bar(heat: Heat) -> str:
+    """The colour scale of all pictures of a view, as HTML."""
+    stops = ", ".join(matplotlib.colors.to_hex(HEAT_COLOURS[i] / 255) for i in range(0, 256, 51))
+    low, high = (f"{value:.3g}" for value in heat.limits)
+    bar = f'<span class="coseg-bar" style="background: linear-gradient(to right, {stops})"></span>'
+    return f"<div>{low} {bar} {high} &ensp;{html.escape(heat.unit)}</div>"
+
+
+class Card:
+    """A photograph on the page: its picture, the grid over it, and whether it is a partner."""
+
+    def __init__(self, name: str, clicked: Callable[[int | None], None], changed: Callable):
+        self.image = widgets.Image(layout={"width": "100%"})
+        places = [f"row {i // CELLS + 1}, column {i % CELLS + 1}" for i in range(CELLS**2)]
+        # Labels that are their own places: the browser then makes the buttons once, and not at every change.
+        self.cells = widgets.ToggleButtons(
+            options=[(str(i), i) for i in range(CELLS**2)], value=None, tooltips=places, style={"button_width": "auto"}
+        )
+        self.cells.add_class("coseg-cells")
+        self.cells.observe(lambda change: clicked(change.new), "value")
+        self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
+        self.partner.observe(changed, "value")
+        self.values = widgets.HTML()
+        stage = widgets.Box([self.image, self.cells])
+        stage.add_class("coseg-stage")
+        self.box = widgets.VBox([stage, self.partner, self.values])
+        self.box.add_class("coseg-card")
+
+    def state(self) -> tuple:
+        """What it shows, for `restore`."""
+        return self.image.format, self.image.value, self.values.value, self.cells.value
+
+    def restore(self, state: tuple) -> None:
+        """Show again what it showed."""
+        with self.image.hold_sync():
+            self.image.format, self.image.value, self.values.value, place = state
+        self.mark(place)
+
+    def mark(self, place: int | None) -> None:
+        """Mark a cell, or none."""
+        if self.cells.value != place:
+            self.cells.value = place
+
+    def close(self) -> None:
+        """Take it off the browser's and the kernel's lists."""
+        for widget in (self.box, *self.box.children, *self.box.children[0].children):
+            widget.close()
+
+    def show(self, pixels: np.ndarray, values: str, place: int | None) -> None:
+        """A new picture, the line below it, and the cell that is marked."""
+        data, kind = encoded(pixels)
+        with self.image.hold_sync():
+            self.image.format, self.image.value = kind, data
+        self.values.value = f'<div class="coseg-values">{html.escape(values)}</div>'
+        self.mark(place)
