@@ -192,9 +192,6 @@ class ContextModel(Model):
         """maps of B images, context (D,) or (B, D) -> logits (B, 2, H, W), float32."""
         raise NotImplementedError
 
-    def decode(self, maps, context):  # until answering, scoring and the explorer call `answer`
-        return self.answer(maps, context)
-
     def pool(self, alpha: Tensor, how: str = "mean") -> Tensor:
         """alpha (B, D), of the images of one group -> (D,). Raises ValueError for a pooling that there is not."""
         if how not in POOLINGS:
@@ -243,12 +240,6 @@ class PartnerModel(Model):
     def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
         """maps of B images, `reference_maps` of one reference each -> logits (B, 2, H, W), float32, extras (B, …)."""
         raise NotImplementedError
-
-    def heard(self, maps):  # these two until answering, scoring and the explorer call the ones above
-        return self.reference_maps(maps)
-
-    def compare(self, maps, reference):
-        return self.answer(maps, reference)
 
     def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras (B, N, …).

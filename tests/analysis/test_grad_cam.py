@@ -26,7 +26,7 @@ def test_grad_cam_is_the_loop_over_channels_through_all_that_the_map_feeds(awake
         x = stage(x).detach() if s <= stride else stage(x)
         maps.append(x.requires_grad_() if s == stride else x)
     alpha = model.attention(maps)
-    logits = model.decode(maps, torch.stack([(alpha.sum(0) - alpha[i]) / 2 for i in range(3)]))
+    logits = model.answer(maps, torch.stack([(alpha.sum(0) - alpha[i]) / 2 for i in range(3)]))
     f = maps[model.backbone.strides.index(stride)]
     (logits[1, 1] - logits[1, 0]).mean().backward()
     want = torch.stack([by_loop(f.grad[i], f.detach()[i]) for i in range(3)])
