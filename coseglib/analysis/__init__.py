@@ -5,7 +5,7 @@
 | what in the images speaks for the foreground?    | `grad_cam.grad_cam`         | all                                |
 | what in an image switches one channel on?        | `grad_cam.channel_cam`      | ca, fca, csa                       |
 | where does a model look by itself?               | `maps.spatial_maps`         | csa, ssnm, multiclass              |
-| what does one position find in the partner?      | `maps.match`                | dcnet, pfcc, multiclass            |
+| what does one position find in the partner?      | `model.match`, no part here | dcnet, pfcc, multiclass            |
 | which channels matter, in every image of groups? | `channels.channel_table`    | ca, fca, csa (alpha), ssnm (gamma) |
 | do they tell classes apart, and which of them?   | `separation`                | any vectors                        |
 | did training hold a group's class?               | `seen`                      | with a card                        |

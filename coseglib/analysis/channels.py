@@ -80,9 +80,9 @@ def channel_importance(model, images: Tensor) -> tuple[Tensor, Tensor]:
     that a backbone has in the workbook variant. Raises CosegError for models that weigh no channels.
     """
     with backbone_maps(model) as calls:
-        if hasattr(model, "attention"):
+        if model.kind == "context":
             importance = model.attention(model.encode(images))
-        elif "gamma" in getattr(model, "EXTRAS", ()):
+        elif "gamma" in model.EXTRAS:
             importance = model(images[:, None]).extra("gamma")[:, 0]  # N groups of one
         else:
             raise CosegError(

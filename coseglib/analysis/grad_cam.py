@@ -29,7 +29,7 @@ def _outputs(*modules: nn.Module) -> Iterator[list]:
 @contextmanager
 def backbone_maps(model) -> Iterator[list[list[Tensor]]]:
     """The backbone's maps, of each of its calls; strides 2 and 4 have gradients here, too."""
-    if getattr(model, "backbone", None) is None:
+    if model.backbone is None:
         raise CosegError(f"{type(model).__name__}: has no backbone to look into; give a model of the registry")
     learns, model.backbone.stem_learns = model.backbone.stem_learns, True
     try:
@@ -92,7 +92,7 @@ def channel_cam(model, images: Tensor, channel: int, stride: int = 32) -> Tensor
     channel  0 … D − 1, a place in alpha; stride as for `grad_cam`
     Raises CosegError for models without channel attention, ValueError for a channel or stride that there is not.
     """
-    if not hasattr(model, "attention"):
+    if model.kind != "context":
         raise CosegError(f"{type(model).__name__}: has no channel attention; {offering('alpha')} have")
     if not 0 <= channel < model.context_size:
         raise ValueError(f"channel {channel}: 0 to {model.context_size - 1}")

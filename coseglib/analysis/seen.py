@@ -27,7 +27,7 @@ def classes_trained_on(model) -> frozenset[str]:
 
     Raises CosegError for a model without a card, or trained on data whose classes are not listed here.
     """
-    data = getattr(model, "card", {}).get("training", {}).get("data")
+    data = model.card.get("training", {}).get("data")
     known = {"real": (*voc.CLASSES, *msrc.CLASSES), "synthetic": synthetic.CATEGORIES}
     if data not in known:
         raise CosegError(f"{type(model).__name__}: trained on {data or 'nothing'}; known are {', '.join(known)}")
