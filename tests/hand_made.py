@@ -10,7 +10,7 @@ import yaml
 
 from coseglib.models.checkpoints import save_model
 from coseglib.training.configuration import load_profile
-from coseglib.training.loop import Log
+from coseglib.training.log import Log
 from coseglib.training.runs import CURVE_COLUMNS
 
 

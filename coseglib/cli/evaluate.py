@@ -123,17 +123,18 @@ def _evaluate_online(dataset, output, model, limit, only, classes, post, profile
 
     from coseglib.data import load
     from coseglib.evaluation import multiclass_tables
-    from coseglib.unsupervised import learner as online
     from coseglib.unsupervised.configuration import load_online
+    from coseglib.unsupervised.groups import named_groups
+    from coseglib.unsupervised.job import check_classes
 
     system = load_online(profile or "cpu", learning) if model is None else model
     if classes is not None:
-        online.check_classes(classes)
+        check_classes(classes)
     systems = tuple(multiclass_tables.ABLATIONS) if systems is None else systems
     if systems:
         why = "tables with baselines have the group's number of classes, and both ways"
         options.refuse(why, classes=classes, post=post)
-    groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in online.only(load(dataset), only)]
+    groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in named_groups(load(dataset), only)]
     if not systems:
         return multiclass_tables.evaluate(groups, system, output, classes, post, options.say)
     return multiclass_tables.evaluate_groups(groups, system, output, systems, options.say)

@@ -83,10 +83,12 @@ def command(
 
 def _learned(photos, output, classes, profile, set_, several, accelerator):
     """The network that has learned on the photographs to segment."""
-    from coseglib.unsupervised import learner as online
+    from coseglib.unsupervised.checkpoint import learn
     from coseglib.unsupervised.configuration import load_online
+    from coseglib.unsupervised.groups import group_of_files
+    from coseglib.unsupervised.job import check_classes
 
     options.refuse("learning takes one process", devices=several)
     config = load_online(profile or "cpu", {"device": accelerator, **options.fields(set_)})
-    online.check_classes(options.number_of_classes(classes))
-    return online.learn(online.group_of_files(photos, output), classes, config, options.say)
+    check_classes(options.number_of_classes(classes))
+    return learn(group_of_files(photos, output), classes, config, options.say)

@@ -86,18 +86,20 @@ def command(
 
 
 def _train_online(output, profile, resume, set_, group, photos, classes, several, accelerator) -> Path:
-    from coseglib.unsupervised import learner as online
+    from coseglib.unsupervised.checkpoint import train_on_group
     from coseglib.unsupervised.configuration import load_online
+    from coseglib.unsupervised.groups import group_of_files, named_group
+    from coseglib.unsupervised.job import check_classes
 
     options.refuse("multiclass learns in one process", devices=several)
     config = load_online(profile, {"device": accelerator, **options.fields(set_)})
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)
-        online.check_classes(options.number_of_classes(classes))
-        chosen = online.group_of_files(photos, say=options.say)
+        check_classes(options.number_of_classes(classes))
+        chosen = group_of_files(photos, say=options.say)
     elif group or profile == "smoke":
-        chosen = online.named_group(group or "star+ring")
+        chosen = named_group(group or "star+ring")
     else:
         raise CosegError("multiclass: learns on one group; name it, --group dog+person, or give --photos and --classes")
     classes = len(chosen.targets) if classes is None else classes
-    return online.train(chosen, classes, config, output, resume, options.say_at_once)
+    return train_on_group(chosen, classes, config, output, resume, options.say_at_once)

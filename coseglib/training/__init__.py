@@ -1,0 +1,11 @@
+"""Training from masks, one loop for all methods.
+
+configuration  `TrainConfig`, `load_profile`: what decides a result; profiles/ holds the named ones
+loop           `train`: a run's folder
+optimiser      optimiser, schedule of the learning rates, moving average of the weights
+state          what a run keeps to go on with: saved whole, checked, restored
+log            log.csv
+photographs    `cached_photographs` of a configuration
+validation     figures on validation photographs while it trains
+runs           trainings in folders, made unless they are there; child_process, costs: what they took
+"""

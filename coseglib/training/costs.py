@@ -9,7 +9,7 @@ import torch
 from coseglib.core.errors import CosegError
 from coseglib.data.sampler import GroupSampler
 from coseglib.models.checkpoints import load_model
-from coseglib.training.loop import photographs
+from coseglib.training.photographs import cached_photographs
 from coseglib.training.runs import CURVE_COLUMNS, TrainingRun
 
 CURVES = {"J": "J in training", "val_J": "J in validation"}
@@ -97,7 +97,7 @@ def loss_terms(run: TrainingRun, data_root=None) -> pd.DataFrame:
     gradient  the norm of the term's gradient over all weights: how hard it pulls, whatever its value is
     """
     config = run.config
-    photos = photographs(config, data_root)
+    photos = cached_photographs(config, data_root)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(run.folder / "model.safetensors", config.method).train().to(device)
     weights = [p for p in model.parameters() if p.requires_grad]

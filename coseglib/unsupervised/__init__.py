@@ -1,0 +1,9 @@
+"""Learning without masks, on the very group that is to be segmented.
+
+configuration  `OnlineConfig`, `load_online`; profiles/ holds the named ones
+groups         the photographs of files and folders, or a group by its name
+job            one group in memory while a generator learns on it
+learner        `co_segment`, `choose_learning_rate`
+checkpoint     `learn`, `train_on_group`: kept with a card
+scores         label maps whose labels have no names, scored; baselines
+"""

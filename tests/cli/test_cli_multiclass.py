@@ -15,7 +15,7 @@ from coseglib.data.images import read_labels, write_png
 from coseglib.evaluation import multiclass_tables
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, save_model
-from coseglib.unsupervised import learner as online
+from coseglib.unsupervised import learner
 
 QUICK = ["--profile", "smoke", "--set", "epochs=1"]
 COLUMNS = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
@@ -142,7 +142,7 @@ def test_a_set_of_groups_is_scored_and_what_is_done_is_not_done_again(tmp_path, 
     assert list(table.columns) == COLUMNS and table.group.tolist() == ["heart+arrow", "all"]
     assert table.images.tolist() == [2, 2] and set(table.protocol) == {"multiclass"} and table.J.between(0, 1).all()
     assert table["checkpoint sha256"].isna().all() and (table.seconds > 0).all()
-    monkeypatch.setattr(online, "co_segment", None)
+    monkeypatch.setattr(learner, "co_segment", None)
     capsys.readouterr()
     assert _run(*learn) == 0
     assert "heart+arrow (1 of 1, 2 photos): done before" in capsys.readouterr().err

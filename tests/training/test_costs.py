@@ -6,7 +6,7 @@ from hand_made import logs, row
 
 from coseglib.models.checkpoints import read_tensors, save_model
 from coseglib.training.costs import loss_terms, time_to, training_costs
-from coseglib.training.loop import photographs
+from coseglib.training.photographs import cached_photographs
 from coseglib.training.runs import (
     MEMORY_FILE,
     read_run,
@@ -66,7 +66,7 @@ def test_costs_say_what_was_logged_and_measured(made_run, tmp_path):
 
 def test_each_term_of_a_loss_has_its_value_and_its_gradient(made_run, tiny, tmp_path):
     run = read_run(made_run(tmp_path / "a", [row(4, 1, 0.2)], "ssnm", groups=1), "ssnm")
-    model = tiny("ssnm", categories=len(photographs(run.config).classes))
+    model = tiny("ssnm", categories=len(cached_photographs(run.config).classes))
     save_model(run.folder / "model.safetensors", model, {"method": "ssnm", "backbone": "mobilenet_v2"})
     table = loss_terms(run)
     assert table.term.tolist() == ["segmentation", "spatial", "semantic"]

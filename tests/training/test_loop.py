@@ -13,12 +13,13 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.sampler import GroupSampler
-from coseglib.models import METHODS, Method
+from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, read_tensors
 from coseglib.models.losses import segmentation_loss
 from coseglib.models.semantic_attention import CA
 from coseglib.training.configuration import load_profile
-from coseglib.training.loop import Log, learning_rate_factor, photographs, train
+from coseglib.training.loop import train
+from coseglib.training.photographs import cached_photographs
 
 TINY = {
     "steps": 6,
@@ -76,10 +77,10 @@ def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(co
     want = _digest(tmp_path / "whole" / "model.safetensors")
     # Killed in step 2 (no state yet), in step 5 (two steps after a state), and while the last state is being replaced.
     killers = {
-        "step 2": "follow = training._follow\nn = [0]\ndef patched(*a):\n    n[0] += 1\n"
-        "    if n[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n    follow(*a)\ntraining._follow = patched",
-        "step 5": "follow = training._follow\nn = [0]\ndef patched(*a):\n    n[0] += 1\n"
-        "    if n[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\n    follow(*a)\ntraining._follow = patched",
+        "step 2": "n = [0]\nstep = training.Run.step\ndef patched(run):\n    n[0] += 1\n"
+        "    step(run)\n    if n[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\ntraining.Run.step = patched",
+        "step 5": "n = [0]\nstep = training.Run.step\ndef patched(run):\n    n[0] += 1\n"
+        "    step(run)\n    if n[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\ntraining.Run.step = patched",
         "while writing": "n = [0]\nreplace = os.replace\ndef patched(a, b):\n"
         "    n[0] += str(b).endswith('state.safetensors')\n"
         "    if n[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n    replace(a, b)\nos.replace = patched",
@@ -107,8 +108,8 @@ def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
         from coseglib.training.configuration import load_profile
         config = load_profile("smoke", "ca", {TINY!r})
         models = []
-        optimiser = training._optimiser
-        training._optimiser = lambda model, c: (models.append(model), optimiser(model, c))[1]
+        optimiser = training.build_optimiser
+        training.build_optimiser = lambda model, c: (models.append(model), optimiser(model, c))[1]
         training.train(config, {str(tmp_path / "out")!r}, devices=2, accelerator="cpu", quiet=True)
         weights = b"".join(p.detach().numpy().tobytes() for p in models[0].parameters())
         rank = os.environ.get("LOCAL_RANK", "0")
@@ -147,10 +148,12 @@ def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monke
         weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
         return torch.optim.SGD([{"params": [p], "lr": 0.0} for p in (weight, model.attention_layers[0].bias)])
 
-    monkeypatch.setattr("coseglib.training.loop._optimiser", watch)
+    monkeypatch.setattr("coseglib.training.loop.build_optimiser", watch)
     train(config, tmp_path, quiet=True)
     model, first, both = seen
-    sampler = GroupSampler(photographs(config), groups=2, side=32, shares=config.shares, crop=config.crop, steps=2)
+    sampler = GroupSampler(
+        cached_photographs(config), groups=2, side=32, shares=config.shares, crop=config.crop, steps=2
+    )
     torch.manual_seed(int(np.random.default_rng((config.seed, 0, 0, 2)).integers(2**62)))  # dropout's, as in the loop
     for part, added in ((0, first), (1, both - first)):
         batch = sampler[part]
@@ -170,50 +173,18 @@ def test_training_can_start_from_a_checkpoint(config, tmp_path):
         train(load_profile("smoke", "ca", {**still, "variant": "workbook"}), tmp_path / "third", quiet=True)
 
 
-def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
-    (tmp_path / "state.safetensors").write_bytes(b"something")
-    with pytest.raises(CosegError, match="add --resume"):
-        train(config, tmp_path, quiet=True)
-
-
-def test_another_configuration_cannot_resume_a_run(config, tmp_path):
-    train(config, tmp_path, quiet=True)
-    changed = load_profile("smoke", "ca", {**TINY, "learning_rate": 0.5})
-    with pytest.raises(CosegError, match=r"trained with learning_rate = 0\.002, not 0\.5"):
-        train(changed, tmp_path, resume=True, quiet=True)
-
-
 def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch, tmp_path):
     class Optional(CA):
         def __init__(self, backbone, variant="paper", input_size=224, *, kernels=(1, 3), categories=2):
             super().__init__(backbone, variant, input_size)
             self.kernels, self.categories = kernels, categories
 
-    monkeypatch.setitem(METHODS, "ca", Method(Optional, "chen2018"))
+    monkeypatch.setitem(METHODS, "ca", Optional)
     config = load_profile("smoke", "ca", {**TINY, "steps": 1, "options.kernels": "[5, 7]"})
     assert config.options == {"kernels": [5, 7]}
     model = load_model(train(config, tmp_path, quiet=True))
-    assert (model.kernels, model.categories) == ((5, 7), len(photographs(config).classes))
+    assert (model.kernels, model.categories) == ((5, 7), len(cached_photographs(config).classes))
     with pytest.raises(CosegError, match=r"options\.kernel: ca has no such option; kernels, categories"):
         load_profile("smoke", "ca", {"options.kernel": "3"})
     with pytest.raises(CosegError, match="options = 3: must be names with values"):
         load_profile("smoke", "ca", {"options": 3})
-
-
-def test_the_schedule_warms_up_and_falls_to_nothing():
-    config = load_profile("smoke", "ca", {"steps": 105, "warmup": 5, "schedule": "cosine"})
-    factors = [learning_rate_factor(config, s) for s in range(105)]
-    assert factors[0] == pytest.approx(0.2) and factors[5] == 1.0 and factors[55] == pytest.approx(0.5)
-    assert factors[-1] < 1e-3 and factors[5:] == sorted(factors[5:], reverse=True)
-
-
-def test_the_rate_halves_every_so_many_steps():
-    config = load_profile("smoke", "ca", {"warmup": 0, "schedule": "halving", "halve_every": 10})
-    assert [learning_rate_factor(config, s) for s in (0, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
-
-
-def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
-    log = Log(tmp_path / "log.csv", 0)
-    log.progress("step 1/2")
-    log.progress("step 2/2", last=True)
-    assert capsys.readouterr().out == "step 1/2\nstep 2/2\n"

@@ -15,7 +15,8 @@ from coseglib.models.checkpoints import read_tensors
 from coseglib.training import runs
 from coseglib.training.configuration import load_profile
 from coseglib.training.costs import tidy_logs, time_to
-from coseglib.training.loop import Log, train
+from coseglib.training.log import Log
+from coseglib.training.loop import train
 from coseglib.training.runs import (
     CURVE_COLUMNS,
     MEMORY_FILE,

@@ -2,22 +2,16 @@ import dataclasses
 import math
 import re
 
-import pandas as pd
 import pytest
 import torch
 from square_and_disc import group_of, photos_of, scene
 
-from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.evaluation.multiclass_tables import ABLATIONS
-from coseglib.models.checkpoints import load_model
-from coseglib.unsupervised import learner as online
+from coseglib.models.multiclass import terms
 from coseglib.unsupervised.configuration import load_online
-from coseglib.unsupervised.learner import (
-    choose_learning_rate,
-    co_segment,
-    train,
-)
+from coseglib.unsupervised.job import LearningJob
+from coseglib.unsupervised.learner import choose_learning_rate, co_segment
 
 FAST = load_online("smoke", {"epochs": 1})
 
@@ -97,18 +91,18 @@ def test_bfloat16_gives_float32_maps():
 
 
 def test_every_photograph_is_in_every_epoch_and_batches_are_full_and_without_twins():
-    job = online._Job(photos_of(7), 2, FAST)
+    job = LearningJob(photos_of(7), 2, FAST)
     for epoch in range(3):
         batches = job.batches(epoch)
         assert sorted({i for batch in batches for i in batch}) == list(range(7))
         assert [len(set(batch)) for batch in batches] == [3, 3, 3]
     assert job.batches(0) == job.batches(0) != job.batches(1)
-    assert online._Job(photos_of(2), 2, FAST).batches(0) in ([[0, 1]], [[1, 0]])
+    assert LearningJob(photos_of(2), 2, FAST).batches(0) in ([[0, 1]], [[1, 0]])
 
 
 def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_attention():
     config = FAST.replaced(mutual_attention=False)
-    job = online._Job(photos_of(5), 2, config)
+    job = LearningJob(photos_of(5), 2, config)
     model = job.generator()
     whole = job.maps(model)
     job.config = config.replaced(together=2)
@@ -116,10 +110,10 @@ def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_
 
 
 def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(real_weights):
-    job = online._Job(photos_of(4), 2, FAST)
+    job = LearningJob(photos_of(4), 2, FAST)
     images = job.images.clone()
     assert float(job.extractor.describe(images).std()) > 0.01
-    kept = online._Job(photos_of(4), 2, FAST.replaced(pretrained=True), real_weights)
+    kept = LearningJob(photos_of(4), 2, FAST.replaced(pretrained=True), real_weights)
     model = kept.generator()
     before = {k: v.clone() for k, v in model.backbone.state_dict().items() if "running" in k}
     kept.optimise(model, 1e-4, 1, lambda text: None)
@@ -137,15 +131,15 @@ def _scripted(monkeypatch, losses):
     def loss(self, model, numbers):
         value = next(script)
         anything = sum(p.sum() for p in model.parameters() if p.requires_grad)
-        return anything * 0 + value * online.terms(len(numbers), self.classes)
+        return anything * 0 + value * terms(len(numbers), self.classes)
 
-    monkeypatch.setattr(online._Job, "loss", loss)
+    monkeypatch.setattr(LearningJob, "loss", loss)
 
 
 def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(monkeypatch):
     _scripted(monkeypatch, [0.69, 0.50, 0.52, 0.4999, 0.55, 0.1, 0.1])
     seen = []
-    job = online._Job(photos_of(3), 2, FAST.replaced(patience=3, tolerance=1e-3, weight_decay=0.5))
+    job = LearningJob(photos_of(3), 2, FAST.replaced(patience=3, tolerance=1e-3, weight_decay=0.5))
     model = job.generator()
     original = torch.optim.Adam.step
 
@@ -202,44 +196,3 @@ def test_no_photographs_and_no_classes_are_errors():
         co_segment([], 2, FAST)
     with pytest.raises(CosegError, match="K is 1 to 254"):
         co_segment(photos_of(2), 0, FAST)
-
-
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
-    group, said = group_of(3), []
-    model = load_model(train(group, 2, FAST, tmp_path / "run", progress=said.append), "multiclass")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["config.yaml", "log.csv", "model.safetensors"]
-    found = co_segment(group.photos, 2, FAST)
-    images = torch.stack([resize_to_input(p.image(), 64) for p in group.photos])
-    with torch.no_grad():
-        torch.testing.assert_close(model(images[None]).logits[0].softmax(1), found.maps)
-    card = model.card
-    assert (card["method"], card["backbone"], card["classes"]) == ("multiclass", "mobilenet_v2", 2)
-    assert card["training"]["epochs"] == 1 and card["group"]["photos"] == ["p0", "p1", "p2"]
-    assert pd.read_csv(tmp_path / "run" / "log.csv").loss.tolist() == pytest.approx(found.log.loss.tolist(), abs=1e-6)
-    assert any("epoch 1 of 1" in line and "left" in line for line in said)
-
-
-def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch):
-    group, run = group_of(2), tmp_path / "run"
-    train(group, 2, FAST, run)
-    monkeypatch.setattr(online, "co_segment", None)
-    said = []
-    assert train(group, 2, FAST, run, resume=True, progress=said.append) == run / "model.safetensors"
-    assert said == [f"{run / 'model.safetensors'}: done before"]
-    slower = FAST.replaced(epochs=2)
-    for given, words in (
-        ((group, 2, FAST, run), "already holds a run; add --resume"),
-        ((group, 2, slower, run, True), "epochs = 1, not 2; resume with the same"),
-        ((group, 3, FAST, run, True), "classes = 2, not 3"),
-        ((group_of(3), 2, FAST, run, True), "other photographs"),
-        ((group, 255, FAST, tmp_path / "new"), "K is 1 to 254"),
-    ):
-        with pytest.raises(CosegError, match=words):
-            train(*given)
-    assert not (tmp_path / "new").exists()
-    (run / "state.safetensors").touch()
-    with pytest.raises(CosegError, match="a run of another method"):
-        train(group, 2, FAST, run, resume=True)

@@ -1,0 +1,112 @@
+"""What a run keeps to go on with, in one file that is there whole or not at all: state.safetensors.
+
+Only weights that have shown a sound loss are kept (the loop sees to it), so that after a loss that was not finite a
+run goes on from before it. Then, and only then, other learning rates are taken; the state and the model say so.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
+from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.training.configuration import TrainConfig
+
+STATE, MODEL, STOPPED = "state.safetensors", "model.safetensors", "stopped.json"
+RATES = frozenset({"learning_rate", "backbone_learning_rate"})
+
+
+@dataclass
+class Progressed:
+    """How far a run is. earlier_rates: {until, learning_rate, backbone_learning_rate} of rates given up at a step."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    earlier_rates: list[dict[str, float]] = field(default_factory=list)
+
+
+class Saved(NamedTuple):
+    """A state that was read and belongs to the configuration."""
+
+    tensors: dict[str, Tensor]
+    progressed: Progressed
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
+    """The state to go on from; None: a run begins. Nothing is written.
+
+    Raises CosegError for a folder that holds a run where none is to be resumed, or a run of another configuration.
+    """
+    state, model = folder / STATE, folder / MODEL
+    if not resume and (state.exists() or model.exists()):
+        raise CosegError(f"{folder}: already holds a run; add --resume to go on with it, or choose another folder")
+    free = RATES if (folder / STOPPED).exists() else frozenset()
+    if not state.exists():
+        if model.exists():  # the best so far of a run that was killed before its first state
+            _check_same(model, read_tensors(model)[1].get("training", {}), config, free)
+        return None
+    tensors, header = read_tensors(state)
+    if header.get("kind") != "state":
+        raise CosegError(f"{state}: a model, not a training state; leave out --resume or name the run's folder")
+    theirs = header["config"]
+    _check_same(state, theirs, config, free)
+    earlier = list(header.get("earlier_rates", []))
+    if any(theirs[name] != getattr(config, name) for name in RATES):
+        earlier.append({"until": header["step"], **{name: theirs[name] for name in sorted(RATES)}})
+    return Saved(tensors, Progressed(header["step"], header["seconds"], header["best"], earlier))
+
+
+def _check_same(file: Path, theirs: Mapping, config: TrainConfig, free: frozenset[str]) -> None:
+    changed = config.changed_from(theirs, free)
+    if changed:
+        has = f"was trained with {changed} = {theirs.get(changed)}, not {config.fields()[changed]}"
+        raise CosegError(f"{file}: {has}; resume with the same or use another folder")
+
+
+def restore(saved: Saved, model: nn.Module, optimiser: torch.optim.Optimizer, average: AveragedModel | None) -> None:
+    """Bring all to a saved state. They are on their device by now: an optimiser's state goes where its weights are."""
+    model.load_state_dict(saved.part("model."))
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.part("optimiser.").items():
+        number, name = key.split(".", 1)
+        entries.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
+    if average is not None:
+        average.module.load_state_dict(saved.part("average."))
+
+
+def save_state(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    progressed: Progressed,
+    config: TrainConfig,
+    buffers: Mapping[str, Tensor],
+) -> None:
+    """buffers: running means and counters over the model's own, which a forward pass may have moved on since."""
+    tensors = {f"model.{k}": v for k, v in {**model.state_dict(), **buffers}.items()}
+    if average is not None:
+        tensors |= {f"average.{k}": v for k, v in average.module.state_dict().items()}
+    for i, entry in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in entry.items()}
+    header = {"format": FORMAT, "kind": "state", "config": config.fields(), **vars(progressed)}
+    write_tensors(folder / STATE, tensors, header)
+    (folder / STOPPED).unlink(missing_ok=True)
+
+
+def note_stop(folder: Path, step: int, config: TrainConfig) -> None:
+    """Leave a word that a loss was not finite: the rates may be changed on resuming."""
+    rates = {name: getattr(config, name) for name in sorted(RATES)}
+    write_text(folder / STOPPED, json.dumps({"step": step, "why": "the loss is not finite", **rates}) + "\n")

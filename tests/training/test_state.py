@@ -1,0 +1,156 @@
+import json
+import stat
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from coseglib.core.errors import CosegError
+from coseglib.models import build_model
+from coseglib.models.checkpoints import load_model, read_tensors
+from coseglib.training import loop
+from coseglib.training.configuration import load_profile
+from coseglib.training.loop import begin, train
+from coseglib.training.optimiser import build_optimiser
+from coseglib.training.state import find_state
+
+TINY = {
+    "steps": 6,
+    "groups": 2,
+    "input_size": 32,
+    "cache_side": 40,
+    "synthetic_photos": 48,
+    "save_every": 3,
+    "log_every": 2,
+    "average": 0.9,
+    "shares": (0.4, 0.4, 0.2),
+    "stem_every": 2,
+    "precision": "32-true",
+}
+
+
+@pytest.fixture
+def config():
+    return load_profile("smoke", "ca", TINY)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Caches go to a folder that all tests of this session share, not into the repository."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
+    return folder
+
+
+def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"something")
+    with pytest.raises(CosegError, match="add --resume"):
+        train(config, tmp_path, quiet=True)
+
+
+def test_a_finished_model_is_not_written_over(config, tmp_path):
+    model = train(config, tmp_path, quiet=True)
+    (tmp_path / "state.safetensors").unlink()
+    before = model.read_bytes()
+    with pytest.raises(CosegError, match="already holds a run; add --resume"):
+        train(config, tmp_path, quiet=True)
+    with pytest.raises(CosegError, match=r"model\.safetensors: was trained with seed = 0, not 1"):
+        train(config.replaced(seed=1), tmp_path, resume=True, quiet=True)
+    assert model.read_bytes() == before
+
+
+def test_another_configuration_cannot_resume_a_run(config, tmp_path):
+    train(config, tmp_path, quiet=True)
+    changed = load_profile("smoke", "ca", {**TINY, "learning_rate": 0.5})
+    with pytest.raises(CosegError, match=r"trained with learning_rate = 0\.002, not 0\.5"):
+        train(changed, tmp_path, resume=True, quiet=True)
+
+
+def test_a_refused_resume_leaves_every_file_as_it_was(config, tmp_path):
+    train(config.replaced(steps=2), tmp_path, quiet=True)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(CosegError, match="steps = 2, not 3"):
+        train(config.replaced(steps=3), tmp_path, resume=True, quiet=True)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_other_users_can_read_what_a_run_leaves(config, tmp_path):
+    train(config.replaced(steps=1), tmp_path, quiet=True)
+    (tmp_path / "usual").touch()
+    assert len({stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}) == 1
+
+
+class _OtherDevice:
+    """A Fabric whose set-up moves the model to another device, and is given an optimiser that is still empty."""
+
+    device = torch.device("meta")
+
+    def setup(self, model, optimiser):
+        assert not optimiser.state, "the optimiser's state was loaded before the model was on its device"
+        before = list(model.parameters())
+        moved = dict(zip(map(id, before), model.to(self.device).parameters(), strict=True))
+        for group in optimiser.param_groups:  # a GPU's weights stay the same objects, those of "meta" do not
+            group["params"] = [moved[id(p)] for p in group["params"]]
+        return model, optimiser
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta")
+def test_an_optimisers_state_is_loaded_where_its_weights_are(config, tmp_path):
+    train(config, tmp_path, quiet=True)
+    model = build_model("ca", "mobilenet_v2", weights=None)
+    saved = find_state(tmp_path, config, resume=True)
+    run = begin(_OtherDevice(), model, build_optimiser(model, config), config, tmp_path, saved)
+    moments = [v for entry in run.optimiser.state.values() for k, v in entry.items() if k != "step"]
+    assert moments and {v.device.type for v in moments} == {"meta"}
+    assert {v.device.type for v in run.average.module.state_dict().values()} == {"meta"}
+
+
+@contextmanager
+def _a_loss_of_nan_at(step: int, monkeypatch):
+    original = loop.Run.backward
+
+    def backward(run, batch, part):
+        if run.at.step == step:
+            monkeypatch.setattr(run.model, "loss", lambda *_: {"loss": torch.tensor(float("nan"))})
+        return original(run, batch, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Run, "backward", backward)
+        yield
+
+
+def test_after_a_loss_that_is_not_finite_and_only_then_the_rates_may_be_lowered(config, tmp_path, monkeypatch):
+    lower = config.replaced(learning_rate=1e-4)
+    with (
+        _a_loss_of_nan_at(5, monkeypatch),
+        pytest.raises(CosegError, match="not finite at step 5; lower learning_rate"),
+    ):
+        train(config, tmp_path, quiet=True)
+    assert json.loads((tmp_path / "stopped.json").read_text())["step"] == 5
+    with pytest.raises(CosegError, match="dice = "):  # nothing but the rates
+        train(lower.replaced(dice=0.5), tmp_path, resume=True, quiet=True)
+    card = load_model(train(lower, tmp_path, resume=True, quiet=True)).card
+    earlier = {"until": 3, "learning_rate": 0.002, "backbone_learning_rate": 0.001}
+    assert card["training"]["learning_rate"] == 1e-4 and card["earlier_rates"] == [earlier]
+    assert read_tensors(tmp_path / "state.safetensors")[1]["earlier_rates"] == [earlier]
+    assert not (tmp_path / "stopped.json").exists()
+    with pytest.raises(CosegError, match=r"learning_rate = 0\.0001, not 0\.002"):
+        train(config, tmp_path, resume=True, quiet=True)
+
+
+def test_weights_that_no_rate_will_mend_are_not_kept_either(config, tmp_path, monkeypatch):
+    def spoilt(run, batch, part):
+        return original(run, batch, part) * torch.tensor([1e20 if run.at.step >= 2 else 1.0, 1, 1, 1])
+
+    original = loop.Run.backward
+    monkeypatch.setattr(loop.Run, "backward", spoilt)
+    with _a_loss_of_nan_at(5, monkeypatch), pytest.raises(CosegError, match="not finite at step 5"):
+        train(config.replaced(save_every=1), tmp_path, quiet=True)
+    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == 1
+
+
+def test_weights_whose_loss_is_not_finite_are_never_kept(config, tmp_path, monkeypatch):
+    often = config.replaced(save_every=1)
+    with _a_loss_of_nan_at(4, monkeypatch), pytest.raises(CosegError, match="not finite at step 4"):
+        train(often, tmp_path, quiet=True)
+    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == 3
