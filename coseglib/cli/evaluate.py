@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from coseglib.cli import options
-from coseglib.core.paths import DEFAULT_CHECKPOINT
 
 EXAMPLES = (
     "coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv",
@@ -15,54 +14,58 @@ EXAMPLES = (
     "coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv",
 )
 
+Dataset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with "
+        "images/ and ground_truth/.",
+    ),
+]
+Table = Annotated[
+    Path, typer.Option("--output", "-o", metavar="TABLE.csv", callback=options.output_file, help="Table to write.")
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
+    ),
+]
+Partner = Annotated[Literal["group", "self", "other"], typer.Option(help="Whose attention a photograph receives.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs of each group.")]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="GROUP", help="multiclass: only the group of this name; repeatable.")
+]
+Ablations = Annotated[
+    bool,
+    typer.Option(
+        "--ablations",
+        help="multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes.",
+    ),
+]
+Baselines = Annotated[
+    bool, typer.Option("--baselines", help="multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
+]
+
 
 def command(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|DIR",
-            help="icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with "
-            "images/ and ground_truth/.",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="TABLE.csv", callback=options.output_file, help="Table to write."),
-    ],
+    dataset: Dataset,
+    output: Table,
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
-        ),
-    ] = None,
-    partner: Annotated[
-        Literal["group", "self", "other"], typer.Option(help="Whose attention a photograph receives.")
-    ] = "group",
+    protocol: Protocol = None,
+    partner: Partner = "group",
     group: options.Group = None,
     looks: options.Looks = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs of each group.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="GROUP", help="multiclass: only the group of this name; repeatable.")
-    ] = None,
+    limit: Limit = None,
+    only: Only = None,
     classes: options.Classes = None,
     post: options.Post = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
-    ablations: Annotated[
-        bool,
-        typer.Option(
-            "--ablations",
-            help="multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes.",
-        ),
-    ] = False,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
-    ] = False,
+    ablations: Ablations = False,
+    baselines: Baselines = False,
     accelerator: options.Accelerator = "auto",
     data: options.Data = None,
     weights: options.Weights = None,
@@ -77,23 +80,16 @@ def command(
     is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
     are missing there.
     """
-    from coseglib.answering.floors import build_floor, is_floor
     from coseglib.core.processes import launch
     from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table
-    from coseglib.models.checkpoints import load_model
 
     model = None
     if not options.learns_online(method) or checkpoint:
-        checkpoint = checkpoint or DEFAULT_CHECKPOINT
         why = "is for learning, with --method multiclass and without --checkpoint"
         given = {"classes": classes is not None, "profile": profile, "set": set_}
         options.refuse(why, **given, ablations=ablations, baselines=baselines)
-        floor = is_floor(checkpoint) and method is None
-        if floor:
-            options.refuse("a floor looks once, and its masks stay as they are", looks=looks, post=post)
-        model = build_floor(checkpoint) if floor else load_model(checkpoint, method, looks, post)
-        model = model.to(launch(accelerator=accelerator).device)
+        model = options.loaded(checkpoint, method, looks, post).to(launch(accelerator=accelerator).device)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")

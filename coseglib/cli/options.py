@@ -129,6 +129,21 @@ def learns_online(method: str | None) -> bool:
     return method is not None and METHODS[method].online
 
 
+def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: str | None):
+    """The model that --checkpoint, --looks and --post name; what the user is to know of it is said."""
+    from coseglib.answering import crf, load
+
+    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
+    if "withdrawn" in model.card:
+        say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
+    if model.post == "crf" and not crf.available():
+        lacking = "the dense CRF is not installed (coseg doctor says more)"
+        if post:
+            raise CosegError(f"--post crf: {lacking}; leave it out for argmax")
+        say(f"coseg: {model.card['name']}: its masks are the dense CRF's; {lacking}: argmax in its place")
+    return model
+
+
 def number_of_classes(classes: int | None) -> int:
     """K. Raises CosegError where it was not said."""
     if classes is None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from coseglib.cli import options
-from coseglib.core.paths import DEFAULT_CHECKPOINT
 
 EXAMPLES = (
     "coseg segment holiday/dog/ -o out",
@@ -44,7 +43,6 @@ def command(
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
     K the classes, in an order of its own. A killed run learns anew.
     """
-    from coseglib.models.checkpoints import load_model
     from coseglib.segmenting.job import segment_photos
 
     if options.learns_online(method) and not checkpoint:
@@ -52,9 +50,7 @@ def command(
     else:
         why = "is for learning, with --method multiclass and without --checkpoint"
         options.refuse(why, classes=classes is not None, profile=profile, set=set_)
-        model = load_model(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
-        if "withdrawn" in model.card:
-            options.say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
+        model = options.loaded(checkpoint, method, looks, post)
     if model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
     summary = segment_photos(
@@ -69,16 +65,20 @@ def command(
         accelerator=accelerator,
     )
     if summary.rank == 0:
-        for file, why in summary.skipped:
-            options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
-        if summary.note:
-            typer.echo(summary.note)
-        earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
-        others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
-        typer.echo(
-            f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}: {output}"
-        )
+        _say(summary)
     raise typer.Exit(summary.exit_code)
+
+
+def _say(summary) -> None:
+    for file, why in summary.skipped:
+        options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
+    if summary.note:
+        typer.echo(summary.note)
+    earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
+    others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
+    typer.echo(
+        f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}: {summary.out}"
+    )
 
 
 def _learned(photos, output, classes, profile, set_, several, accelerator):

@@ -18,6 +18,23 @@ EXAMPLES = (
     "coseg train --method multiclass --output runs/walks --photos walks/ --classes 2",
 )
 
+LearnedOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="multiclass: what it learns on, a group of voc-multiclass (dog+person) or of synthetic-multiclass.  "
+        "[default for smoke: star+ring]",
+    ),
+]
+Photos = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PHOTO|FOLDER", help="multiclass: or these photographs, with --classes; repeatable."),
+]
+AllDevices = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]"),
+]
+
 
 def command(
     output: options.OutputFolder,
@@ -33,23 +50,10 @@ def command(
     ] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")] = False,
     set_: options.Set = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="multiclass: what it learns on, a group of voc-multiclass (dog+person) or of synthetic-multiclass.  "
-            "[default for smoke: star+ring]",
-        ),
-    ] = None,
-    photos: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PHOTO|FOLDER", help="multiclass: or these photographs, with --classes; repeatable."),
-    ] = None,
+    group: LearnedOn = None,
+    photos: Photos = None,
     classes: options.Classes = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]"),
-    ] = None,
+    devices: AllDevices = None,
     nodes: options.Nodes = 1,
     accelerator: options.Accelerator = "auto",
     data: options.Data = None,

@@ -219,7 +219,7 @@ SCORE = ["evaluate", "--dataset", "synthetic-multiclass", "-o", "t.csv"]
         ([*LEARN, "--classes", "256"], "classes = 256: K is 1 to 254"),
         ([*LEARN, "--classes", "two"], "coseg segment --help"),
         ([*LEARN, "--classes", "2", "--set", "steps=3"], "steps: no such field; one of backbone"),
-        ([*LEARN, "--classes", "2", "--profile", "big"], "big: no such profile; one of smoke"),
+        ([*LEARN, "--classes", "2", "--profile", "big"], "big: no such profile; one of cpu, paper, smoke"),
         ([*LEARN, "--classes", "2", "--devices", "2"], "--devices: learning takes one process"),
         ([*LEARN, "--classes", "2", "--post", "best"], "'argmax', 'crf'"),
         (["segment", "a.jpg", "-o", "out", "--classes", "2"], "--classes: is for learning"),
