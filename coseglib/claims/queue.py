@@ -1,10 +1,10 @@
 """The queue of `coseg ablate`: what the papers' claims need, trained and scored one after the other.
 
     coseg ablate --profile cpu --output runs/ablations        resumable; a row a training, set, kind of answer and group
-    table = read("runs/ablations/ablations.csv")
-    significance.verdicts(table)                              a row a claim, the paper's figure beside ours
+    table = read_ablations("runs/ablations/ablations.csv")
+    verdicts(table)                                           a row a claim, the paper's figure beside ours
 
-Claims and variants are in `coseglib.claims.claims`, the test in `coseglib.claims.verdicts`.
+Claims and variants are in `coseglib.claims.papers_claims`, the test in `coseglib.claims.verdicts`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from coseglib.answering.answers import Question, answers
 from coseglib.answering.masks import masks
-from coseglib.claims.claims import (
+from coseglib.claims.papers_claims import (
     BUDGETS,
     MEAN,
     MIN,
@@ -48,12 +48,13 @@ from coseglib.claims.claims import (
 from coseglib.core.errors import CosegError
 from coseglib.core.precision import precision_of
 from coseglib.core.processes import clock, device_name
-from coseglib.core.tables import write_table
+from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import multiclass_tables
+from coseglib.evaluation.kept import LEARNED, code_hash
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.models.contract import POSTS
@@ -68,8 +69,11 @@ TABLE = "ablations.csv"  # in the queue's folder
 LEAST = 4  # photographs a group, as for validation
 COLUMNS = (
     "system", "variant", "profile", "seed", "set", "how", "dataset", "group", "images", "P", "J", "swap", "AUROC",
-    "steps", "seconds", "device", "date", "recipe", "checkpoint", "key",
+    "steps", "seconds", "device", "date", "recipe", "checkpoint", "key", "code",
 )  # fmt: skip
+NUMBERS = dict.fromkeys(("seed", "images", "steps"), int)
+NUMBERS |= dict.fromkeys(("P", "J", "swap", "AUROC", "seconds"), float)
+ROOMS = (*LEARNED, "training")  # whose code a row depends on
 
 
 # Photographs ----------------------------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ def _groupwise(rows: pd.DataFrame, where: str, how: str = MEAN) -> pd.DataFrame:
     return metrics.aggregate(rows).assign(set=where, how=how)
 
 
-def scored(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
+def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
     """All that is asked of one model: J and P by set, kind of answer and group, swap and AUROC on SEEN, all groups."""
     seen = sets[SEEN]
     tables = [_groupwise(evaluate(model, some), where) for where, some in sets.items()]
@@ -196,7 +200,7 @@ def _trained(run: Run, config: TrainConfig, folder: Path, sets, roots: Mapping) 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = precision_of(config.precision, device) == "bf16-mixed"  # as it was trained
     with torch.autocast(device, torch.bfloat16, enabled=fast):
-        rows = scored(model.to(device, memory_format=torch.channels_last), sets)
+        rows = rows_of(model.to(device, memory_format=torch.channels_last), sets)
     (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use
     return rows.assign(steps=config.steps, checkpoint=sha256(file))
 
@@ -214,18 +218,17 @@ def _learned(run: Run, config: OnlineConfig, folder: Path, groups, weights_root=
 # The queue ------------------------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> pd.DataFrame:
-    """The rows of a queue's table, `COLUMNS`; none of a file that is not there. Raises CosegError for another file."""
+def read_ablations(path: str | Path) -> pd.DataFrame:
+    """The rows of a queue's table, `COLUMNS`; none of a file that is not there. Raises CosegError for another file.
+
+    code  "" of rows that were written before tables said it
+    """
     path = Path(path)
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    try:
-        table = pd.read_csv(path, dtype={"recipe": str, "key": str, "checkpoint": str, "group": str})
-    except (OSError, ValueError) as error:
-        raise CosegError(f"{path}: cannot be read ({' '.join(str(error).split())}); move it away") from error
-    if set(COLUMNS) - set(table.columns):
-        raise CosegError(f"{path}: not a table of `coseg ablate`; move it away, or choose another folder")
-    return table
+    wanted = dict.fromkeys(COLUMNS[:-1], str) | NUMBERS
+    table = read_table(path, wanted, "it is no table of `coseg ablate`: move it away, or choose another folder")
+    return table if "code" in table else table.assign(code="")
 
 
 @contextmanager
@@ -248,6 +251,21 @@ def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
 
+def _facts(run: Run, config: TrainConfig | OnlineConfig) -> dict:
+    # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    about = {"system": run.variant.system, "variant": run.variant.name, "seed": run.seed}
+    return about | {"recipe": recipe(config), "device": device, "date": date.today().isoformat()}
+
+
+def _without_stale(table: pd.DataFrame, keys: Iterable[str], code: str, say: Callable[[str], None]) -> pd.DataFrame:
+    """Without the rows of these keys that other code computed."""
+    stale = table.key.isin(list(keys)) & (table.code != code)
+    if stale.any():
+        say(f"{TABLE}: {table[stale].key.nunique()} trainings are of other code and run anew")
+    return table[~stale]
+
+
 class Outcome(NamedTuple):
     """table: all rows of the profile so far; failed: {run: why}."""
 
@@ -267,9 +285,9 @@ def ablate(
 ) -> Outcome:
     """Train and score what some claims need (see `chosen_claims`), one after the other; `output`/ablations.csv grows.
 
-    What stands there of the same recipe, seed and photographs is not run again, and a training that was killed goes on
-    where it was. A run that fails is named and the others go on. Models stay in `output`/<run>/, a failure's traceback
-    in error.txt there; with keep = False models are removed once they are scored.
+    What stands there of the same recipe, seed, photographs and code is not run again, and a training that was killed
+    goes on where it was. A run that fails is named and the others go on. Models stay in `output`/<run>/, a failure's
+    traceback in error.txt there; with keep = False models are removed once they are scored.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
     only = list(only)
@@ -281,14 +299,15 @@ def ablate(
         several = several_classes(profile, data_root) if len(masked) < len(runs) else []
         asked = {False: [g for some in sets.values() for g in some], True: several}
         keys = {run: _key(configs[run], asked[METHODS[run.variant.method].online]) for run in runs}
-        table = read(output / TABLE)
+        code = code_hash(ROOMS)
+        table = _without_stale(read_ablations(output / TABLE), keys.values(), code, say)
         missing = [run for run in runs if keys[run] not in set(table.key)]
         say(f"{len(runs)} trainings, {len(runs) - len(missing)} done before, {len(missing)} to run: {output}")
         spent: dict[str, list[float]] = {}
         failed: dict[str, str] = {}
         for number, run in enumerate(missing, start=1):
             config, began = configs[run], time.perf_counter()
-            folder = output / f"{run.variant.method}-{keys[run]}"
+            folder = output / f"{run.variant.method}-{keys[run]}-{code}"
             try:
                 if METHODS[run.variant.method].online:
                     rows = _learned(run, config, folder, several, weights_root)
@@ -301,11 +320,7 @@ def ablate(
                 say(f"{number}/{len(missing)} {run}: failed, {failed[str(run)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began
-            about = {"system": run.variant.system, "variant": run.variant.name, "profile": profile, "seed": run.seed}
-            about |= {"recipe": recipe(config), "key": keys[run], "date": date.today().isoformat()}
-            # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            about |= {"seconds": seconds, "device": device_name(device)}
+            about = _facts(run, config) | {"profile": profile, "key": keys[run], "code": code, "seconds": seconds}
             rows = rows.assign(**about).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
@@ -378,7 +393,7 @@ def results(
     """
     if queue is not None:
         write_table(ablate(queue, profile, claims, seeds, say, keep=False).table, kept)
-    table = read(kept)
+    table = read_ablations(kept)
     table = table[table.profile == profile].reset_index(drop=True)
     if table.empty:
         raise CosegError(f"{kept}: no rows; run coseg ablate --profile {profile} -o DIR and copy DIR/{TABLE} there")

@@ -34,8 +34,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from coseglib.claims.claims import (
+from coseglib.claims.papers_claims import (
     BY_SHARE,
     CLAIMS,
     MEAN,
@@ -57,6 +58,9 @@ LEVEL = 0.05
 POINTS = 100  # J and swap are shares; effects are told in points, hundredths
 CONFIRMED, CONTRADICTED, NOISE = "confirmed", "contradicted", "within noise"
 FEW = "too few seeds"
+WITHDRAWN = "withdrawn"
+# Methods whose trainings tell nothing of the paper's system where they do not say by which code they ran, and why.
+MENDED = {"fca": "learned by another rule than eq. (5), being trained anew"}
 
 
 class Effect(NamedTuple):
@@ -95,10 +99,9 @@ def effect(differences: np.ndarray, margin: float = 0.0, level: float = LEVEL) -
 def holm(p: Sequence[float]) -> np.ndarray:
     """Holm's p of several tests, in their order; NaN stays NaN and counts for none."""
     p = np.asarray(p, float)
-    adjusted, known = np.full(p.shape, math.nan), np.flatnonzero(~np.isnan(p))
-    ordered = known[np.argsort(p[known], kind="stable")]
-    factors = len(known) - np.arange(len(known))
-    adjusted[ordered] = np.minimum(1, np.maximum.accumulate(p[ordered] * factors)) if len(known) else p[ordered]
+    adjusted, known = np.full(p.shape, math.nan), ~np.isnan(p)
+    if known.any():
+        adjusted[known] = multipletests(p[known], method="holm")[1]
     return adjusted
 
 
@@ -126,6 +129,12 @@ def false_alarms(
         seen["groups"] += stats.ttest_1samp(by_group.mean(axis=0), 0).pvalue < LEVEL
         seen["seeds and groups"] += effect(by_group).p < LEVEL
     return {name: float(count) / worlds for name, count in seen.items()}
+
+
+def _away(table: pd.DataFrame) -> pd.Series:
+    """Which rows are withdrawn: of a method that was mended, by code from before tables said by which."""
+    methods = table.variant.map({name: v.method for name, v in VARIANTS.items()})
+    return methods.isin(MENDED) & (table.code == "")
 
 
 def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
@@ -170,14 +179,17 @@ def _printed(paper: str, table: str, variant: str) -> float:
 def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.DataFrame:
     """A row a claim: what the paper says, what came out, the verdict by the stated test (head of this file).
 
-    table   rows of one profile, of `read` or `ablate`. claims: None: all
+    table   rows of one profile, of `read_ablations` or `ablate`. claims: None: all
     Columns claim, system, says, source, set, first, second, paper (points), effect, low, high, p, "p Holm", seeds,
-    groups, verdict, words. A claim of which nothing was measured has the verdict "not measured", one of fewer than
-    SEEDS seeds "too few seeds"; Holm's correction counts those that have a verdict.
+    groups, verdict, words. A claim of which nothing was measured has the verdict "not measured", one about trainings
+    that do not stand "withdrawn" (MENDED), one of fewer than SEEDS seeds "too few seeds"; Holm's correction counts
+    those that have a verdict.
     """
     rows = []
+    away = set(table.variant[_away(table)]) if len(table) else set()
     for claim in CLAIMS.values() if claims is None else claims:
-        d = differences(table, claim) if len(table) else np.empty((0, 0))
+        why = [MENDED[VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
+        d = differences(table, claim) if len(table) and not why else np.empty((0, 0))
         about = {
             "claim": claim.name,
             "system": claim.system,
@@ -191,7 +203,7 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
         found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
         about |= {"effect": found.mean, "low": found.low, "high": found.high, "p": found.p}
         about |= {"seeds": d.shape[0] if d.size else 0, "groups": d.shape[1] if d.size else 0}
-        rows.append(about | {"margin": claim.margin, "more": claim.more})
+        rows.append(about | {"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""})
     found = pd.DataFrame(rows)
     counted = (found.seeds >= SEEDS) & found.p.notna()
     found["p Holm"] = holm(found.p.where(counted))
@@ -210,7 +222,7 @@ def _side(arms: Sequence[Arm], claim: Claim) -> str:
 
 def _verdict(row: pd.Series) -> str:
     if not row.seeds:
-        return "not measured"
+        return WITHDRAWN if row.why else "not measured"
     if row.seeds < SEEDS or math.isnan(row.p):
         return FEW if row.seeds < SEEDS else "too few groups"
     if not row["p Holm"] < LEVEL:
@@ -221,7 +233,7 @@ def _verdict(row: pd.Series) -> str:
 def _words(row: pd.Series) -> str:
     """The verdict as a sentence: "DCNet +SCCM is 1.2 points (-0.4 to 2.8) above DCNet +MCFD; …"."""
     if not row.seeds:
-        return f"{row['first']} against {row['second']}: not measured."
+        return f"{row['first']} against {row['second']}: {', '.join(filter(None, (row.verdict, row.why)))}."
     sign = "above" if row.effect >= 0 else "below"
     between = f" ({row.low:+.1f} to {row.high:+.1f})" if row.low == row.low else ""
     text = f"{row['first']} is {abs(row.effect):.1f} points{between} {sign} {row['second']}"
@@ -235,7 +247,7 @@ def _words(row: pd.Series) -> str:
 
 def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
     """A variant's rows of all groups of a set, a row a seed, attention's mean where there is a choice."""
-    own = table[(table.variant == variant) & (table["set"] == where)]
+    own = table[(table.variant == variant) & (table["set"] == where) & ~_away(table)]
     return own[(own.group == "all") & (own.how == MEAN)]
 
 
@@ -285,7 +297,7 @@ def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFr
     "table IV: 0.790"), recipe, checkpoints (the first 8 digits of each). No rows for what was not measured.
     """
     rows = []
-    whole = table[(table.system == system) & (table["set"] == where) & (table.group == "all")]
+    whole = table[(table.system == system) & (table["set"] == where) & (table.group == "all") & ~_away(table)]
     order = [v.name for v in VARIANTS.values() if v.system == system]
     for (name, how), some in sorted(whole.groupby(["variant", "how"]), key=lambda item: order.index(item[0][0])):
         variant = VARIANTS[name]

@@ -7,10 +7,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from coseglib.answering.floors import build_floor, is_floor
 from coseglib.core.errors import CosegError
 from coseglib.data import load
-from coseglib.models.checkpoints import load_model
 from coseglib.scoring import metrics
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import evaluate
@@ -39,7 +37,7 @@ def _refused(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluation_table(
-    model: torch.nn.Module | str | Path,
+    model: torch.nn.Module,
     dataset: str,
     protocol: str = "common",
     partner: str = "group",
@@ -47,18 +45,13 @@ def evaluation_table(
     limit: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     data_root: str | Path | None = None,
-    looks: int | None = None,
-    post: str | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
-    model       from `load_model` or `build_floor`, on the device where it is to answer; or what names one: a shipped
-                checkpoint, a file, a floor
+    model       from `load_model` or `build_floor`, on the device where it is to answer
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
-    looks       at a photograph, 1 or 2, for context models; None: as the checkpoint says. Of one that is named here
-    post        "argmax" or "crf", how maps become masks at the photographs' own size; likewise
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
@@ -67,8 +60,6 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {known}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    if not isinstance(model, torch.nn.Module):
-        model = build_floor(model) if is_floor(model) else load_model(model, looks=looks, post=post)
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:

@@ -1,7 +1,7 @@
 """Buttons in the README that open the notebooks on Binder and on Colab.
 
     python -m coseglib.report.buttons OWNER/NAME                   writes them into README.md
-    python -m coseglib.report.buttons OWNER/NAME --colab FOLDER    besides: the notebooks, each able to set itself up on Colab
+    python -m coseglib.report.buttons OWNER/NAME --colab FOLDER    besides: notebooks that set themselves up on Colab
 
 A button holds the address of the public repository, which no file here can know before there is one. So
 `.github/workflows/buttons.yml` runs this on GitHub, with the address that it has there: at the first push, and again

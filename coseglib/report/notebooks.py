@@ -6,10 +6,15 @@ text; pictures are drawn on the reader's machine.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+import papermill
 from nbstripout import strip_output
+
+from coseglib.core.errors import CosegError
+from coseglib.core.paths import NOTEBOOKS
 
 CHECKED = "nbval-check-output"
 PARAMETERS = "parameters"
@@ -18,6 +23,25 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What papermill, widgets and editors leave behind.
 LEFTOVERS = [f"metadata.{key}" for key in ("papermill", "coseg", "widgets", "language_info")]
 LEFTOVERS += [f"cell.metadata.{key}" for key in ("papermill", "execution")]
+
+
+def selected(only: Sequence[str] = (), notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """The notebooks NN_name.ipynb in reading order; `only`: numbers ("02") or names ("02_semantic_attention")."""
+    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise CosegError(f"{notebooks}: no notebooks NN_name.ipynb; run this in a clone of the repository")
+    for asked in only:
+        if not any(asked in (p.stem, p.stem[:2]) for p in found):
+            raise CosegError(f"--only {asked}: no such notebook; one of {', '.join(p.stem[:2] for p in found)}")
+    return [p for p in found if not only or p.stem in only or p.stem[:2] in only]
+
+
+def declared(notebook: Path) -> dict[str, str]:
+    """The names in a notebook's cell tagged `parameters`, and their defaults as source text."""
+    try:
+        return {name: p["default"] for name, p in papermill.inspect_notebook(notebook).items()}
+    except Exception as error:  # nbformat, json and papermill each have their own
+        raise CosegError(f"{notebook}: not a notebook that papermill reads ({error}); mend it") from error
 
 
 def _tags(cell) -> list[str]:

@@ -14,17 +14,15 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import papermill
 import yaml
 from joblib import cpu_count
@@ -34,36 +32,14 @@ from papermill.exceptions import PapermillExecutionError
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.paths import MEASURED as MEASURED_CARDS
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
-from coseglib.evaluation.cards import cards
-from coseglib.evaluation.comparison import MEASURED, NONE
 from coseglib.report import site
-from coseglib.scoring.rows import PARTNERS
+from coseglib.report.notebooks import declared, selected
+from coseglib.report.summary import SLOWEST, duration, page, summary
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
-SLOWEST = 3  # cells a notebook, in the summary
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
 LONG = ("08_benchmark_tables", "11_failure_analysis")  # of notebooks that run side by side these start first
-
-
-def chosen(only: Sequence[str] = (), notebooks: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks NN_name.ipynb in reading order; `only`: numbers ("02") or names ("02_semantic_attention")."""
-    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise CosegError(f"{notebooks}: no notebooks NN_name.ipynb; run this in a clone of the repository")
-    for asked in only:
-        if not any(asked in (p.stem, p.stem[:2]) for p in found):
-            raise CosegError(f"--only {asked}: no such notebook; one of {', '.join(p.stem[:2] for p in found)}")
-    return [p for p in found if not only or p.stem in only or p.stem[:2] in only]
-
-
-def declared(notebook: Path) -> dict[str, str]:
-    """The names in a notebook's cell tagged `parameters`, and their defaults as source text."""
-    try:
-        return {name: p["default"] for name, p in papermill.inspect_notebook(notebook).items()}
-    except Exception as error:  # nbformat, json and papermill each have their own
-        raise CosegError(f"{notebook}: not a notebook that papermill reads ({error}); mend it") from error
 
 
 def read_profile(profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
@@ -182,6 +158,14 @@ def _seeds(values: dict, notebook: Path) -> str:
     return ", ".join(f"{name} = {used[name]}" for name in used if "seed" in name)
 
 
+def _cut_short(notebook: nbformat.NotebookNode) -> str:
+    """What a cell that ends the process leaves, sys.exit(0): papermill takes that for the end, the rest unrun."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    unrun = [cell for cell in code if cell.metadata.get("papermill", {}).get("status") == "pending"]
+    last = max((cell.execution_count or 0 for cell in code), default=0)
+    return f"cell [{last}]: ended the notebook; {len(unrun)} cells after it were not run" if unrun else ""
+
+
 def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict[str, str]) -> dict:
     """Run one in the folder where this process is; leave `out`/NN_name.ipynb and .html, of a failed one too.
 
@@ -204,8 +188,8 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
             error = _one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that dies or does not start; jupyter has a class for each
             error = _one_line(f"{type(failure).__name__}: {failure}")
-        source = part if part.is_file() else notebook
-        ran = nbformat.read(source, as_version=4)
+        ran = nbformat.read(part if part.is_file() else notebook, as_version=4)
+        error = error or _cut_short(ran)
         about = {
             **facts,
             "parameters": values,
@@ -220,162 +204,6 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
     finally:
         part.unlink(missing_ok=True)
     return about
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-
-
-def _as_they_ran(folder: Path, notebooks: Path) -> tuple[dict[str, nbformat.NotebookNode], list[Path]]:
-    """Name -> the notebook in `folder`/notebooks that a run left, in reading order; and those that no run has left."""
-    ran, waiting = {}, []
-    for path in chosen((), notebooks):
-        left = folder / "notebooks" / path.name
-        notebook = nbformat.read(left, as_version=4) if left.is_file() else None
-        if notebook and notebook.metadata.get("coseg"):
-            ran[path.stem] = notebook
-        else:
-            waiting.append(path)
-    return ran, waiting
-
-
-def _state(runs: dict[str, dict], waiting: list[str]) -> str:
-    failed = [name for name, about in runs.items() if about["error"]]
-    state = f"{len(runs) - len(failed)} of {len(runs) + len(waiting)} notebooks ran"
-    for what, names in (("failed", failed), ("not run", waiting)):
-        state += f"; {what}: {', '.join(names)}" if names else ""
-    return f"{state}; {_duration(sum(about['seconds'] for about in runs.values()))} in all"
-
-
-def _slowest(runs: dict[str, dict]) -> list[dict]:
-    """The cells of `_timings` that took a second or more: name, cell, duration, line."""
-    return [
-        {"name": name, "cell": c["cell"], "duration": _duration(c["seconds"]), "line": c["line"]}
-        for name, about in runs.items()
-        for c in about["slowest"]
-        if c["seconds"] >= 1
-    ]
-
-
-def _machines(runs: dict[str, dict]) -> list[str]:
-    return list(dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values()))
-
-
-def _csv(folder: Path) -> dict[str, pd.DataFrame]:
-    """{name: table} of the CSV files in `folder`/tables that can be read; checksums stay text."""
-    found = {}
-    for file in sorted((folder / "tables").glob("[!.]*.csv")):
-        with contextlib.suppress(ValueError, OSError):  # pandas' own errors are ValueErrors; `site` names them
-            found[file.name] = pd.read_csv(file, dtype={"checkpoint": str})
-    return found
-
-
-def figures(folder: Path) -> pd.DataFrame:
-    """What the benchmark tables of `folder`/tables come to: a row a set and system, J under `common` by partner.
-
-    Columns set, system, checkpoint, images, group, self, other (NaN where not asked). Empty without such tables.
-    """
-    needed = {"dataset", "system", "checkpoint", "protocol", "partner", "group", "images", "J", "source"}
-    parts = [t for name, t in _csv(folder).items() if name.startswith("08_") and needed <= set(t)]
-    if not parts:
-        return pd.DataFrame(columns=["set", "system", "checkpoint", "images", *PARTNERS])
-    rows = pd.concat(parts)
-    rows = rows[(rows.source == MEASURED) & (rows.group == "all") & (rows.protocol == "common")]
-    keys = ["dataset", "system", "checkpoint", "images"]
-    wide = rows.drop_duplicates([*keys, "partner"]).set_index([*keys, "partner"]).J.unstack(sort=False)
-    return (
-        wide.reindex(columns=list(PARTNERS)).reset_index().rename(columns={"dataset": "set"}).rename_axis(columns=None)
-    )
-
-
-def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
-    """A row a CSV table: table, notebook, code (commit), lists, checkpoints (8 digits; by name where a card has it).
-
-    runs  {notebook: its `metadata.coseg`}; a table whose name begins with no notebook's number was made by a command
-    """
-    known = {card["sha256"][:8]: card["name"] for card in (*cards(MEASURED_CARDS), *cards())}  # of one file: as shipped
-    rows = []
-    for name, table in _csv(folder).items():
-        notebook = next((n for n in runs if n[:3] == name[:3]), "")
-        sets = table["dataset"].dropna().unique() if "dataset" in table else []
-        lists = [f"data/lists/groups_{one}.csv" for one in sets]
-        lists = [path if (REPOSITORY / path).is_file() else str(one) for path, one in zip(lists, sets, strict=True)]
-        sums = table["checkpoint"].dropna().unique() if "checkpoint" in table else []
-        rows.append(
-            {
-                "table": name,
-                "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command"),
-                "code": runs[notebook]["commit"] if notebook else NONE,
-                "lists": ", ".join(lists) or NONE,
-                "checkpoints": ", ".join(f"{known[s]} {s}" if s in known else s for s in sums) or NONE,
-            }
-        )
-    return rows
-
-
-def _markdown(rows: Iterable[Mapping]) -> list[str]:
-    rows = [{k: v if isinstance(v, str) else f"{v:.4g}" if v == v else NONE for k, v in row.items()} for row in rows]
-    return [
-        f"| {' | '.join(rows[0])} |",
-        f"|{'---|' * len(rows[0])}",
-        *(f"| {' | '.join(row.values())} |" for row in rows),
-    ]
-
-
-def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine.
-
-    And from the tables: what the benchmarks come to (`figures`), and what made each table (`origins`).
-    """
-    ran, waiting = _as_they_ran(folder, notebooks)
-    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
-    failed = [name for name, about in runs.items() if about["error"]]
-    lines = [
-        f"# Report, profile `{profile}`",
-        "",
-        f"{_state(runs, [path.stem for path in waiting])}. Made by `coseg report --profile {profile}`, which leaves "
-        "each notebook as it ran, and a page of it, in `notebooks/`, and all of this in `index.html`.",
-        "",
-        "| notebook | status | duration | seeds | date | code |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, about in runs.items():
-        row = (name, "FAILED" if about["error"] else "ok", _duration(about["seconds"]))
-        lines.append(f"| {' | '.join((*row, about['seeds'] or '–', about['date'], about['commit']))} |")
-    if failed:
-        lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
-    benchmarks = figures(folder)
-    if len(benchmarks):
-        lines += ["", "## J by partner, under protocol `common`", "", *_markdown(benchmarks.to_dict("records"))]
-    slow = _slowest(runs)
-    if slow:
-        lines += ["", "## Slowest cells", ""]
-        lines += [f"- `{c['name']}` [{c['cell']}] {c['duration']}: `{c['line']}`" for c in slow]
-    made = [p.relative_to(folder).as_posix() for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
-    if made:
-        lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
-    if made_by := origins(folder, runs):
-        lines += ["", "## What made each table", ""]
-        lines += _markdown(made_by)
-        lines += ["", "Checkpoints without a name were trained by the notebook itself, or are floors."]
-    lines += ["", "## Where it ran", ""]
-    lines += [f"- {line}" for line in _machines(runs)]
-    return "\n".join(lines) + "\n"
-
-
-def page(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
-    """index.html: what `summary` says, with the tables and the plots themselves. Opens from disk, without a network."""
-    ran, waiting = _as_they_ran(folder, notebooks)
-    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
-    facts = {
-        "profile": profile,
-        "state": _state(runs, [path.stem for path in waiting]),
-        "durations": {name: _duration(about["seconds"]) for name, about in runs.items()},
-        "slowest": _slowest(runs),
-        "machines": _machines(runs),
-    }
-    titles = {path.stem: site.title(nbformat.read(path, as_version=4), path.stem) for path in waiting}
-    return site.index(folder, facts, ran, titles)
 
 
 def in_turn(some: Sequence[Path], jobs: int) -> tuple[list[Path], list[Path]]:
@@ -402,7 +230,7 @@ def run_report(
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
     root = Path(root).resolve()
-    some = chosen(only, notebooks)
+    some = selected(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
@@ -430,7 +258,7 @@ def run_report(
         about = run_notebook(notebook, values[name], folder / "notebooks", facts, own)
         with told:
             errors[name] = about["error"]
-            say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {_duration(about['seconds'])}")
+            say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {duration(about['seconds'])}")
             write_text(folder / "summary.md", summary(profile, folder, notebooks))
             write_text(folder / "index.html", page(profile, folder, notebooks))
 

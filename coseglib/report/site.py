@@ -19,6 +19,9 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
+from coseglib.core.errors import CosegError
+from coseglib.core.tables import read_table
+
 TEMPLATES = Path(__file__).with_name("templates")
 ROWS, COLUMNS = 40, 24  # of a table, on the page; its CSV has all
 WORDS = 160  # characters of a plot's own text that its description repeats
@@ -135,18 +138,29 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """A column of a table as it is to be shown: of numbers where it holds nothing else and does not name things."""
+    known = column[column != ""]
+    if re.search(r"checkpoint|sha|key|recipe|code|^(group|name|photo|dataset)$", column.name) or known.empty:
+        return column
+    if known.str.match(r"-?0\d").any():
+        return column
+    numbers = pd.to_numeric(known, errors="coerce")
+    return column if numbers.isna().any() else numbers.reindex(column.index)
+
+
 def table_html(file: Path) -> tuple[str, tuple[int, int]]:
     """(head and body of a CSV's first `ROWS` rows and `COLUMNS` columns, how many of both there are).
 
     Columns of numbers are of class "number".
 
-    Checksums stay text, such as look like a number too. Raises ValueError or OSError where it cannot be read.
+    Names and checksums stay text, such as look like a number too. Raises CosegError where it cannot be read.
     """
-    head = pd.read_csv(file, nrows=0).columns
-    texts = {name: str for name in head if re.search("checkpoint|sha", name)}
-    table = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
-    size, table = table.shape, table.iloc[:, :COLUMNS]
-    numbers = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
+    table = read_table(file, {})
+    if table.columns.empty:
+        raise CosegError(f"{file}: is empty")
+    size, table = table.shape, table.iloc[:, :COLUMNS].apply(_as_numbers)
+    numbers = [pd.api.types.is_numeric_dtype(t) for t in table.dtypes]
     text = table.head(ROWS).to_html(index=False, border=0, na_rep="–", float_format=_number, justify="unset")
     inside = text[text.index(">") + 1 : text.rindex("</table>")]
     inside = inside.replace(' style="text-align: unset;"', "")
@@ -173,7 +187,7 @@ def _tables(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
                 parts = zip(size, (ROWS, COLUMNS), ("rows", "columns"), strict=True)
                 told = [f"the first {most} of {n:,} {what}" for n, most, what in parts if n > most]
                 made.update(html=Markup(text), cut=", ".join(told))
-            except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+            except CosegError as error:
                 made["why"] = f"not readable as a table ({' '.join(str(error).split())})"
         found.append(made)
     return found

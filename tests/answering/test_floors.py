@@ -69,7 +69,7 @@ def test_floors_are_asked_as_models_are():
 
 
 def test_a_table_of_a_floor_takes_its_name_for_a_checkpoint():
-    table = evaluation_table("everything", "synthetic", limit=2)
+    table = evaluation_table(build_floor("everything"), "synthetic", limit=2)
     share = metrics.aggregate(evaluate(build_floor("everything"), load("synthetic"), limit=2), "common")
     assert table.J.iloc[-1] == share.J.iloc[-1] == pytest.approx(table.P.iloc[-1])  # no void: J and P are its share
     assert len(table["checkpoint sha256"].iloc[0]) == 64

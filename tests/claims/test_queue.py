@@ -9,8 +9,18 @@ import torch
 from coseglib.answering.answers import answers
 from coseglib.answering.masks import masks_from_logits
 from coseglib.claims import queue as ablations
-from coseglib.claims.claims import CLAIMS, MEAN, MIN, SEEN, STRANGER, TWO, UNSEEN, chosen_claims, plan
-from coseglib.claims.queue import COLUMNS, TABLE, ablate, few, read, remaining, scored, several_classes, with_stranger
+from coseglib.claims.papers_claims import CLAIMS, MEAN, MIN, SEEN, STRANGER, TWO, UNSEEN, chosen_claims, plan
+from coseglib.claims.queue import (
+    COLUMNS,
+    TABLE,
+    ablate,
+    few,
+    read_ablations,
+    remaining,
+    rows_of,
+    several_classes,
+    with_stranger,
+)
 from coseglib.cli import main as cli
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
@@ -71,7 +81,7 @@ def test_the_stranger_is_a_partner_of_every_photograph_and_lacks_the_class(tiny)
 def test_what_is_asked_of_a_model_stands_in_tidy_rows(tiny):
     sets = {SEEN: load_synthetic(groups=3, photos=4, size=64), UNSEEN: load_synthetic(groups=2, photos=3, size=64)}
     model = tiny("ca")
-    rows = scored(model, sets)
+    rows = rows_of(model, sets)
     assert rows.groupby(["set", "how"]).size().to_dict() == {
         (SEEN, MEAN): 4,
         (SEEN, MIN): 4,
@@ -83,7 +93,7 @@ def test_what_is_asked_of_a_model_stands_in_tidy_rows(tiny):
     ours = rows[(rows["set"] == SEEN) & (rows.how == MIN) & (rows.group != "all")]
     assert ours.J.tolist() == pytest.approx(alone.tolist())
     assert rows.swap.notna().sum() == rows.AUROC.notna().sum() == 1
-    assert set(scored(tiny("dcnet"), sets).how) == {MEAN}
+    assert set(rows_of(tiny("dcnet"), sets).how) == {MEAN}
 
 
 def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeypatch):
@@ -109,10 +119,13 @@ def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeyp
     assert ran[3:] == ["DCNet"] and not second.failed
     third = ablate(tmp_path, "smoke", claims, 1, said.append)
     assert len(ran) == 4 and said[-1].startswith("3 trainings, 3 done before, 0 to run")
-    pd.testing.assert_frame_equal(third.table, read(tmp_path / TABLE))
+    pd.testing.assert_frame_equal(third.table, read_ablations(tmp_path / TABLE))
+    monkeypatch.setattr(ablations, "code_hash", lambda rooms: "other")  # what other code computed is run anew
+    assert ablate(tmp_path, "smoke", ["dcnet-dice"], 1, said.append).table.code.value_counts()["other"] == 16
+    assert len(ran) == 6 and f"{TABLE}: 2 trainings are of other code and run anew" in said
     table = third.table
     assert list(table.columns) == list(COLUMNS) and len(table) == 3 * (4 + 4)
-    assert set(table.checkpoint) == {ablations.sha256(f) for f in tmp_path.glob("*/model.safetensors")}
+    assert set(table.checkpoint) <= {ablations.sha256(f) for f in tmp_path.glob("*/model.safetensors")}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "1 × CPU"
     assert table.device.str.startswith(gpu).all()
     assert not list(tmp_path.glob("*/state.safetensors"))
@@ -131,7 +144,7 @@ def test_a_killed_queue_goes_on_with_the_training_it_was_at(tmp_path, monkeypatc
     monkeypatch.setattr(ablations, "train", killed)
     with pytest.raises(KeyboardInterrupt):
         ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet)
-    assert len(read(tmp_path / TABLE)) == 8 and len(list(tmp_path.glob("*/state.safetensors"))) == 1
+    assert len(read_ablations(tmp_path / TABLE)) == 8 and len(list(tmp_path.glob("*/state.safetensors"))) == 1
     monkeypatch.setattr(ablations, "train", train)
     assert len(ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet).table) == 16
     assert len(list(tmp_path.glob("dcnet-*"))) == 2
@@ -141,11 +154,11 @@ def test_two_queues_do_not_share_a_folder_and_foreign_tables_are_refused(tmp_pat
     with ablations._alone(tmp_path), pytest.raises(CosegError, match="another queue is at work"):
         ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet)
     (tmp_path / TABLE).write_text("a,b\n1,2\n")
-    with pytest.raises(CosegError, match="not a table of `coseg ablate`"):
+    with pytest.raises(CosegError, match="no table of `coseg ablate`"):
         ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet)
     with pytest.raises(CosegError, match="huge: no such profile"):
         ablate(tmp_path / "new", "huge", say=quiet)
-    assert read(tmp_path / "none.csv").empty
+    assert read_ablations(tmp_path / "none.csv").empty
 
 
 def test_the_multi_class_rows_are_those_of_its_own_table(tmp_path, monkeypatch):

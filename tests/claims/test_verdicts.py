@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from coseglib.claims.claims import BY_SHARE, CLAIMS, MEAN, MIN, SEEN, UNSEEN, VARIANTS, WHOLE
+from coseglib.claims.papers_claims import BY_SHARE, CLAIMS, MEAN, MIN, SEEN, UNSEEN, VARIANTS, WHOLE
 from coseglib.claims.queue import COLUMNS
 from coseglib.claims.verdicts import (
     CONFIRMED,
@@ -209,3 +209,15 @@ def test_the_forest_shows_every_claim_that_was_measured_and_its_verdict():
     assert {"+33", "+44"} <= set(words)  # far outside: told at the edge
     with pytest.raises(ValueError, match="no effects"):
         show_forest(verdicts(pd.DataFrame(columns=list(COLUMNS))), "none")
+
+
+def test_claims_about_trainings_that_do_not_stand_are_withdrawn_with_the_reason():
+    table = pd.concat([_rows("CA", 0.5), _rows("CSA", 0.6), _rows("FCA", 0.9)], ignore_index=True)
+    old = table.assign(code="")
+    found = verdicts(old).set_index("claim")
+    assert found.verdict[["fca-seen", "csa-seen"]].tolist() == ["withdrawn", found.verdict["csa-seen"]]
+    assert found.verdict["csa-seen"] != "withdrawn" and math.isnan(found.effect["fca-seen"])
+    assert "withdrawn, learned by another rule than eq. (5)" in found.words["fca-seen"]
+    assert set(by_seed(old).system) == {"CA", "CSA"} and "FCA" not in set(by_variant(old, "CA, FCA, CSA").variant)
+    anew = table.assign(code=["" if v != "FCA" else "0123" for v in table.variant])
+    assert verdicts(anew).set_index("claim").verdict["fca-seen"] != "withdrawn" and "FCA" in set(by_seed(anew).system)

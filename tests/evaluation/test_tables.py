@@ -4,7 +4,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import tables
 from coseglib.evaluation.tables import evaluation_table
-from coseglib.models.checkpoints import sha256
+from coseglib.models.checkpoints import load_model, sha256
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import evaluate
 
@@ -18,7 +18,7 @@ def groups(monkeypatch):
 
 
 def test_a_row_a_group_and_the_mean_over_groups_last(checkpoint, groups, tiny):
-    table = evaluation_table(checkpoint, "synthetic", limit=2)
+    table = evaluation_table(load_model(checkpoint), "synthetic", limit=2)
     assert list(table.columns) == [
         "dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds",
     ]  # fmt: skip
@@ -31,7 +31,7 @@ def test_a_row_a_group_and_the_mean_over_groups_last(checkpoint, groups, tiny):
 
 
 def test_partner_swap_is_the_mean_over_questions(checkpoint, groups, tiny):
-    table = evaluation_table(checkpoint, "synthetic", "partner-swap")
+    table = evaluation_table(load_model(checkpoint), "synthetic", "partner-swap")
     questions = partner_swap(tiny("ca"), groups)
     last = table.iloc[-1]
     assert last.group == "all" and last.images == len(questions) == table.images[:-1].sum()
@@ -40,7 +40,7 @@ def test_partner_swap_is_the_mean_over_questions(checkpoint, groups, tiny):
 
 
 def test_refusal_counts_photographs_and_gives_an_auroc(checkpoint, groups, tiny):
-    table = evaluation_table(checkpoint, "synthetic", "refusal")
+    table = evaluation_table(load_model(checkpoint), "synthetic", "refusal")
     answers = refusal(tiny("ca"), groups)
     yes, no = answers[answers.common == 1].score, answers[answers.common == 0].score
     beaten = sum((a > b) + 0.5 * (a == b) for a in yes for b in no) / (len(yes) * len(no))
@@ -59,4 +59,4 @@ def test_refusal_counts_photographs_and_gives_an_auroc(checkpoint, groups, tiny)
 )
 def test_what_a_protocol_does_not_know_is_refused(checkpoint, groups, options, told):
     with pytest.raises(CosegError, match=told):
-        evaluation_table(checkpoint, "synthetic", **options)
+        evaluation_table(load_model(checkpoint), "synthetic", **options)

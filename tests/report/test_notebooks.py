@@ -9,8 +9,8 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from coseglib.core.paths import NOTEBOOKS
-from coseglib.report.notebooks import CHECKED, KERNEL, PARAMETERS, faults, main, stripped
-from coseglib.report.run import declared, parameters
+from coseglib.report.notebooks import CHECKED, KERNEL, PARAMETERS, declared, faults, main, stripped
+from coseglib.report.run import parameters
 
 COMMITTED = sorted(NOTEBOOKS.glob("*.ipynb"))
 PICTURE = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})

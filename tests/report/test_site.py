@@ -223,7 +223,7 @@ def test_what_is_folded_in_the_notebook_is_folded_on_the_page():
 
 
 def test_every_formula_of_the_notebooks_can_be_drawn():
-    for path in report.chosen():
+    for path in report.selected():
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "markdown":
                 for block, inline in re.findall(r"\$\$(.+?)\$\$|(?<![\\$`])\$([^$\n]+?)\$", cell.source, re.DOTALL):

@@ -3,7 +3,8 @@
 A `Variant` is a system with one part changed, a `Claim` sets variants against each other. Variants of one system have
 one budget (`profiles/ablations/`), one seed is one order of batches for all of them, and a variant that stands in
 several claims is trained once. The multi-class thesis learns on the groups themselves: its rows are those of
-`coseglib.evaluation.multiclass_tables`. The queue that trains is `coseglib.claims.queue`, the test `coseglib.claims.verdicts`.
+`coseglib.evaluation.multiclass_tables`. The queue that trains is `coseglib.claims.queue`, the test is
+`coseglib.claims.verdicts`.
 
 `BY_SHARE` is no paper's claim but a question of ours.
 """

@@ -9,21 +9,19 @@ from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
 from coseglib.data.reported import reported
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation import comparison
-from coseglib.evaluation.comparison import (
+from coseglib.evaluation import benchmark, papers
+from coseglib.evaluation import systems as of_systems
+from coseglib.evaluation.benchmark import (
     CHANGES,
-    System,
-    answered,
-    beside,
-    by_group,
+    available,
     evaluations,
-    markdown,
-    measured,
-    printed,
-    questioned,
-    scored,
-    systems,
+    photo_rows,
+    question_rows,
+    question_table,
+    score_table,
 )
+from coseglib.evaluation.papers import group_table, markdown, paper_rows, with_papers
+from coseglib.evaluation.systems import System, load_systems, shipped
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
 from coseglib.scoring.metrics import PROTOCOLS
@@ -41,7 +39,7 @@ def groups() -> list[Group]:
 
 @pytest.fixture
 def ca(checkpoint) -> System:
-    return systems([checkpoint], floors=())[0]
+    return load_systems([checkpoint], floors=())[0]
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def run_again(monkeypatch) -> list[str]:
         ran.append(protocol)
         return evaluate(model, groups, protocol, *more, **options)
 
-    monkeypatch.setattr(comparison, "evaluate", spy)
+    monkeypatch.setattr(benchmark, "evaluate", spy)
     return ran
 
 
@@ -67,8 +65,8 @@ def quiet(text: str) -> None:
 
 
 def test_every_protocol_and_partner_has_the_figures_of_an_evaluation_of_its_own(ca, groups, tmp_path):
-    rows = measured([ca], groups, tmp_path / "rows.csv", say=quiet)
-    table = scored(rows, [ca])
+    rows = photo_rows([ca], groups, tmp_path / "rows.csv", say=quiet)
+    table = score_table(rows, [ca])
     for protocol in PROTOCOLS:
         for partner in ("group", "self", "other") if protocol in ("common", "multiclass") else ("group",):
             alone = metrics.aggregate(evaluate(ca.model, groups, protocol, partner), protocol)
@@ -102,28 +100,30 @@ def test_nothing_is_evaluated_twice_and_a_killed_run_goes_on(ca, ellipse, groups
             raise KeyboardInterrupt
         return spy(*given, **options)
 
-    spy = comparison.evaluate
-    monkeypatch.setattr(comparison, "evaluate", killed)
+    spy = benchmark.evaluate
+    monkeypatch.setattr(benchmark, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
-        measured([ca, ellipse], groups, kept, some, say=quiet)
-    monkeypatch.setattr(comparison, "evaluate", spy)
-    first = measured([ca, ellipse], groups, kept, some, say=quiet)
+        photo_rows([ca, ellipse], groups, kept, some, say=quiet)
+    monkeypatch.setattr(benchmark, "evaluate", spy)
+    first = photo_rows([ca, ellipse], groups, kept, some, say=quiet)
     assert run_again == ["common", "ssnm", "common", "ssnm"]
     said: list[str] = []
-    again = measured([ca, ellipse], groups, kept, some, say=said.append)
+    again = photo_rows([ca, ellipse], groups, kept, some, say=said.append)
     assert len(run_again) == 4 and all(line.endswith("done before") for line in said) and len(said) == 4
-    pd.testing.assert_frame_equal(scored(again, [ca, ellipse], some), scored(first, [ca, ellipse], some), atol=1e-6)
+    pd.testing.assert_frame_equal(
+        score_table(again, [ca, ellipse], some), score_table(first, [ca, ellipse], some), atol=1e-6
+    )
     # a seed draws pairs, a mask or a photograph may change under its name: then it is another run
-    measured([ca], groups, kept, some[:1], seed=1, say=quiet)
-    measured([ca], groups[:2], kept, some[:1], say=quiet)
+    photo_rows([ca], groups, kept, some[:1], seed=1, say=quiet)
+    photo_rows([ca], groups[:2], kept, some[:1], say=quiet)
     assert len(run_again) == 6
-    measured([ca, ellipse], groups, kept, some, say=quiet)
+    photo_rows([ca, ellipse], groups, kept, some, say=quiet)
     assert len(run_again) == 6
 
 
 def test_a_floor_that_looks_at_nothing_has_for_every_partner_what_it_would_have_been_asked(ellipse, groups, tmp_path):
     common = (PROTOCOLS["common"],)
-    table = scored(measured([ellipse], groups, tmp_path / "rows.csv", common, say=quiet), [ellipse], common)
+    table = score_table(photo_rows([ellipse], groups, tmp_path / "rows.csv", common, say=quiet), [ellipse], common)
     for partner, some in table.groupby("partner"):
         asked = metrics.aggregate(evaluate(ellipse.model, groups, partner=partner))
         assert some.J.tolist() == pytest.approx(asked.J.tolist())
@@ -134,10 +134,10 @@ def test_features_are_asked_little_unless_one_is_patient(ellipse):
     slow = System("features", ellipse.model)
     common, pair = "group, own, argmax", "pair, own, argmax"
     partners = ("group", "self", "other")
-    assert comparison._asked(slow, common, partners, False) == ("group", "self")
-    assert comparison._asked(slow, pair, partners, False) == ()
-    assert comparison._asked(slow, common, partners, True) == partners
-    assert comparison._asked(ellipse, pair, partners, False) == ("group",)
+    assert benchmark._asked(slow, common, partners, False) == ("group", "self")
+    assert benchmark._asked(slow, pair, partners, False) == ()
+    assert benchmark._asked(slow, common, partners, True) == partners
+    assert benchmark._asked(ellipse, pair, partners, False) == ("group",)
 
 
 def _trained(tiny, file, seed: int, steps: int = 7) -> str:
@@ -153,9 +153,9 @@ def _trained(tiny, file, seed: int, steps: int = 7) -> str:
 def test_seeds_of_one_recipe_are_a_row_of_mean_and_sd_from_three_on(tiny, groups, tmp_path):
     files = [_trained(tiny, tmp_path / f"tiny-s{seed}.safetensors", seed) for seed in range(3)]
     other = _trained(tiny, tmp_path / "other.safetensors", 0, steps=8)
-    some, common = systems([*files, other], floors=()), (PROTOCOLS["common"],)
-    rows = measured(some, groups, tmp_path / "rows.csv", common, ("group",), say=quiet)
-    table = scored(rows, some, common)
+    some, common = load_systems([*files, other], floors=()), (PROTOCOLS["common"],)
+    rows = photo_rows(some, groups, tmp_path / "rows.csv", common, ("group",), say=quiet)
+    table = score_table(rows, some, common)
     assert table.system.unique().tolist() == ["tiny", "other"]
     each = [metrics.aggregate(evaluate(s.model, groups)).J for s in some]
     family, single = table[table.system == "tiny"], table[table.system == "other"]
@@ -166,52 +166,52 @@ def test_seeds_of_one_recipe_are_a_row_of_mean_and_sd_from_three_on(tiny, groups
     assert single["sd J"].isna().all() and set(single["trained on"]) == {
         "procedural scenes of the training split, from ImageNet weights"
     }
-    assert " ± " in markdown(table, printed("synthetic"))
-    apart = scored(rows, some[:2], common)  # two are no spread
+    assert " ± " in markdown(table, paper_rows("synthetic"))
+    apart = score_table(rows, some[:2], common)  # two are no spread
     assert apart.system.unique().tolist() == ["tiny-s0", "tiny-s1"] and apart["sd J"].isna().all()
 
 
 def test_the_two_questions_have_the_figures_of_an_evaluation_of_its_own(ca, ellipse, tmp_path, monkeypatch):
     found = load_synthetic(groups=3, photos=4, size=40)
-    monkeypatch.setattr(comparison, "load", lambda name, root=None: found)
+    monkeypatch.setattr(benchmark, "load", lambda name, root=None: found)
     kept = tmp_path / "asked.csv"
-    rows = questioned([ca, ellipse], "synthetic", kept, most=3, say=quiet)
-    table = answered(rows, [ca, ellipse]).set_index("method")
-    swap, unsure = partner_swap(ca.model, found), refusal(ca.model, comparison.cut(found, 3))
+    rows = question_rows([ca, ellipse], "synthetic", kept, most=3, say=quiet)
+    table = question_table(rows, [ca, ellipse]).set_index("method")
+    swap, unsure = partner_swap(ca.model, found), refusal(ca.model, benchmark.cut(found, 3))
     assert table.swap["ca"] == pytest.approx(swap.score.mean(), abs=1e-6) and table.questions["ca"] == len(swap)
     assert table.AUROC["ca"] == pytest.approx(metrics.auroc(unsure.score, unsure.common))
     assert table.photographs["ca"] == len(unsure) / 2
     assert table.swap["floor"] == pytest.approx(0) and table.AUROC["floor"] == 0.5  # saliency at its plainest
     said: list[str] = []
-    again = answered(questioned([ca, ellipse], "synthetic", kept, most=3, say=said.append), [ca, ellipse])
+    again = question_table(question_rows([ca, ellipse], "synthetic", kept, most=3, say=said.append), [ca, ellipse])
     assert len(said) == 4 and all(line.endswith("done before") for line in said)
     pd.testing.assert_frame_equal(again.set_index("method"), table, atol=1e-6)
-    assert questioned([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
+    assert question_rows([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
 
 
 def test_papers_rows_name_their_source_their_protocol_and_their_errata():
-    paper = printed("icoseg8").set_index(["source", "system", "group"])
+    paper = paper_rows("icoseg8").set_index(["source", "system", "group"])
     row = paper.loc[("li2021dcnet, table III", "DCNet", "all")]
     assert row.J == 0.91 and "table V prints 0.9" in row.note and row.protocol == "dcnet" and row.own
     assert paper.loc[("chen2018, table 5", "CA-instant", "all")].protocol == "chen2018-instant"
     assert "43 s for the whole set" in paper.loc[("chen2018, table 5", "CA-instant", "all")].note
     quoted = paper.loc[("chen2018, table 3", "DOCS li2018", "bear2")]
     assert not quoted.own and quoted.protocol == "as quoted"
-    network = printed("pascal").query("system == 'SSNM-HRNet'")
+    network = paper_rows("pascal").query("system == 'SSNM-HRNet'")
     assert set(network.backbone) == {"HRNet"} and len(network) == 21
-    part = printed("pascal").query("system == 'SSNM -f_spa'").iloc[0]
+    part = paper_rows("pascal").query("system == 'SSNM -f_spa'").iloc[0]
     assert part.ablation and part.note == "ablation" and part.backbone == "" and not network.ablation.any()
     for dataset in ("msrc7", "icoseg8", "pascal", "internet"):
         table = reported(dataset=dataset)
-        figures = printed(dataset)
+        figures = paper_rows(dataset)
         assert figures[["P", "J"]].notna().sum().sum() == table.metric.isin(["P", "J"]).sum()
         assert set(figures.protocol) <= {*PROTOCOLS, "as quoted"}
-    assert printed("synthetic").empty and "source" in printed("synthetic")
+    assert paper_rows("synthetic").empty and "source" in paper_rows("synthetic")
 
 
 def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_table(ca, ellipse, groups, tmp_path):
-    table = scored(measured([ca, ellipse], groups, tmp_path / "rows.csv", say=quiet), [ca, ellipse])
-    fake = printed("msrc7").assign(group="all")
+    table = score_table(photo_rows([ca, ellipse], groups, tmp_path / "rows.csv", say=quiet), [ca, ellipse])
+    fake = paper_rows("msrc7").assign(group="all")
     page = markdown(table, fake)
     theirs, ours, floor, wide = page.split("\n\n**")
     assert "chen2018, table 1" in theirs and ca.name not in theirs and ca.sha256[:8] in ours
@@ -219,21 +219,21 @@ def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_t
     common = table[(table.protocol == "common") & (table.group == "all") & (table.system == ca.name)]
     for row in common.itertuples():
         assert f"| {row.J:.3f} |" in next(line for line in ours.splitlines() if f"| {row.partner} " in line)
-    both = beside(table, fake)
+    both = with_papers(table, fake)
     assert (both.source == "measured here").sum() == len(table) and len(both) == len(table) + len(fake)
-    of_groups = by_group(table[table.protocol == "common"], fake.iloc[:0])
+    of_groups = group_table(table[table.protocol == "common"], fake.iloc[:0])
     assert list(of_groups.columns) == [*(g.name for g in groups), "all"]
     assert of_groups.loc[("measured here", ca.name), "all"] == pytest.approx(
         common[common.partner == "group"].J.iloc[0]
     )
-    pascal = printed("pascal")
+    pascal = paper_rows("pascal")
     aero = table[table.protocol == "common"].replace({"group": {groups[0].name: "Aero"}})
-    assert by_group(aero, pascal).loc[("zhang2020, table 4", "SSNM-HRNet"), "Aero"] == 0.82
+    assert group_table(aero, pascal).loc[("zhang2020, table 4", "SSNM-HRNet"), "Aero"] == 0.82
 
 
 def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
-    assert {"ca-mobilenet_v2", "csa-mobilenet_v2"} <= set(comparison.shipped())
-    (one,) = systems(["csa-mobilenet_v2"], floors=())
+    assert {"ca-mobilenet_v2", "csa-mobilenet_v2"} <= set(shipped())
+    (one,) = load_systems(["csa-mobilenet_v2"], floors=())
     facts = one.facts()
     assert facts["trained on"] == "VOC 2012 train list and MSRC v2 training part" and facts["seeds"] == "0"
     assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook, two looks, CRF" and not one.floor
@@ -241,19 +241,20 @@ def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
 
 def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
     said: list[str] = []
-    sets = comparison.found(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
+    sets = available(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
     assert list(sets) == ["synthetic"] and {len(g) for g in sets["synthetic"]} == {2}
     assert len(said) == 1 and said[0].startswith("internet: not here (")
     with pytest.raises(CosegError, match="imagenet: no such data set"):
-        comparison.found(["imagenet"])
+        available(["imagenet"])
 
 
 def test_of_a_withdrawn_system_the_reason_stands_in_the_place_of_its_figures(ca, groups, tmp_path, monkeypatch):
     away = {"name": "ca-old", "sha256": "0" * 64, "method": "ca", "variant": "paper", "backbone": "vgg16"}
-    monkeypatch.setattr(comparison, "cards", lambda: [away, {**away, "name": "ca-why", "withdrawn": "another rule"}])
-    assert comparison.shipped() == ["ca-old"]
+    for module in (of_systems, papers):
+        monkeypatch.setattr(module, "cards", lambda: [away, {**away, "name": "ca-why", "withdrawn": "another rule"}])
+    assert shipped() == ["ca-old"]
     common = (PROTOCOLS["common"],)
-    table = scored(measured([ca], groups, tmp_path / "rows.csv", common, say=quiet), [ca], common)
+    table = score_table(photo_rows([ca], groups, tmp_path / "rows.csv", common, say=quiet), [ca], common)
     assert "ca-why" not in set(table.system)
-    rows = [line for line in markdown(table, printed("synthetic")).splitlines() if "ca-why" in line]
+    rows = [line for line in markdown(table, paper_rows("synthetic")).splitlines() if "ca-why" in line]
     assert len(rows) == 1 and "| withdrawn: another rule |" in rows[0] and "ca-old" not in "".join(rows)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from coseglib.claims.claims import (
+from coseglib.claims.papers_claims import (
     BY_SHARE,
     CLAIMS,
     MEAN,

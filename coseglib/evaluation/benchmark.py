@@ -1,0 +1,283 @@
+"""Benchmark rows and tables: systems, and what needs no training, on one data set.
+
+    some = load_systems(("ca-mobilenet_v2",))         checkpoints, and floors
+    rows = photo_rows(some, load("msrc7"), kept)      a row a photograph; what the file `kept` holds is not run again
+    table = score_table(rows, some)                   a row a system, protocol, partner and group
+    text = markdown(table, paper_rows("msrc7"))       beside what the papers print, `coseglib.evaluation.papers`
+
+How far does a protocol alone move J? Two of its five fields, `average` and `empty`, are other sums over the same
+counts. The other three, `context`, `size` and `threshold`, decide what is counted: protocols that agree in them share
+one evaluation, so that all of `PROTOCOLS` take five. `CHANGES` are steps from `common`, one field each.
+
+Floors are asked less. `everything` and `ellipse` look at no photograph, so one question answers for every partner.
+`features` sees all partners anew for every photograph of a wrong group, minutes a group: without `patient` it is asked
+under `common` only, by its group and by itself.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from coseglib.core.errors import CosegError
+from coseglib.data import NAMES, load
+from coseglib.data.record import Group
+from coseglib.evaluation.kept import resumable_rows
+from coseglib.evaluation.systems import FACTS, System, families, over_seeds
+from coseglib.evaluation.tables import SOURCES
+from coseglib.scoring import metrics
+from coseglib.scoring.metrics import PROTOCOLS, Protocol
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import PARTNERS, evaluate
+
+NUMBERS = dict.fromkeys(("J_asked", "J_other", "common", "score"), float)  # of `question_rows`
+COUNTS = ["right", "counted", "intersection", "union"]
+ALL = tuple(PROTOCOLS.values())
+
+_COMMON = PROTOCOLS["common"]
+_NETWORK = dataclasses.replace(_COMMON, name="at the network's size", size="network")
+CHANGES = (
+    _COMMON,
+    dataclasses.replace(_COMMON, name="a pair for the group", context="pair"),
+    _NETWORK,
+    dataclasses.replace(_NETWORK, name="at the network's size, mean + sd for p > 0.5", threshold="mean+std"),
+    dataclasses.replace(_COMMON, name="two empty masks score 0", empty="zero"),
+    dataclasses.replace(_COMMON, name="total counts in a group", average="class"),
+    dataclasses.replace(_COMMON, name="mean over all images", average="pooled"),
+    dataclasses.replace(_COMMON, name="total counts of all images", average="total"),
+)
+
+
+def cut(groups: Sequence[Group], most: int = 0) -> list[Group]:
+    """The first `most` photographs of each group; 0: all."""
+    return [dataclasses.replace(g, photos=g.photos[: most or None]) for g in groups]
+
+
+def available(
+    names: Sequence[str], limit: Mapping[str, int] | None = None, say: Callable[[str], None] = print, data_root=None
+) -> dict[str, list[Group]]:
+    """The groups of those data sets that are here; of each other one a line says what is missing.
+
+    limit  {data set: photographs a group}. Raises CosegError for a name that is no data set's, and where none is here.
+    """
+    sets = {}
+    for name in names:
+        if name not in NAMES:
+            raise CosegError(f"{name}: no such data set; one of {', '.join(NAMES)}")
+        try:
+            sets[name] = cut(load(name, data_root), (limit or {}).get(name, 0))
+        except CosegError as missing:
+            say(f"{name}: not here ({missing})")
+    if not sets:
+        raise CosegError(f"none of {', '.join(names)} is here; data/README.md says how to get them")
+    return sets
+
+
+def _answering(system: System) -> str:
+    """What masks depend on besides photographs and questions."""
+    return f"{system.sha256[:16]} {system.model.looks} {system.model.post}"
+
+
+def _key(groups: Sequence[Group], *more: object) -> str:
+    """What rows depend on besides the checkpoint: photographs, masks, and more."""
+    known = [[g.dataset, g.name, g.content(masks=True)] for g in groups]
+    return hashlib.sha256(json.dumps([known, *more], default=str).encode()).hexdigest()[:16]
+
+
+def evaluation_of(protocol: Protocol) -> str:
+    """The fields of a protocol that decide what is counted: "group, own, argmax"."""
+    return f"{protocol.context}, {protocol.size}, {protocol.threshold}"
+
+
+def evaluations(protocols: Sequence[Protocol] = ALL) -> dict[str, str]:
+    """What has to be evaluated for some protocols: {`evaluation_of` them: a protocol of the registry that is of it}.
+
+    Raises CosegError for a combination that no registered protocol has.
+    """
+    registered: dict[str, str] = {}
+    for name, protocol in PROTOCOLS.items():
+        registered.setdefault(evaluation_of(protocol), name)
+    wanted = {}
+    for protocol in protocols:
+        which = evaluation_of(protocol)
+        if which not in registered:
+            raise CosegError(f"{protocol.name}: no protocol of metrics.PROTOCOLS is {which}; register one")
+        wanted[which] = registered[which]
+    return wanted
+
+
+def _asked(system: System, which: str, partners: Sequence[str], patient: bool) -> tuple[str, ...]:
+    """Whose attention counts in an evaluation: all partners in that of `common`, the group's in the others."""
+    common = which == evaluation_of(_COMMON)
+    asked = tuple(partners) if common else tuple(p for p in partners if p == "group")
+    if system.floor and not system.blind and not patient:
+        return tuple(p for p in asked if p != "other") if common else ()
+    return asked
+
+
+def photo_rows(
+    some: Sequence[System],
+    groups: Sequence[Group],
+    kept: str | Path,
+    protocols: Sequence[Protocol] = ALL,
+    partners: Sequence[str] = PARTNERS,
+    patient: bool = False,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """A row a system, evaluation, partner and photograph: its four counts in pixels and seconds an answer.
+
+    kept      CSV of these rows. What stands there of the same checkpoint, photographs, masks, partners and seed is not
+              run again, so a run that was killed goes on with what is missing
+    partners  asked in the evaluation of `common`; the other evaluations ask for the group's
+    patient   ask `features` all that the others are asked, too
+    Columns checkpoint (SHA-256), evaluation, dataset, group, name, partner, `COUNTS`, seconds, key. Seconds: with
+    reading and scoring, partners asked in one go. Raises CosegError as `evaluate` does.
+    """
+    content = _key(groups, seed)
+    parts = {}
+    for system in some:
+        for which, protocol in evaluations(protocols).items():
+            if asked := _asked(system, which, partners, patient):
+                parts[f"{groups[0].dataset}, {system.name}: {which}"] = (system, which, protocol, asked)
+
+    def key(part) -> str:
+        system, which, _, asked = part
+        return f"{_answering(system)} {which} {'|'.join(asked)} {content}"
+
+    def run(part, say) -> pd.DataFrame:
+        system, which, protocol, asked = part
+        rows = evaluate(system.model, groups, protocol, "self" if system.blind else asked, seed=seed)
+        if system.blind:
+            rows = pd.concat([rows.assign(partner=partner) for partner in asked], ignore_index=True)
+        say(f"{len(rows)} masks, {rows.seconds.mean():.2f} s each")
+        rows = rows.assign(checkpoint=system.sha256, evaluation=which)
+        return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
+
+    rows = pd.DataFrame()
+    for rows in resumable_rows(parts, Path(kept), key, run, say, {**dict.fromkeys(COUNTS, int), "seconds": float}):  # noqa: B007 (the last has all)
+        pass
+    return rows
+
+
+def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """Rows with P and J from their counts, two empty masks scored as the protocol does."""
+    union, counted = rows["union"], rows["counted"]
+    j = (rows["intersection"] / union.where(union > 0)).fillna(metrics.EMPTY[protocol.empty])
+    return rows.assign(P=(rows["right"] / counted.where(counted > 0)).fillna(1.0), J=j)
+
+
+def score_table(rows: pd.DataFrame, some: Sequence[System], protocols: Sequence[Protocol] = ALL) -> pd.DataFrame:
+    """A row a system, protocol, partner and group; group "all" is the protocol's own average.
+
+    Systems of one recipe (`System.recipe`), SEEDS or more of them, are one: means, and sd over seeds in "sd P", "sd J".
+    Columns FACTS, dataset, protocol, partner, group, images, P, sd P, J, sd J, seconds. Rows that were not measured are
+    not there. Raises CosegError where there is none.
+    """
+    tables = []
+    for members in families(some):
+        for protocol in protocols:
+            own = rows[rows.evaluation == evaluation_of(protocol)]
+            for partner in own[own.checkpoint == members[0].sha256].partner.unique():
+                asked = own[own.partner == partner]
+                each = [
+                    metrics.aggregate(_by(asked[asked.checkpoint == m.sha256], protocol), protocol) for m in members
+                ]
+                tables.append(over_seeds(each, members, ("P", "J", "seconds")).assign(partner=partner))
+    if not tables:
+        raise CosegError("no rows of these systems; evaluate them first")
+    columns = [*FACTS, "dataset", "protocol", "partner", "group", "images", "P", "sd P", "J", "sd J", "seconds"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def question_rows(
+    some: Sequence[System],
+    dataset: str,
+    kept: str | Path,
+    most: int = 0,
+    patient: bool = False,
+    partners: int = 20,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    data_root=None,
+) -> pd.DataFrame:
+    """Partner swap and refusal (`coseglib.scoring.questions`): a row a question. Kept as `photo_rows` keeps them.
+
+    most     of refusal, the first so many photographs of each group; 0: all. Partner swap takes the whole set
+    patient  ask `features`, too
+    Columns checkpoint, question, group, name, J_asked, J_other (swap), common, score (refusal), key.
+    """
+    groups = load(dataset, data_root)
+    sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
+    few = cut(groups, most)
+    content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(few, seed)}
+    parts = {
+        f"{dataset}, {s.name}: {question}": (s, question)
+        for s in some
+        for question in content
+        if patient or s.blind or not s.floor
+    }
+
+    def wanted(system: System) -> int:
+        return 1 if system.blind else partners
+
+    def key(part) -> str:
+        system, question = part
+        return f"{_answering(system)} {question} {wanted(system)} {content[question]}"
+
+    def run(part, say) -> pd.DataFrame:
+        system, question = part
+        if question == "partner-swap":
+            rows = partner_swap(system.model, groups, wanted(system), seed=seed, sources=sources)
+            rows = rows.rename(columns={"asked": "group", "photo": "name"})[["group", "name", "J_asked", "J_other"]]
+        else:
+            rows = refusal(system.model, few, seed)[["group", "name", "common", "score"]]
+        say(f"{len(rows)} questions")
+        return rows.assign(checkpoint=system.sha256, question=question)
+
+    rows = pd.DataFrame()
+    for rows in resumable_rows(parts, Path(kept), key, run, say, NUMBERS):  # noqa: B007 (the last has all)
+        pass
+    return rows.assign(dataset=dataset)
+
+
+def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
+    """A row a system and data set, of the rows of `question_rows`, of several data sets if you like.
+
+    Columns FACTS, dataset, questions, J_asked, J_other, swap = their difference, "se swap" (standard error over
+    questions, as if these were independent), photographs, AUROC, sd over seeds as in `score_table`. J, swap: 0 to 1.
+    """
+    figures, tables = ("J_asked", "J_other", "swap", "AUROC"), []
+    for members in families(some):
+        for dataset, own in rows.groupby("dataset", sort=False):
+            each = []
+            for member in members:
+                mine = own[own.checkpoint == member.sha256]
+                swap, unsure = (mine[mine.question == q] for q in ("partner-swap", "refusal"))
+                if mine.empty:
+                    continue
+                score = swap.J_asked - swap.J_other
+                about = {"dataset": dataset, "questions": len(swap), "photographs": len(unsure) // 2}
+                about |= {"J_asked": swap.J_asked.mean(), "J_other": swap.J_other.mean(), "swap": score.mean()}
+                about |= {"se swap": score.sem(), "AUROC": metrics.auroc(unsure.score, unsure.common)}
+                each.append(pd.DataFrame([about]))
+            if len(each) == len(members):
+                tables.append(over_seeds(each, members, figures))
+    if not tables:
+        raise CosegError("no rows of these systems; ask them first")
+    columns = [
+        *FACTS,
+        "dataset",
+        "questions",
+        "J_asked",
+        "J_other",
+        "swap",
+        "sd swap",
+        "se swap",
+        "photographs",
+        "AUROC",
+    ]
+    return pd.concat(tables, ignore_index=True)[[*columns, "sd AUROC"]]

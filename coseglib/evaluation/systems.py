@@ -1,0 +1,133 @@
+"""The systems of a benchmark: checkpoints and floors, loaded, with what a doubter asks of them.
+
+Trainings that differ in nothing but their seed become one row, mean ± sd, from SEEDS on.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import pandas as pd
+import torch
+from torch import nn
+
+from coseglib.answering.floors import FLOORS, Floor, build_floor, is_floor
+from coseglib.evaluation.cards import beyond, cards, runs_of, withdrawn
+from coseglib.evaluation.shipping import TRAINED_ON
+from coseglib.models import METHODS
+from coseglib.models.checkpoints import load_model
+
+SEEDS = 3
+BLIND = ("everything", "ellipse")  # floors that look at no photograph: their answers do not depend on partners
+FACTS = ("system", "method", "variant", "backbone", "trained on", "seeds", "checkpoint")
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class System:
+    """A checkpoint or a floor by its name, its model in evaluation mode."""
+
+    name: str
+    model: nn.Module
+
+    @property
+    def floor(self) -> bool:
+        return isinstance(self.model, Floor)
+
+    @property
+    def blind(self) -> bool:
+        return self.name in BLIND
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; a floor's own, see `Floor.card`."""
+        return self.model.card["sha256"]
+
+    def _trainings(self) -> list[dict]:
+        return [run["training"] for run in runs_of(self.model.card) if "training" in run]
+
+    @property
+    def recipe(self) -> str:
+        """What two trainings share that differ in nothing but their seed; a floor's is its checksum."""
+        if self.floor:
+            return self.sha256
+        known = [{k: v for k, v in t.items() if k not in ("seed", "start")} for t in self._trainings()]
+        card = self.model.card
+        about = [card[key] for key in ("method", "variant", "backbone", "input_size")]
+        about += [
+            card.get("options"),
+            self.model.looks,
+            self.model.post,
+            len(card.get("averaged", ())),
+            known or self.sha256,
+        ]
+        return json.dumps(about, sort_keys=True, default=str)
+
+    def facts(self) -> dict[str, str]:
+        """FACTS: what a doubter asks for. The checksum by its first 8 digits, seeds of all runs."""
+        card, trainings = self.model.card, self._trainings()
+        if self.floor:
+            backbone = self.model.name.partition(":")[2]
+            trained = "nothing; ImageNet features" if backbone else "nothing"
+            known = (self.name, "floor", NONE, backbone or NONE, trained, NONE)
+        else:
+            trained = TRAINED_ON.get(trainings[0].get("data", ""), "not said") if trainings else "not said"
+            seeds = ", ".join(dict.fromkeys(str(t.get("seed", "?")) for t in trainings)) or "not said"
+            variant = ", ".join(filter(None, [card["variant"], *beyond(card), withdrawn(card)]))
+            known = (self.name, card["method"], variant, card["backbone"], trained.split(" (")[0], seeds)
+        return dict(zip(FACTS, (*known, self.sha256[:8]), strict=True))
+
+
+def shipped() -> list[str]:
+    """The names of the shipped checkpoints that are trained with masks, of any method, but for those withdrawn."""
+    return [card["name"] for card in cards() if not METHODS[card["method"]].online and not withdrawn(card)]
+
+
+def load_systems(names: Sequence[str] = (), floors: Sequence[str] = FLOORS) -> list[System]:
+    """Checkpoints (names or files; none: all that are shipped), then floors, loaded, on the GPU where there is one.
+
+    Raises CosegError for names that do not exist, and where `features` finds no ImageNet weights.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = []
+    for name in (*(names or shipped()), *floors):
+        model = build_floor(name) if is_floor(name) else load_model(name)
+        found.append(System(str(name) if is_floor(name) else model.card["name"], model.to(device)))
+    return found
+
+
+def families(some: Sequence[System]) -> list[list[System]]:
+    """Systems of one recipe together, where they are SEEDS or more; all others alone. In order of appearance."""
+    alike: dict[str, list[System]] = {}
+    for system in some:
+        alike.setdefault(system.recipe, []).append(system)
+    families = []
+    for members in alike.values():
+        families += [members] if len(members) >= SEEDS else [[system] for system in members]
+    return families
+
+
+def as_one(members: Sequence[System]) -> dict[str, str]:
+    """The facts of a family: what its members' names begin with, their seeds and checksums in a row."""
+    facts = [system.facts() for system in members]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*(f["system"] for f in facts), strict=False))
+    name = re.sub(r"[-_.](s|seed)?[-_.]?$", "", "".join(letters[0] for letters in alike))
+    joined = {key: ", ".join(dict.fromkeys(f[key] for f in facts)) for key in ("seeds", "checkpoint")}
+    return facts[0] | {"system": name or facts[0]["system"]} | joined
+
+
+def over_seeds(tables: Sequence[pd.DataFrame], members: Sequence[System], figures: Sequence[str]) -> pd.DataFrame:
+    """One table of a family: `figures` are means over its members, "sd …" their sample standard deviations.
+
+    tables  of one shape, a member each; of one member: as it is, sd NaN
+    """
+    means, sds = {}, {}
+    for figure in figures:
+        of_all = pd.concat([table[figure].reset_index(drop=True) for table in tables], axis=1)
+        means[figure] = of_all.mean(axis=1)
+        if figure != "seconds":
+            sds[f"sd {figure}"] = of_all.std(axis=1)
+    facts = as_one(members) if len(members) > 1 else members[0].facts()
+    return tables[0].reset_index(drop=True).assign(**means, **sds, **facts)
