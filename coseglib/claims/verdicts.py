@@ -134,7 +134,7 @@ def false_alarms(
 def _away(table: pd.DataFrame) -> pd.Series:
     """Which rows are withdrawn: of a method that was mended, by code from before tables said by which."""
     methods = table.variant.map({name: v.method for name, v in VARIANTS.items()})
-    return methods.isin(MENDED) & (table.code == "")
+    return methods.isin(MENDED) & (table["code"] == "" if "code" in table else False)
 
 
 def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
