@@ -12,7 +12,7 @@ from hand_made import TINY, logs, row
 from coseglib.core.errors import CosegError
 from coseglib.figures import show_curves
 from coseglib.models.checkpoints import read_tensors
-from coseglib.training import runs
+from coseglib.training import loop, runs
 from coseglib.training.configuration import load_profile
 from coseglib.training.costs import tidy_logs, time_to
 from coseglib.training.log import Log
@@ -52,16 +52,15 @@ def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch):
 def test_a_training_that_was_broken_off_goes_on_and_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     plans, said = plan_trainings(("csa",), "smoke", TINY), []
     whole = train_all(plans, tmp_path / "whole", said.append, apart=False)["csa"]
-    rates, count = runs.train.__globals__["learning_rate_factor"], [0]
+    step = loop.Run.step
 
-    def broken(config, step):
-        count[0] += 1
-        if count[0] > 3:
+    def broken(run):
+        if run.at.step == 3:
             raise KeyboardInterrupt  # in the fourth step, after the state of the second
-        return rates(config, step)
+        step(run)
 
     with monkeypatch.context() as patch:
-        patch.setitem(runs.train.__globals__, "learning_rate_factor", broken)
+        patch.setattr(loop.Run, "step", broken)
         with pytest.raises(KeyboardInterrupt):
             train_all(plans, tmp_path / "broken", said.append, apart=False)
     folder = training_folder(tmp_path / "broken", "csa", plans["csa"])
