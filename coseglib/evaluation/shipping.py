@@ -92,7 +92,18 @@ def ship(
     model = load_model(source, looks=looks, post=post)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
-    keys = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from", "averaged")
+    keys = (
+        "method",
+        "backbone",
+        "training",
+        "step",
+        "seconds",
+        "precision",
+        "device",
+        "started_from",
+        "averaged",
+        "earlier_rates",
+    )
     about = {key: model.card[key] for key in keys if key in model.card}
     if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
@@ -138,7 +149,7 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
         "device": f"{about['device']}, {about['precision']}",
         "seeds": [r["training"]["seed"] for r in runs],
         "training": [r["training"] for r in runs],
-        **({"averaged": about["averaged"]} if "averaged" in about else {}),
+        **{key: about[key] for key in ("averaged", "earlier_rates") if key in about},
     }
 
 
