@@ -47,7 +47,8 @@ from coseglib.claims.papers_claims import (
 )
 from coseglib.core.errors import CosegError
 from coseglib.core.precision import precision_of
-from coseglib.core.processes import clock, device_name
+from coseglib.core.processes import device_name
+from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo

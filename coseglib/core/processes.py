@@ -8,7 +8,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 
 from coseglib.core.errors import CosegError
-from coseglib.core.progress import clock  # noqa: F401 (until all import it from there)
 
 
 def launch(
