@@ -129,7 +129,7 @@ def checkpoints() -> Iterator[Finding]:
     """Each shipped checkpoint is loaded, which compares its checksum with its card's."""
     from coseglib.models.checkpoints import load_model
 
-    names = {path.stem for path in CHECKPOINTS.glob("*.safetensors")} | {DEFAULT_CHECKPOINT}
+    names = {path.stem for path in CHECKPOINTS.glob("[!.]*.safetensors")} | {DEFAULT_CHECKPOINT}
     for name in sorted(names):
         needed = name == DEFAULT_CHECKPOINT
         try:

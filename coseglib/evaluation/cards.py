@@ -26,8 +26,11 @@ FIGURES = ["group", "self", "other", "swap", "AUROC"]
 
 
 def cards(folder: Path = CHECKPOINTS) -> list[dict]:
-    """The cards of the shipped checkpoints, by name; of MEASURED: of models that were measured and are not shipped."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    """The cards of the shipped checkpoints, by name; of MEASURED: of models that were measured and are not shipped.
+
+    A file with a dot before its name is a measurement in progress.
+    """
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("[!.]*.json"))]
 
 
 def others() -> list[dict]:

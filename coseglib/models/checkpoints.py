@@ -90,7 +90,7 @@ def find(name_or_path: str | Path) -> Path:
         return shipped
     if (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    names = ", ".join(sorted(p.stem for p in CHECKPOINTS.glob("*.safetensors"))) or "none"
+    names = ", ".join(sorted(p.stem for p in CHECKPOINTS.glob("[!.]*.safetensors"))) or "none"
     raise CosegError(f"{name_or_path}: no such checkpoint; shipped: {names}; or give a .safetensors file")
 
 

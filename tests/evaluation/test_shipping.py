@@ -6,6 +6,7 @@ import torch
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import measuring, shipping
+from coseglib.evaluation.cards import cards
 from coseglib.evaluation.measuring import common_from, measure
 from coseglib.evaluation.shipping import again, ship
 from coseglib.models.checkpoints import load_model, save_model
@@ -54,6 +55,20 @@ def test_a_card_alone_leaves_no_weights_and_knows_no_limit(run, few_scenes, tmp_
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-large.json", "ca-large.log.csv"]
     card = json.loads(path.read_text())
     assert card["bytes"] > 1000 and set(card["figures"]["synthetic"]) >= {"group", "self", "other", "partner_swap"}
+
+
+def test_a_measurement_in_progress_is_no_card(run, few_scenes, tmp_path, monkeypatch):
+    """What is kept set by set lies beside the cards, meanwhile and after it was killed."""
+    ship(run, "ca-done", tmp_path / "cards", say=lambda _: None)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shipping, "stamp", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ship(run, "ca-killed", tmp_path / "cards", say=lambda _: None)
+    assert (tmp_path / "cards" / ".ca-killed.figures.json").is_file()
+    assert [card["name"] for card in cards(tmp_path / "cards")] == ["ca-done"]
 
 
 def test_the_log_goes_with_the_weights(run, few_scenes, tiny, tmp_path):
