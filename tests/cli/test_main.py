@@ -191,6 +191,27 @@ def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_
     assert cli.main(["segment", str(photos / "torn.jpg"), *common, str(tmp_path / "three")]) == 1
 
 
+def test_a_floor_segments_too(photos, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(["segment", str(photos), "-o", str(out), "--checkpoint", "everything", "--accelerator", "cpu"]) == 0
+    assert (read_mask(out / "masks" / "1.png") > 0).all()
+
+
+def test_without_the_dense_crf_masks_are_made_by_argmax_and_a_line_says_so(tiny, photos, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "drawn.safetensors"
+    checkpoints.save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2", "post": "crf"})
+    monkeypatch.setattr("coseglib.answering.crf.available", lambda: False)
+    given = ["segment", str(photos), "--checkpoint", str(file), "--accelerator", "cpu", "-o", str(tmp_path / "out")]
+    assert cli.main(given) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("coseg: ")]
+    assert told == [
+        "coseg: drawn: its masks are the dense CRF's; the dense CRF is not installed (coseg doctor says more): argmax "
+        "in its place"
+    ]
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["post"] == "argmax"
+    assert "--post crf: the dense CRF is not installed" in _refused(capsys, *given, "--post", "crf")
+
+
 def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (tmp_path / "cache", None))
     sizes = ["steps=2", "groups=2", "input_size=32", "cache_side=40", "synthetic_photos=48", "precision=32-true"]
