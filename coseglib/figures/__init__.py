@@ -1,13 +1,12 @@
 """Figures in one style; nothing here computes. Every `show_…` returns a closed Figure, `save_figure` writes it.
 
 style         colours, the style, saving            photographs  masks and heat maps over photographs
-learning      trainings: losses, J, costs           bars         figures by group, shares of kinds
-dots          systems, bins, claims, intervals      classes      points and channels by class
+learning      trainings: losses, J, costs           classes      points and channels by class
+comparisons   systems, groups, bins and claims: bars, shares, dots with their intervals
 """
 
-from coseglib.figures.bars import show_bars, show_stacks
 from coseglib.figures.classes import show_channels, show_points
-from coseglib.figures.dots import show_dots, show_forest, show_intervals, show_trade_off
+from coseglib.figures.comparisons import show_bars, show_dots, show_forest, show_intervals, show_stacks, show_trade_off
 from coseglib.figures.learning import show_costs, show_curves, show_logs, show_loss_shapes, show_race
 from coseglib.figures.photographs import shortened, show_group, show_heat
 from coseglib.figures.style import BLUE, ORANGE, save_figure, use_style

@@ -13,6 +13,8 @@ from matplotlib.lines import Line2D
 from coseglib.figures.style import COLOUR_MAP, grid_of, styled
 from coseglib.segmenting.overlays import class_colours
 
+AXES = "first and second direction (no unit)"  # written once, below all panels, which have no ticks
+
 
 def _label(ax: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> list:
     """Each class's name at the point in its middle, which is a point of its own and not a void."""
@@ -46,7 +48,6 @@ def show_points(
     panels: Mapping[str, np.ndarray],
     classes: Sequence[str],
     title: str,
-    axes: str = "first and second direction (no unit)",
     labels: bool = True,
     hollow: Sequence[bool] | None = None,
     columns: int | None = None,
@@ -54,7 +55,6 @@ def show_points(
     """Points in the plane, a colour and a shape for every class, the same in all panels.
 
     panels  {title: (n, 2)}; classes: n names
-    axes    what both axes are, and their unit; written once, below all panels, which have no ticks
     labels  names written at the classes in every panel, for few and large ones; False: small ones and a legend
     hollow  (n,) points that are drawn as outlines: unseen classes, say
     Raises ValueError where the numbers differ.
@@ -65,10 +65,8 @@ def show_points(
         if np.shape(points) != (len(classes), 2) or len(hollow) != len(classes):
             raise ValueError(f"{panel}: points of {np.shape(points)} for {len(classes)} classes, {len(hollow)} hollow")
     look = {n: (c, "osD^vPX"[i % 7]) for i, (n, c) in enumerate(zip(names, class_colours(len(names)), strict=True))}
-    columns = min(len(panels), columns or (2 if labels else 4))
-    side = 3.9 if labels else 2.0
-    below = 0.4 + (0 if labels else 0.25 * -(-len(names) // 6))
-    fig, grid = grid_of(len(panels), columns, (columns * side, -(-len(panels) // columns) * (side + 0.1) + below))
+    side, below = (3.9, 0.4) if labels else (2.0, 0.4 + 0.25 * -(-len(names) // 6))
+    fig, grid = grid_of(len(panels), columns or (2 if labels else 4), (side, side + 0.1), (0, below))
     for ax, (panel, points) in zip(grid, panels.items(), strict=True):
         for name, (colour, marker) in look.items():
             for empty in (False, True):
@@ -80,13 +78,11 @@ def show_points(
         ax.grid(False)
     fig.suptitle(title)
     if not labels:
-        dots = [
-            Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=name)
-            for name, (colour, marker) in look.items()
-        ]
-        fig.legend(handles=dots, loc="outside lower center", ncols=min(6, len(names)), title=axes, title_fontsize=9)
+        small = {"linestyle": "none", "markersize": 5}
+        dots = [Line2D([], [], color=c, marker=m, label=name, **small) for name, (c, m) in look.items()]
+        fig.legend(handles=dots, loc="outside lower center", ncols=min(6, len(names)), title=AXES, title_fontsize=9)
         return fig
-    fig.supxlabel(axes, fontsize=9)
+    fig.supxlabel(AXES, fontsize=9)
     placed = [_label(ax, np.asarray(points), classes, names) for ax, points in zip(grid, panels.values(), strict=True)]
     fig.canvas.draw()
     for ax, texts in zip(grid, placed, strict=True):
@@ -98,21 +94,20 @@ def show_points(
 def show_channels(table: pd.DataFrame, title: str, unit: str, limits: tuple[float, float] | None = None) -> Figure:
     """A heat map of classes (rows) by channels (columns), both reordered so that like ones stand side by side.
 
-    table   K rows by class, columns by channel; clustered by average linkage of Euclidean distances, trees at the sides
-    unit    of the values, written beside the bar; limits: of the colour scale
+    table  K rows by class, columns by channel; clustered by average linkage of Euclidean distances, trees at the sides
+    unit   of the values, written beside the bar; limits: of the colour scale
     Raises ValueError for fewer than two rows or columns.
     """
     import seaborn  # not at the top: it takes a second, and nothing else needs it
 
     if min(table.shape) < 2:
         raise ValueError(f"table of {table.shape}: two rows and two columns at least")
-    low, high = limits or (float(table.min(axis=None)), float(table.max(axis=None)))
+    low, high = limits or (None, None)
     width, height = max(5.0, 2.6 + 0.17 * table.shape[1]), 2.0 + 0.24 * len(table)
     look = {"cmap": COLOUR_MAP, "vmin": low, "vmax": high, "cbar_kws": {"label": unit}}
+    look |= {"dendrogram_ratio": (0.08, 0.16), "xticklabels": True, "yticklabels": True}
     with plt.rc_context({"figure.constrained_layout.use": False, "axes.grid": False}):
-        drawn = seaborn.clustermap(
-            table, figsize=(width, height), dendrogram_ratio=(0.08, 0.16), xticklabels=True, yticklabels=True, **look
-        )
+        drawn = seaborn.clustermap(table, figsize=(width, height), **look)
     drawn.ax_heatmap.set(xlabel="channel", ylabel="class")
     drawn.ax_heatmap.tick_params(axis="x", labelsize=6, rotation=90)
     drawn.ax_heatmap.tick_params(axis="y", rotation=0)

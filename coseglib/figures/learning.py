@@ -12,17 +12,14 @@ from matplotlib.figure import Figure
 from sklearn.isotonic import IsotonicRegression
 
 from coseglib.core.errors import CosegError
-from coseglib.figures.style import J_AXIS, ORANGE, colours_of, rows_down, styled
+from coseglib.figures.style import J_AXIS, ORANGE, colours_of, name_rows, styled
 from coseglib.training.costs import CURVES, time_to
 
 CURVE_AXES = {"step": "optimisation step", "images": "images seen", "seconds": "seconds of training"}
 
 
 def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names beside the lines' last points (x, y, name, colour), moved apart just so that they do not overlap.
-
-    Not by adjustText: names keep the order of their lines here, and none leaves the height of the axis.
-    """
+    """Names beside the lines' last points (x, y, name, colour), in their order, moved apart just as far as needed."""
     if not ends:
         return
     ordered = sorted(ends, key=lambda e: e[1])
@@ -37,14 +34,12 @@ def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 
 @styled()
 def show_logs(
-    logs: pd.DataFrame | Mapping[str, pd.DataFrame],
-    title: str | None = None,
-    loss: str = "cross-entropy (nats a pixel)",
+    logs: pd.DataFrame | Mapping[str, pd.DataFrame], title: str = "", loss: str = "cross-entropy (nats a pixel)"
 ) -> Figure:
     """Loss, and J in training and in validation, against the step; every line is named at its end.
 
     logs  a run's log.csv as a table (columns step, loss, J and, where validated, val_J), or {name: table} of several
-    loss  what was minimised and its unit: the left axis' name
+    loss  what was minimised and its unit
     Raises ValueError for a table without these columns.
     """
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
@@ -54,31 +49,25 @@ def show_logs(
     validated = any("val_J" in log and log.val_J.notna().any() for log in runs.values())
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.9))
     ends = {left: [], right: []}
-
-    def line(ax: Axes, log: pd.DataFrame, column: str, colour: str, label: str | None = None, **look) -> None:
-        known = log.dropna(subset=[column]) if column in log else log[:0]
-        if len(known):
-            ax.plot(known.step, known[column], color=colour, **look)
-            if label:
-                ends[ax].append((known.step.iloc[-1], known[column].iloc[-1], label, colour))
-
+    thin, dotted = {"alpha": 0.4, "linewidth": 0.9}, {"marker": "o", "markersize": 3}
     for name, colour in colours_of(runs).items():
-        log = runs[name]
-        line(left, log, "loss", colour, name or "training")
-        if validated and name:  # several runs: one name each, on the line that counts
-            line(right, log, "J", colour, alpha=0.4, linewidth=0.9)
-            line(right, log, "val_J", colour, name, marker="o", markersize=3)
-        else:
-            line(right, log, "J", colour, name or "training")
-            line(right, log, "val_J", ORANGE, "validation", marker="o", markersize=3)
+        several = validated and name  # one name each, on the line that counts
+        drawn = [
+            (left, "loss", colour, name or "training", {}),
+            (right, "J", colour, "" if several else name or "training", thin if several else {}),
+            (right, "val_J", colour if several else ORANGE, name or "validation", dotted),
+        ]
+        for ax, column, ink, label, look in drawn:
+            known = runs[name].reindex(columns=["step", column]).dropna()
+            ax.plot(known.step, known[column], color=ink, **look)
+            if label and len(known):
+                ends[ax].append((*known.iloc[-1], label, ink))
     if validated and "" not in runs:
         right.set_title("dots: validation, thin: training", fontsize=8)
-    left.set_ylabel(loss)
-    left.set_ylim(bottom=0)
+    left.set(ylabel=loss, ylim=(0, None))
     right.set(ylabel=J_AXIS, ylim=(0, 1))
     for ax in (left, right):
-        ax.set_xlabel(CURVE_AXES["step"])
-        ax.set_xlim(left=0)
+        ax.set(xlabel=CURVE_AXES["step"], xlim=(0, None))
         _label_ends(ax, ends[ax])
     fig.suptitle(title)
     return fig
@@ -90,11 +79,8 @@ def show_curves(
 ) -> Figure:
     """All systems on one page: above each one's loss on an axis of its own, below its J, with the others' in grey.
 
-    table    `training.costs.tidy_logs`'
+    table    `training.costs.tidy_logs`'           x  "step", "images" or "seconds", else CosegError
     losses   {system: what it minimises}, written below its name: values of two losses do not compare
-    x        "step", "images" or "seconds"
-    columns  systems side by side
-    Raises CosegError for another x.
     """
     if x not in CURVE_AXES:
         raise CosegError(f"{x}: no such axis; one of {', '.join(CURVE_AXES)}")
@@ -103,8 +89,8 @@ def show_curves(
     down = -(-len(logs) // across)
     size = (0.9 + 1.75 * across, 0.5 + 3.3 * down)
     fig, grid = plt.subplots(2 * down, across, figsize=size, squeeze=False, sharex=True)
-    pairs = [(grid[2 * row, column], grid[2 * row + 1, column]) for row in range(down) for column in range(across)]
-    for ax in (ax for pair in pairs[len(logs) :] for ax in pair):
+    pairs = grid.reshape(down, 2, across).swapaxes(1, 2).reshape(-1, 2)  # (above, below) of each system
+    for ax in pairs[len(logs) :].flat:
         ax.set_axis_off()
     for place, ((name, log), (above, below)) in enumerate(zip(logs.items(), pairs, strict=False)):
         for other, known in logs.items():
@@ -119,24 +105,23 @@ def show_curves(
         above.tick_params(labelbottom=False)
         below.tick_params(labelbottom=place + across >= len(logs))  # the lowest one of its column
         below.locator_params(axis="x", nbins=4)
-        if place % across == 0:
-            above.set_ylabel("its loss")
-            below.set_ylabel("J (0 to 1)")
-    text = f"{CURVE_AXES[x]}; line: J in training"
-    text += ", dots: in validation" if table.val_J.notna().any() else ""
-    text += "; grey: the other systems" if len(logs) > 1 else ""
-    fig.supxlabel(textwrap.fill(text, round(14 * size[0])), fontsize=8)
+    for above, below in pairs[::across]:
+        above.set_ylabel("its loss")
+        below.set_ylabel("J (0 to 1)")
+    dots = ", dots: in validation" if table.val_J.notna().any() else ""
+    grey = "; grey: the other systems" if len(logs) > 1 else ""
+    fig.supxlabel(textwrap.fill(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}", round(14 * size[0])), fontsize=8)
     fig.suptitle(textwrap.fill(title, round(10 * size[0])))
     return fig
 
 
 @styled()
-def show_race(table: pd.DataFrame, title: str, share: float = 0.9, curve: str | None = None) -> Figure:
+def show_race(table: pd.DataFrame, title: str, share: float = 0.9) -> Figure:
     """J of all systems against images seen and against time; a ring where a system is at `share` of its final J.
 
-    curve  as in `training.costs.time_to`. Names stand at the right, in the order of the final J.
+    Names stand at the right, in the order of the final J.
     """
-    when = time_to(table, share, curve)
+    when = time_to(table, share)
     colours = colours_of(when.index)
     fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.1), sharey=True)
     for ax, x in zip(axes, ("images", "seconds"), strict=True):
@@ -147,15 +132,13 @@ def show_race(table: pd.DataFrame, title: str, share: float = 0.9, curve: str | 
             ax.plot(known[x], known[reached.curve], color=colours[name], linewidth=1.3, **look)
             at = known[known.step == reached.step]
             ax.plot(at[x], at[reached.curve], "o", color=colours[name], markerfacecolor="white", markersize=6)
-        ax.set(xlabel=CURVE_AXES[x], ylim=(0, 1))
-        ax.set_xlim(left=0)
+        ax.set(xlabel=CURVE_AXES[x], xlim=(0, None), ylim=(0, 1))
     axes[0].set_ylabel(J_AXIS)
-    handles, labels = axes[1].get_legend_handles_labels()
-    order = np.argsort(-when.final.to_numpy(), kind="stable")
+    handles, _ = axes[1].get_legend_handles_labels()
+    ranked = [handles[i] for i in np.argsort(-when.final.to_numpy(), kind="stable")]
     used = " / ".join(CURVES[c].removeprefix("J in ") for c in dict.fromkeys(when.curve))
-    chosen = [handles[i] for i in order], [labels[i] for i in order]
     heading = f"final J, {used}\nring: {share:.0%} of it"
-    fig.legend(*chosen, loc="outside right center", title=heading, title_fontsize=8)
+    fig.legend(handles=ranked, loc="outside right center", title=heading, title_fontsize=8)
     fig.suptitle(title)
     return fig
 
@@ -182,14 +165,12 @@ def show_costs(cost: pd.DataFrame, title: str) -> Figure:
         most = np.nanmax(values) if np.isfinite(values).any() else 1.0
         for place, value in zip(places, values, strict=True):
             text = "–" if np.isnan(value) else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-            ax.annotate(
-                text, (np.nan_to_num(value), place), (3, 0), textcoords="offset points", va="center", fontsize=7
-            )
+            look = {"textcoords": "offset points", "va": "center", "fontsize": 7}
+            ax.annotate(text, (np.nan_to_num(value), place), (3, 0), **look)
         ax.set_xlim(0, 1.2 * most)
         ax.set_xlabel(unit, fontsize=8)
-        rows_down(ax)
+        name_rows(ax, places, cost.index)
         ax.locator_params(axis="x", nbins=4)
-    axes[0].set_yticks(places, [str(name) for name in cost.index])
     axes[0].set_ylim(len(cost) - 0.5, -0.5)
     fig.suptitle(title)
     return fig
@@ -212,17 +193,13 @@ def show_loss_shapes(areas: pd.DataFrame, overlaps: Mapping[float, pd.DataFrame]
     for i, table in enumerate(overlaps.values()):
         for name, known in table.groupby("loss", sort=False):
             overlap.plot(known.J, known.value, color=colours[name], linestyle="dotted" if i else "solid")
-    for ax in (worth, whose):
-        ax.set(xscale="log", xlabel="the object's share of the image")
-    for ax in (worth, overlap):
-        ax.set_ylabel("loss (nats, or 1 − dice)")
-    worth.set(yscale="log")
-    whose.set(ylim=(0, 1), ylabel="share of the gradient (0 to 1)")
-    overlap.set(xlabel=J_AXIS)
-    overlap.set_ylim(bottom=0)
-    worth.set_title("what finding the object gains,\nmissed less found")
+    by_area = {"xscale": "log", "xlabel": "the object's share of the image"}
+    value = "loss (nats, or 1 − dice)"
+    worth.set(yscale="log", ylabel=value, title="what finding the object gains,\nmissed less found", **by_area)
+    whose.set(ylim=(0, 1), ylabel="share of the gradient (0 to 1)", **by_area)
     whose.set_title("what falls on the object,\nwhere p = ½ everywhere")
     drawn = [f"{area:.0%} ({'dotted' if i else 'line'})" for i, area in enumerate(overlaps)]
+    overlap.set(xlabel=J_AXIS, ylabel=value, ylim=(0, None))
     overlap.set_title(f"a mask shifted off an object\nof {', '.join(drawn)}")
     fig.legend(loc="outside lower center", ncols=len(colours))
     fig.suptitle(title)

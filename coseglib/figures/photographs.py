@@ -18,30 +18,28 @@ from coseglib.figures.style import BLUE, ORANGE, grid_of, styled
 from coseglib.scoring.metrics import jaccard
 
 
-def _picture(image) -> np.ndarray:
-    """uint8 (3, H, W) -> (H, W, 3), at most about 1000 pixels a side: a figure shows no more."""
-    picture = np.asarray(image).transpose(1, 2, 0)
-    step = max(1, max(picture.shape[:2]) // 1000)
-    return picture[::step, ::step]
-
-
-def _grid(
-    count: int, columns: int | None, titled: bool, below: float = 0.0, beside: float = 0.0
+def _panels(
+    images: Sequence, columns: int | None, titled: bool, margin: tuple[float, float], **of_each: Sequence | None
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of panels of 1.7 inches, with room in inches below and beside it."""
-    if count == 0:
+    """A grid of panels of 1.7 inches. of_each: as many as images, or None; else ValueError."""
+    if len(images) == 0:
         raise ValueError("no images to show")
-    columns = min(count, columns or 6)
-    size = columns * 1.7 + beside, -(-count // columns) * (1.9 if titled else 1.72) + 0.25 + below
-    fig, axes = grid_of(count, columns, size)
+    for what, given in of_each.items():
+        if given is not None and len(given) != len(images):
+            raise ValueError(f"{len(images)} images and {len(given)} {what}")
+    fig, axes = grid_of(len(images), columns or 6, (1.7, 1.9 if titled else 1.72), margin)
     for ax in axes:
         ax.set_axis_off()
     return fig, axes
 
 
-def _extent(height: int, width: int) -> tuple[float, float, float, float]:
-    """Where an image of this size lies in its panel: a map laid over it has the same, whatever its own size."""
-    return -0.5, width - 0.5, height - 0.5, -0.5
+def _picture(image) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """uint8 (3, H, W) -> (H, W, 3), at most about 1000 pixels a side, and its extent, for what is laid over it."""
+    picture = np.asarray(image).transpose(1, 2, 0)
+    step = max(1, max(picture.shape[:2]) // 1000)
+    picture = picture[::step, ::step]
+    height, width = picture.shape[:2]
+    return picture, (-0.5, width - 0.5, height - 0.5, -0.5)
 
 
 def shortened(name: str, most: int = 26) -> str:
@@ -74,36 +72,31 @@ def show_group(
     images  N of uint8 (3, H, W), each of its own size; masks, truths: N of uint8 (H, W), 255 void; names: N
     Raises ValueError where the numbers differ.
     """
-    for what, given in (("masks", masks), ("truths", truths), ("names", names)):
-        if given is not None and len(given) != len(images):
-            raise ValueError(f"{len(images)} images and {len(given)} {what}")
-    fig, axes = _grid(len(images), columns, names is not None or truths is not None, below=0.25)
-    scored, handles = masks is not None and truths is not None, []
+    titled = names is not None or truths is not None
+    fig, axes = _panels(images, columns, titled, (0, 0.5), masks=masks, truths=truths, names=names)
+    scored = masks is not None and truths is not None
     for i, ax in enumerate(axes):
-        picture = _picture(images[i])
+        picture, extent = _picture(images[i])
         ax.imshow(picture)
-        size = picture.shape[:2]
         label = [shortened(str(names[i]), 18 if scored else 26)] if names is not None else []
         if masks is not None:
             mask = np.asarray(masks[i]) != 0
             tint = np.zeros((*mask.shape, 4))
             tint[mask] = matplotlib.colors.to_rgba(ORANGE, 0.35)
-            ax.imshow(tint, extent=_extent(*size), interpolation="nearest")
-            _contour(ax, mask, ORANGE, size, linewidths=1.3)
+            ax.imshow(tint, extent=extent, interpolation="nearest")
+            _contour(ax, mask, ORANGE, picture.shape[:2], linewidths=1.3)
         if truths is not None:
             truth = np.asarray(truths[i])
-            _contour(ax, (truth != 0) & (truth != VOID), BLUE, size, linewidths=1.2, linestyles="dashed")
+            inside = (truth != 0) & (truth != VOID)
+            _contour(ax, inside, BLUE, picture.shape[:2], linewidths=1.2, linestyles="dashed")
         if scored:
             label.append(f"J {jaccard(masks[i], truths[i]):.2f}")
-        left, right, bottom, top = _extent(*size)
-        ax.set(xlim=(left, right), ylim=(bottom, top))
+        ax.set(xlim=extent[:2], ylim=extent[2:])
         ax.set_title("  ".join(label), fontsize=8)
-    if masks is not None:
-        handles.append(Patch(facecolor=matplotlib.colors.to_rgba(ORANGE, 0.5), edgecolor=ORANGE, label="prediction"))
-    if truths is not None:
-        handles.append(Line2D([], [], color=BLUE, linestyle="dashed", label="truth"))
-    if handles:
-        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    prediction = Patch(facecolor=matplotlib.colors.to_rgba(ORANGE, 0.5), edgecolor=ORANGE, label="prediction")
+    truth = Line2D([], [], color=BLUE, linestyle="dashed", label="truth")
+    if drawn := [sign for sign, given in ((prediction, masks), (truth, truths)) if given is not None]:
+        fig.legend(handles=drawn, loc="outside lower center", ncols=2)
     fig.suptitle(title)
     return fig
 
@@ -125,19 +118,16 @@ def show_heat(
     limits  of the colour scale; None: the smallest and the largest value of all maps
     Raises ValueError where the numbers differ.
     """
-    if len(images) != len(maps) or (names is not None and len(names) != len(images)):
-        raise ValueError(f"{len(images)} images, {len(maps)} maps and {len(images if names is None else names)} names")
+    fig, axes = _panels(images, columns, names is not None, (0.7, 0.25), maps=maps, names=names)
     maps = [np.asarray(m, float) for m in maps]
-    fig, axes = _grid(len(images), columns, names is not None, beside=0.7)
     low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps))
+    look = {"vmin": low, "vmax": high, "alpha": 0.65, "interpolation": "bilinear"}
     for i, ax in enumerate(axes):
-        picture = _picture(images[i])
+        picture, extent = _picture(images[i])
         ax.imshow(picture @ (0.299, 0.587, 0.114), cmap="gray", vmin=0, vmax=255)
-        look = {"vmin": low, "vmax": high, "alpha": 0.65, "interpolation": "bilinear"}
-        shown = ax.imshow(maps[i], extent=_extent(*picture.shape[:2]), **look)
+        shown = ax.imshow(maps[i], extent=extent, **look)
         ax.set_title(shortened(str(names[i])) if names is not None else "", fontsize=8)
-    bar = fig.colorbar(shown, ax=fig.axes, fraction=0.03, pad=0.01, aspect=18)
-    bar.set_label(unit)
+    bar = fig.colorbar(shown, ax=fig.axes, label=unit, fraction=0.03, pad=0.01, aspect=18)
     bar.outline.set_visible(False)
     fig.suptitle(title)
     return fig

@@ -19,36 +19,19 @@ from coseglib.segmenting.overlays import OKABE_ITO
 
 ORANGE, BLUE, GREEN, PINK, SKY, VERMILION, _ = OKABE_ITO
 SERIES = (BLUE, ORANGE, *OKABE_ITO[2:])
+BAR_INKS = ((BLUE, "white"), (SKY, "black"), (GREEN, "white"), (PINK, "black"))  # bars, and what is written in them
 COLOUR_MAP = "cividis"
 J_AXIS = "Jaccard index J (0 to 1)"
 STYLE = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.labelsize": 9,
-    "axes.prop_cycle": matplotlib.cycler(color=SERIES),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "figure.titlesize": 10,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "image.cmap": COLOUR_MAP,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "savefig.dpi": 200,
-    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans", "font.size": 9, "figure.titlesize": 10, "axes.titlesize": 9, "axes.labelsize": 9,
+    "legend.fontsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "figure.constrained_layout.use": True, "figure.facecolor": "white", "axes.titlelocation": "left",
+    "axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False,
+    "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#dddddd", "grid.linewidth": 0.6,
+    "axes.prop_cycle": matplotlib.cycler(color=SERIES), "image.cmap": COLOUR_MAP, "lines.linewidth": 1.6,
+    "figure.dpi": 100, "savefig.dpi": 200, "svg.fonttype": "none",
     "svg.hashsalt": "coseglib",  # the same figure is the same file
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-}
+}  # fmt: skip
 
 
 def use_style() -> None:
@@ -68,16 +51,22 @@ def styled():
                 plt.close(number)
 
 
-def grid_of(count: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, list[Axes]]:
-    """`count` panels in a grid of `columns`, size in inches (width, height); the places left over are empty."""
-    fig, axes = plt.subplots(-(-count // columns), columns, figsize=size, squeeze=False, **options)
+def grid_of(
+    count: int, columns: int, panel: tuple[float, float], margin: tuple[float, float] = (0, 0), **options
+) -> tuple[Figure, list[Axes]]:
+    """`count` panels in a grid of at most `columns`; of each and around all (width, height), in inches."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = columns * panel[0] + margin[0], rows * panel[1] + margin[1]
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for ax in axes.flat[count:]:
         ax.set_axis_off()
     return fig, list(axes.flat[:count])
 
 
-def rows_down(ax: Axes) -> None:
-    """An axis whose rows are named at the left, with values across: no ticks at the names, lines at the values."""
+def name_rows(ax: Axes, places: Iterable[float], names: Iterable) -> None:
+    """Rows named at the left, with values across: no ticks at the names, lines at the values."""
+    ax.set_yticks(places, [str(name) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
@@ -89,9 +78,9 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
-    """Write `path`.png (200 dpi) and `path`.svg, each whole or not at all; a suffix .png or .svg of `path` is dropped.
+    """Write `path`.png (200 dpi) and `path`.svg, whole or not at all; a suffix .png or .svg of `path` is dropped.
 
-    The folder is made where it is missing. Raises CosegError where it cannot be written.
+    Raises CosegError where the folder cannot be made or written.
     """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
@@ -100,7 +89,7 @@ def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for target, metadata in ((png, {}), (svg, {"Date": None})):
             with atomic(target) as part, plt.rc_context(STYLE):
-                fig.savefig(part, format=target.suffix[1:], dpi=200, metadata=metadata)
+                fig.savefig(part, format=target.suffix[1:], metadata=metadata)
     except OSError as error:
         raise CosegError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     return png, svg

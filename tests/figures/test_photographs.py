@@ -50,7 +50,7 @@ def test_as_many_masks_as_images_are_asked_for(group):
     images, truths = group
     with pytest.raises(ValueError, match="3 images and 2 masks"):
         show_group(images, truths[:2])
-    with pytest.raises(ValueError, match="3 images, 1 maps"):
+    with pytest.raises(ValueError, match="3 images and 1 maps"):
         show_heat(images, [truths[0]], "attention", "0 to 1")
     with pytest.raises(ValueError, match="no images"):
         show_group([])
