@@ -12,7 +12,7 @@ import time
 import torch
 from record import record
 
-from coseglib.core.precision import cpu_has_bfloat16
+from coseglib.core.devices import cpu_has_bfloat16
 from coseglib.models import build_model
 from coseglib.models.losses import segmentation_loss
 

@@ -45,9 +45,8 @@ from coseglib.claims.papers_claims import (
     plan,
     recipe,
 )
+from coseglib.core.devices import device_name, precision_of
 from coseglib.core.errors import CosegError
-from coseglib.core.precision import precision_of
-from coseglib.core.processes import device_name
 from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups

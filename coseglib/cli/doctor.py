@@ -84,7 +84,7 @@ def gpu() -> Finding:
     """Either way all right: which GPU there is, or what the CPU has."""
     import torch
 
-    from coseglib.core.precision import cpu_has_bfloat16
+    from coseglib.core.devices import cpu_has_bfloat16
 
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))

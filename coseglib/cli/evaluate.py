@@ -80,7 +80,7 @@ def command(
     is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
     are missing there.
     """
-    from coseglib.core.processes import launch
+    from coseglib.core.devices import launch
     from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table
 

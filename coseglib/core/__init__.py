@@ -1,7 +1,7 @@
 """What every room stands on; it knows nothing of images.
 
-errors    CosegError, the fault that a person is to read          config     the base of all configurations
-paths     where data, weights, checkpoints and reports are        precision  what a device computes in
-files     files that are there whole or not at all                tables     one reader and one writer of CSV
-progress  how far a job is                                        processes  one process or many, on which device
+errors    CosegError, the fault that a person is to read      config   the base of all configurations
+paths     where data, weights, checkpoints and reports are    devices  one process or many, in what precision
+files     files that are there whole or not at all            tables   one reader and one writer of CSV
+progress  how far a job is
 """

@@ -1,10 +1,9 @@
 """Configurations: typed fields that refuse what makes no sense in one line, and the YAML files that set them.
 
 class Quick(Config):
-    steps: Annotated[int, Field(ge=1)] = 10
-Quick(steps="1e3").steps                     # 1000: text is read as YAML is
-Quick(steps=0)                               # CosegError: steps = 0: must be 1 or more
-profile_fields(file, Quick, ("ca", "fca"), "ca")    # what a profile sets for one method
+    steps: Count = 10
+Quick(steps="1e3").steps    # 1000
+Quick(steps=0)              # CosegError: steps = 0: must be 1 or more
 """
 
 import re
@@ -19,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from coseglib.core.errors import CosegError
 
 SHARED = "all"  # a profile's section for every method
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+Count, Natural = Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=32, multiple_of=32)]  # pixels of a network's square
@@ -67,15 +65,15 @@ class Config(BaseModel):
             return f"{name}: no such field; one of {', '.join(cls.model_fields)}"
         if kind == "missing" and name not in given:
             return f"{name}: is missing; set it"
-        annotation = cls.model_fields[name].annotation
-        if kind in ("missing", "too_short", "too_long") and get_origin(annotation) is tuple:
-            allowed = f"must hold {len(get_args(annotation))} values"
+        if kind in ("missing", "too_short", "too_long"):  # of a tuple
+            allowed = f"must hold {len(get_args(cls.model_fields[name].annotation))} values"
         elif kind == "value_error":
             allowed = str(context["error"])
         elif kind in ALLOWED:
-            expected = str(context.get("expected", "")).replace("'", "").replace(" or ", ", ")
-            bounds = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()} | {"expected": expected}
-            allowed = ALLOWED[kind].format(**bounds)
+            told = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
+            if kind == "literal_error":
+                told["expected"] = context["expected"].replace("'", "").replace(" or ", ", ")
+            allowed = ALLOWED[kind].format(**told)
         else:
             allowed = fault["msg"].replace("Input should be", "must be")
         return f"{name} = {given.get(name, fault['input'])}: {allowed}"
@@ -112,28 +110,24 @@ def _read_as(kind: Any, value: Any, where: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML with 1e-4 a number and 012 twelve, as everyone expects; a key that stands twice is a fault."""
 
+    def construct_yaml_int(self, node):
+        return int(node.value) if re.fullmatch(r"[-+]?\d+", node.value) else super().construct_yaml_int(node)
+
     def construct_mapping(self, node, deep=False):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(problem=f"{name} stands there twice; keep one of them")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise yaml.constructor.ConstructorError(problem=f"{twice} stands there twice; keep one of them")
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0\d+$"), list("-+0"))
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int",
-    lambda loader, node: (
-        int(node.value) if re.fullmatch(r"[-+]?\d+", node.value) else yaml.SafeLoader.construct_yaml_int(loader, node)
-    ),
-)
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?0\d+$"), list("-+0"))
+_Loader.add_constructor(_INT, _Loader.construct_yaml_int)
 
 
 def read_text(text: str, where: str | Path) -> Any:
-    """What YAML text says. where: the file or field, for the error. Raises CosegError for text that is no YAML."""
+    """What YAML text says. where: the file or field, for the error."""
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -146,16 +140,15 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         found = read_text(Path(file).read_text(encoding="utf-8"), file)
     except (OSError, UnicodeDecodeError) as error:
-        raise CosegError(
-            f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); give another"
-        ) from error
+        why = getattr(error, "strerror", None) or error
+        raise CosegError(f"{file}: cannot be read ({why}); give another") from error
     if not isinstance(found, dict) or not found:
         raise CosegError(f"{file}: holds no fields of a configuration; give a profile, or a run's config.yaml")
     return found
 
 
 def profile_file(profile: str | Path, folder: Path) -> Path:
-    """The file of a profile: one of one's own, or by its name in `folder`. Raises CosegError for an unknown name."""
+    """A profile's file: one's own, or by its name in `folder`. Raises CosegError for an unknown name."""
     file = Path(profile) if str(profile).endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
@@ -166,14 +159,13 @@ def profile_file(profile: str | Path, folder: Path) -> Path:
 def profile_fields(file: str | Path, config: type[Config], methods: Collection[str], method: str) -> dict[str, Any]:
     """A profile's fields for one method: those at its top, over them section `all`, over them the method's own.
 
-    methods  all that there are: a section is named by one of them or several ("ca fca csa"). A run's own config.yaml
-             has no sections, and is a profile too.
-    Raises CosegError for an unknown section, and as `read_yaml` does.
+    A section is named by one of `methods` or several ("ca fca csa"). A run's own config.yaml, without sections, is a
+    profile too. Raises CosegError for an unknown section, and as `read_yaml` does.
     """
     fields, sections = {}, {}
     for name, value in read_yaml(file).items():
-        named = str(name).split()
-        if named and all(n == SHARED or n in methods for n in named):
+        named = set(str(name).split())
+        if named and named <= {SHARED, *methods}:
             if not isinstance(value, dict | None):
                 raise CosegError(f"{file}: section {name} = {value}: must hold fields, a line each")
             sections[name] = value or {}

@@ -2,7 +2,4 @@
 
 
 class CosegError(Exception):
-    """A fault that the reader can mend. Its text is one line: what, which file, what to do.
-
-    The command line prints it as `coseg: <text>` without a traceback (see `coseglib.cli.main.main`).
-    """
+    """A fault that the reader can mend, one line: what, which file, what to do. The command line prints that alone."""

@@ -1,11 +1,9 @@
 """Where things are: what ships with the library, in a checkout and installed alike, and what is the user's.
 
 In a checkout lists, checkpoints and reported figures are `data/` of the repository, and data sets and caches lie beside
-them. A wheel holds the former as `coseglib/shipped/` (setup.py); nothing is written there: caches and data sets are in
-the user's cache folder then, reports in the working directory.
-
-A root is what the caller names, else what `name_root` named (the command line's --data and --weights), else what the
-environment says, else our own.
+them. A wheel holds the former as `coseglib/shipped/` (setup.py), where nothing is written: caches and data sets are in
+the user's cache folder then, reports in the working directory. A root is what the caller names, else what `name_root`
+named (the command line's --data and --weights), else what the environment says, else our own.
 """
 
 import os
@@ -40,8 +38,12 @@ def name_root(variable: str, folder: str | Path) -> None:
 
 def named_roots() -> dict[str, str]:
     """The roots that are named, as absolute paths: for the environment of a process that is started."""
-    found = {name: _NAMED.get().get(name) or os.environ.get(name) for name in ("COSEG_DATA", "COSEG_WEIGHTS")}
+    found = {name: _named(name) for name in ("COSEG_DATA", "COSEG_WEIGHTS")}
     return {name: str(Path(folder).expanduser().resolve()) for name, folder in found.items() if folder}
+
+
+def _named(variable: str) -> str | None:
+    return _NAMED.get().get(variable) or os.environ.get(variable)
 
 
 def _existing(folder: str | Path, variable: str) -> Path:
@@ -51,19 +53,16 @@ def _existing(folder: str | Path, variable: str) -> Path:
     return folder
 
 
-def _root(given: str | Path | None, variable: str) -> Path | None:
-    named = given or _NAMED.get().get(variable) or os.environ.get(variable)
-    return _existing(named, variable) if named else None
-
-
 def data_root(given: str | Path | None = None) -> Path:
     """The folder that holds the data sets: `given`, else --data, else COSEG_DATA, else `OWN`."""
-    return OWN if given == OWN else _root(given, "COSEG_DATA") or OWN  # it may not have been made yet
+    folder = given or _named("COSEG_DATA") or OWN
+    return OWN if folder == OWN else _existing(folder, "COSEG_DATA")  # our own may not have been made yet
 
 
 def weights_root(given: str | Path | None = None) -> Path | None:
     """The folder of ImageNet weights: `given`, else --weights, else COSEG_WEIGHTS, else None (the libraries' own)."""
-    return _root(given, "COSEG_WEIGHTS")
+    folder = given or _named("COSEG_WEIGHTS")
+    return _existing(folder, "COSEG_WEIGHTS") if folder else None
 
 
 def report_folder(profile: str, part: str = "") -> Path:

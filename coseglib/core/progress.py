@@ -43,7 +43,7 @@ class Progress:
             self.shown = time.monotonic()
             print(self._line(note), file=sys.stderr, flush=True)
         if self.done >= self.total:
-            self.close()
+            self.__exit__()
 
     def _line(self, note: str) -> str:
         rate = (self.done - self.earlier) / max(self.shown - self.started, 1e-9)
@@ -52,13 +52,9 @@ class Progress:
         parts = filter(None, (f"{self.done:,} of {self.total:,} {self.unit}", note, speed))
         return f"{self.text}: {', '.join(parts)}"
 
-    def close(self) -> None:
-        """The bar stays as it is."""
-        if self.bar is not None:
-            self.bar.close()
-
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_) -> None:
-        self.close()
+        if self.bar is not None:
+            self.bar.close()

@@ -1,7 +1,6 @@
 """Tables on disk: CSV that is written whole or not at all, and read back as what it was written from.
 
-A CSV holds no types, and guessing them makes the number 1 of a group called 001 and nothing of one called NA: whoever
-reads a table says which columns hold numbers, all others are text.
+A CSV holds no types, and guessing makes 1 of a group called 001 and nothing of one called NA: the reader names them.
 """
 
 import csv
@@ -20,12 +19,7 @@ def _truth(text: str) -> bool:
     return text == "True"
 
 
-_PARSERS: dict[type, Callable[[str], object]] = {
-    float: lambda text: float(text) if text else float("nan"),
-    int: int,
-    bool: _truth,
-    str: str,
-}
+_PARSERS: dict[type, Callable[[str], object]] = {float: lambda text: float(text or "nan"), int: int, bool: _truth}
 
 
 def read_table(path: str | Path, columns: Mapping[str, type], mend: str = "make it anew") -> pd.DataFrame:
@@ -34,14 +28,11 @@ def read_table(path: str | Path, columns: Mapping[str, type], mend: str = "make 
     columns  name -> float (an empty field: NaN), int, bool or str, of columns that must be there; others are text too
     mend     what an error tells the reader to do
     Raises CosegError where the file is missing, no such table, or holds something else than `columns` says.
-
-    >>> read_table("lists/groups_icoseg8.csv", {"photo": str, "J": float})   # doctest: +SKIP
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines, strict=True)
-            header = next(reader, [])
-            rows = []
+            header, rows = next(reader, []), []
             for row in reader:
                 if len(row) not in (0, len(header)):  # 0: a blank line
                     raise ValueError(f"line {reader.line_num} has {len(row)} fields, the first has {len(header)}")
@@ -50,15 +41,13 @@ def read_table(path: str | Path, columns: Mapping[str, type], mend: str = "make 
             raise ValueError(f"it lacks the column {missing[0]}")
         if len(set(header)) < len(header):
             raise ValueError("two of its columns have one name")
-        found = {}
-        for name, texts in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True):
-            kind = columns.get(name, str)
+        table = pd.DataFrame(rows, columns=header, dtype=object)
+        for name, kind in columns.items():
             try:
-                values = [_PARSERS[kind](text) for text in texts]
+                table[name] = table[name] if kind is str else table[name].map(_PARSERS[kind]).astype(kind)
             except ValueError as fault:
                 raise ValueError(f"column {name}: {fault}") from fault
-            found[name] = pd.Series(values, dtype=object if kind is str else kind)
-        return pd.DataFrame(found)
+        return table
     except FileNotFoundError as fault:
         raise CosegError(f"{path}: no such file; {mend}") from fault
     except (OSError, ValueError, csv.Error) as fault:  # undecodable bytes are ValueErrors

@@ -20,9 +20,9 @@ from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, who
 from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.pooling import Pool
 from coseglib.answering.reading import Photographs, Picture
+from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.processes import launch
 from coseglib.core.progress import Progress
 from coseglib.data.images import write_jpg, write_png
 from coseglib.data.transforms import resize_labels

@@ -23,10 +23,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from coseglib.core.devices import device_name, launch, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.precision import precision_of
-from coseglib.core.processes import device_name, launch
 from coseglib.core.progress import Progress
 from coseglib.data.sampler import Batch, GroupSampler
 from coseglib.models import METHODS, build_model

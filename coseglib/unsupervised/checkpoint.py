@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.precision import precision_of
 from coseglib.data.record import Group
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import MultiClass

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from coseglib.answering.reading import resize_to_input
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
-from coseglib.core.precision import precision_of
 from coseglib.core.progress import clock
 from coseglib.data.record import Photo
 from coseglib.models.backbones import build_backbone

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from coseglib.cli import main as cli
-from coseglib.core import processes
+from coseglib.core import devices
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import OWN, data_root, named_roots, weights_root
 from coseglib.data.images import read_mask, write_png
@@ -147,8 +147,8 @@ def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoin
 
 def test_evaluate_computes_where_it_is_asked_to_and_reads_its_checkpoint_once(checkpoint, monkeypatch, tmp_path):
     asked, read = [], []
-    where, find = processes.launch, checkpoints.find
-    monkeypatch.setattr(processes, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
+    where, find = devices.launch, checkpoints.find
+    monkeypatch.setattr(devices, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
     monkeypatch.setattr(checkpoints, "find", lambda name: read.append(name) or find(name))
     given = ["--checkpoint", str(checkpoint), "--dataset", "synthetic", "--limit", "1", "-o", str(tmp_path / "t.csv")]
     assert cli.main(["evaluate", *given, "--accelerator", "mps"]) == 0

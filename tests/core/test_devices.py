@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from coseglib.core import precision
-from coseglib.core.precision import precision_of
+from coseglib.core import devices
+from coseglib.core.devices import precision_of
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def graphics(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # which counts emulation
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-        monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: processor)
+        monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: processor)
 
     return set_up
 
