@@ -1,18 +1,19 @@
-"""A further paper is one class and one line in the registry: all that the library does with a paper it does with this."""
+"""A further paper is one class and one line in the registry: what the library does with papers it does with this one."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from coseglib.core.tables import write_table
 from coseglib.data.images import write_png
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation import tables
+from coseglib.evaluation.benchmark import photo_rows, score_table
+from coseglib.evaluation.systems import load_systems
 from coseglib.explorer.session import Session
 from coseglib.models import METHODS, load_model
 from coseglib.models.contract import Paper, PartnerModel
 from coseglib.models.output import Output
+from coseglib.scoring.metrics import PROTOCOLS
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import evaluate
 from coseglib.segmenting.job import segment_photos
@@ -86,10 +87,8 @@ def test_it_opens_in_the_explorers_session(run):
 
 
 def test_it_stands_in_a_benchmark_table(run, tmp_path):
-    from coseglib.evaluation.systems import systems
-
-    (system,) = systems((run / "model.safetensors",), floors=())
-    assert system.facts()["method"] == "sixth"
-    table = tables.evaluation_table(system.model, "synthetic", limit=2)
-    assert table.group.iloc[-1] == "all" and 0 <= table.J.iloc[-1] <= 1
-    write_table(table, tmp_path / "table.csv")
+    (system,) = load_systems((str(run / "model.safetensors"),), floors=())
+    groups = load_synthetic(groups=2, photos=3, size=64)
+    rows = photo_rows([system], groups, tmp_path / "kept.csv", (PROTOCOLS["common"],), say=lambda text: None)
+    table = score_table(rows, [system], (PROTOCOLS["common"],))
+    assert set(table.method) == {"sixth"} and table.J.between(0, 1).all()

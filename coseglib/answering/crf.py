@@ -36,7 +36,7 @@ def normalised(maps: Tensor) -> Tensor:
     return torch.where(span > FLAT, (maps - low) / span.clamp(min=FLAT), maps)
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (K+1, h, w) at a photograph's own size (H, W), bilinearly. float32."""
     return F.interpolate(maps.float()[None], size=size, mode="bilinear")[0]
 
@@ -49,7 +49,7 @@ def argmax_labels(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     best, labels = None, None
     for k, map_ in enumerate(normalised(maps)):
         if size is not None:
-            map_ = resized(map_[None], size)[0]
+            map_ = enlarged(map_[None], size)[0]
         if best is None:
             best, labels = map_, torch.zeros(map_.shape, dtype=torch.uint8, device=map_.device)
         else:
@@ -100,7 +100,7 @@ CONTOUR = CRF(smooth_xy=2, smooth_weight=1, bilateral_xy=20, bilateral_rgb=8, bi
 
 
 @cache
-def available() -> bool:
+def crf_installed() -> bool:
     """Is pydensecrf installed? It is built from source, which takes a C++ compiler."""
     try:
         import pydensecrf.densecrf  # noqa: F401 (a check)
@@ -166,7 +166,7 @@ def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
         )
     found = []
     for answer in maps.detach().cpu().reshape(-1, *maps.shape[-3:]):
-        model.setUnaryEnergy(unary(resized(answer, size), crf.certainty))
+        model.setUnaryEnergy(unary(enlarged(answer, size), crf.certainty))
         found.append(torch.from_numpy(np.array(model.inference(crf.steps))))
     return torch.stack(found).reshape(*maps.shape[:-2], height, width)
 

@@ -3,7 +3,7 @@
     everything  all pixels are foreground
     ellipse     the ellipse in the middle that touches no border: where photographers put things
     features    the group's positions, clustered by the features of a frozen ImageNet backbone; what a user without
-                masks tries first. `features:NAME` takes any backbone of `coseglib.models.backbones` or any model of timm
+                masks tries first. `features:NAME` takes any of `coseglib.models.backbones` or any model of timm
                 (a self-supervised vision transformer: `features:vit_small_patch16_224.dino`)
 
 Each is a group model as SSNM is: it sees all images of a group at once and returns logits, so that every protocol,

@@ -74,7 +74,7 @@ def post_of(model, asked: str | None = None) -> str:
     post = asked or model.post
     if post not in POSTS:
         raise CosegError(f"post = {post}: one of {', '.join(POSTS)}")
-    return post if asked or post == "argmax" or crf.available() else "argmax"
+    return post if asked or post == "argmax" or crf.crf_installed() else "argmax"
 
 
 def masks(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 from torch import Tensor
 
-MOST = 256 * 2**20  # bytes
+MOST_BYTES = 256 * 2**20
 
 
 def _bytes(value) -> int:
@@ -17,29 +17,30 @@ def _bytes(value) -> int:
 
 
 class Memory:
-    """Pictures and features by key, `most` bytes of them at most; what was not used for longest goes first."""
+    """Pictures, features and answers by key, `most` bytes of them; what was not used for longest goes first."""
 
-    def __init__(self, most: int = MOST):
+    def __init__(self, most: int = MOST_BYTES):
         self.most, self.size = most, 0
-        self._kept: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._values: OrderedDict[Hashable, object] = OrderedDict()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
-
-    def __call__(self, key: Hashable, compute: Callable[[], object]):
-        """What `compute` gives, computed once as long as it is kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-        value = compute()
-        self.keep(key, value)
-        return value
+    def get(self, key: Hashable):
+        """What is kept by this key, or None."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
 
     def keep(self, key: Hashable, value) -> None:
-        size = _bytes(value)
-        if size > self.most or key in self._kept:
+        """Tensors are to be their own: a view would hold the whole of what it is a part of."""
+        if key in self._values or _bytes(value) > self.most:
             return
-        self._kept[key] = value, size
-        self.size += size
+        self._values[key] = value
+        self.size += _bytes(value)
         while self.size > self.most:
-            self.size -= self._kept.popitem(last=False)[1][1]
+            self.size -= _bytes(self._values.popitem(last=False)[1])
+
+    def recall(self, key: Hashable, compute: Callable[[], object]):
+        """What is kept by this key, or what `compute` gives, which is kept then unless it is None."""
+        value = self.get(key)
+        if value is None and (value := compute()) is not None:
+            self.keep(key, value)
+        return value

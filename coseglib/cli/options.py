@@ -136,7 +136,7 @@ def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: 
     model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
-    if model.post == "crf" and not crf.available():
+    if model.post == "crf" and not crf.crf_installed():
         lacking = "the dense CRF is not installed (coseg doctor says more)"
         if post:
             raise CosegError(f"--post crf: {lacking}; leave it out for argmax")

@@ -1,17 +1,15 @@
 """A session of looking: some photographs, a system, and what changes in its answers when one thing is changed.
 
-No widgets here: `coseglib.explorer.page` is the page on top. A session keeps what it has computed, so that a question costs
-only what it changes:
+No widgets here: `coseglib.explorer.page` is the page on top. A session keeps what it has computed, so that a question
+costs only what it changes:
 
     another threshold              nothing of the network: masks are read from the kept logits
     another set of partners        context models decode again (they meet the group in one vector); partner models have
                                    kept each pair's answer; group models are asked as a whole again
     other photographs, or a model  all
 
-*Partners* are the photographs that every photograph of the session is asked with: the group. A context model pools
-their attention, a partner model compares each photograph with references among them, a group model sees them together, and a photograph
-that is not among them beside them (`coseglib.answering`). With all of them as partners the masks are those that `coseg
-segment` writes.
+*Partners* are the photographs that every photograph of the session is asked with: the group of `coseglib.answering`.
+With all of them as partners the masks are those that `coseg segment` writes.
 """
 
 import json
@@ -187,7 +185,7 @@ class Session:
     @property
     def inputs(self) -> Tensor:
         """(N, 3, S, S) in [0, 1]."""
-        return self._engine.memory("inputs", lambda: self._engine.inputs([o.picture for o in self.photos]))
+        return self._engine.memory.recall("inputs", lambda: self._engine.inputs([o.picture for o in self.photos]))
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
@@ -317,8 +315,8 @@ class Session:
     def matches(self, i: int, y: float, x: float) -> Heat:
         """What position (y, x) of photograph i, in shares of its height and width in [0, 1), meets in the photographs.
 
-        DCNet, PFCC and the multi-class system compare positions themselves: `match` of the contract, in all but photograph i.
-        Of others the cosine of features, in all. The scale ends at the largest value in another photograph.
+        Systems that compare positions themselves: their `match`, in all but photograph i. Of others the cosine of
+        features, in all. The scale ends at the largest value in another photograph.
         Raises ValueError for a place that there is not, CosegError for models without a backbone.
         """
         if not (0 <= i < len(self.photos) and 0 <= y < 1 and 0 <= x < 1):
@@ -338,8 +336,8 @@ class Session:
     def save(self, folder: str | Path, threshold: float = 0.5, post: str = "argmax") -> list[Path]:
         """Write the masks as they are: folder/masks/<name>.png, at the photographs' own sizes, and folder/session.json.
 
-        0 and 255, or the labels 0 … K of a multi-class model; names as in `segmenting.finding.output_names`. The JSON says what
-        made them: checkpoint, partners, pooling, threshold, post. Each file is there whole or not at all.
+        0 and 255, or the labels 0 … K of a multi-class model; names as of `output_names`. The JSON says what made them:
+        checkpoint, partners, pooling, threshold, post. Each file is there whole or not at all.
         Raises CosegError where the folder cannot be written, or has masks that no session has saved: they may be yours.
         """
         folder = Path(folder).expanduser()

@@ -1,4 +1,4 @@
-"""What an average of J does not show: does the mask follow the partners, and does a model know when nothing is common?"""
+"""What an average of J does not show: does a mask follow the partners, does a model know when nothing is common?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

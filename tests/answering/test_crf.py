@@ -11,11 +11,11 @@ from coseglib.answering.crf import (
     CRF,
     argmax_labels,
     crf_labels,
+    enlarged,
     labels_of,
     marginals,
     normalised,
     refined,
-    resized,
     unary,
 )
 from coseglib.answering.masks import masks_from_logits, post_of
@@ -56,7 +56,7 @@ def test_argmax_takes_the_largest_normalised_map_and_the_lower_label_of_equals_e
     maps = torch.rand(4, 6, 7)
     torch.testing.assert_close(argmax_labels(maps), normalised(maps).argmax(0).to(torch.uint8))
     large = argmax_labels(maps, (15, 20))
-    torch.testing.assert_close(large, resized(normalised(maps), (15, 20)).argmax(0).to(torch.uint8))
+    torch.testing.assert_close(large, enlarged(normalised(maps), (15, 20)).argmax(0).to(torch.uint8))
     assert int(argmax_labels(torch.full((3, 5, 5), 1 / 3)).sum()) == 0  # nothing is known: background
 
 
@@ -244,7 +244,7 @@ def test_the_model_says_how_maps_become_masks_unless_the_caller_does(monkeypatch
     assert post_of(model) == "crf" and post_of(model, "argmax") == "argmax"
     with pytest.raises(CosegError, match="post = best: one of argmax, crf"):
         post_of(model, "best")
-    monkeypatch.setattr("coseglib.answering.crf.available", lambda: False)
+    monkeypatch.setattr("coseglib.answering.crf.crf_installed", lambda: False)
     assert post_of(model) == "argmax"  # a checkpoint that wishes for the CRF is used without
     assert post_of(model, "crf") == "crf"  # who asks for it is told, when it is missing
 

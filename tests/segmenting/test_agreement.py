@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from coseglib.answering import load
-from coseglib.answering.crf import available
+from coseglib.answering.crf import crf_installed
 from coseglib.answering.floors import Features
 from coseglib.core.paths import CHECKPOINTS
 from coseglib.data import load as load_data
@@ -76,7 +76,7 @@ CASES = [c for c in CASES if c[1:] != (2, "argmax") or c[0] == "ca-mobilenet_v2"
 
 @pytest.mark.parametrize(("name", "looks", "post"), [*CASES, *((floor, 1, "argmax") for floor in FLOORS)])
 def test_masks_on_disk_are_the_masks_that_are_scored(name, looks, post, home, tmp_path, monkeypatch):
-    if post == "crf" and not available():
+    if post == "crf" and not crf_installed():
         pytest.skip("pydensecrf2 is not installed")
     model = model_of(name) if name in FLOORS else model_of(name, looks=looks, post=post)
     segment_photos([home / "images" / "discs"], tmp_path / "out", model, quiet=True)
