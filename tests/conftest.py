@@ -14,11 +14,11 @@ from coseglib.models.checkpoints import save_model
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """Where the dense CRF could not be built, what fails for want of it is skipped, by name."""
-    if crf.available():
+    if crf.crf_installed():
         return (yield)
     wanted = []
     with pytest.MonkeyPatch.context() as patch:
-        missing, says = crf._pydensecrf, crf.available
+        missing, says = crf._pydensecrf, crf.crf_installed
         patch.setattr(crf, "_pydensecrf", lambda: wanted.append(True) or missing())
         patch.setattr(crf, "available", lambda: wanted.append(True) or says())
         try:

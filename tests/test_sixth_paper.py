@@ -1,4 +1,4 @@
-"""A further paper is one class and one line in the registry: what the library does with papers it does with this one."""
+"""A further paper is one class and one line in the registry: what the library does with papers it does with this."""
 
 import pytest
 import torch

@@ -33,7 +33,7 @@ def test_without_data_sets_photographs_can_be_segmented_all_the_same(shipped, no
     assert doctor.examine(said.append)
     *lines, last = said
     assert all(line.startswith(("OK   ", "FAIL ")) for line in lines)
-    assert any(line.startswith(f"{'OK  ' if crf.available() else 'FAIL'} CRF: ") for line in lines)
+    assert any(line.startswith(f"{'OK  ' if crf.crf_installed() else 'FAIL'} CRF: ") for line in lines)
     for part in ("Python", "packages", "GPU", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
         assert any(line.startswith(f"OK   {part}: ") for line in lines), part
     assert any(line.startswith("FAIL data set icoseg8: ") and "data/README.md" in line for line in lines)

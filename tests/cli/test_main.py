@@ -200,7 +200,7 @@ def test_a_floor_segments_too(photos, tmp_path):
 def test_without_the_dense_crf_masks_are_made_by_argmax_and_a_line_says_so(tiny, photos, tmp_path, monkeypatch, capsys):
     file = tmp_path / "drawn.safetensors"
     checkpoints.save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2", "post": "crf"})
-    monkeypatch.setattr("coseglib.answering.crf.available", lambda: False)
+    monkeypatch.setattr("coseglib.answering.crf.crf_installed", lambda: False)
     given = ["segment", str(photos), "--checkpoint", str(file), "--accelerator", "cpu", "-o", str(tmp_path / "out")]
     assert cli.main(given) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("coseg: ")]
