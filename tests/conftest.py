@@ -20,7 +20,7 @@ def pytest_runtest_call(item):
     with pytest.MonkeyPatch.context() as patch:
         missing, says = crf._pydensecrf, crf.crf_installed
         patch.setattr(crf, "_pydensecrf", lambda: wanted.append(True) or missing())
-        patch.setattr(crf, "available", lambda: wanted.append(True) or says())
+        patch.setattr(crf, "crf_installed", lambda: wanted.append(True) or says())
         try:
             return (yield)
         except Exception as error:
