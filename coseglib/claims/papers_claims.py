@@ -3,10 +3,7 @@
 A `Variant` is a system with one part changed, a `Claim` sets variants against each other. Variants of one system have
 one budget (`profiles/ablations/`), one seed is one order of batches for all of them, and a variant that stands in
 several claims is trained once. The multi-class thesis learns on the groups themselves: its rows are those of
-`coseglib.evaluation.multiclass_tables`. The queue that trains is `coseglib.claims.queue`, the test is
-`coseglib.claims.verdicts`.
-
-`BY_SHARE` is no paper's claim but a question of ours.
+`coseglib.evaluation.multiclass_tables`.
 """
 
 import hashlib
@@ -80,51 +77,36 @@ class Claim:
     more: bool = True
 
 
-def _pfcc(*kernels: int) -> Variant:
-    name = "+".join(map(str, kernels)) or "no correlation"
-    return Variant("PFCC", f"PFCC {name}", "pfcc", {"kernels": kernels})
-
-
-_PRINTED = {"+MCFD": {"IV": "+MCFD"}, "+SCCM": {"IV": "+SCCM", "V": "+SCCM"}}
-_DCCM = {"IV": "+DCCM (DCNet)", "V": "+DCCM (DCNet)"}
-_ALL_KERNELS = (11, 15, 19)
+_DCCM = "+DCCM (DCNet)"  # the whole system, in tables IV and V
+_KERNELS = (11, 15, 19)
+_ONE_SIZE = {f"PFCC {k}": (k,) for k in _KERNELS}
+_TWO_SIZES = {"PFCC 11+15": (11, 15), "PFCC 11+19": (11, 19), "PFCC 15+19": (15, 19)}
+_THREE_SIZES = "PFCC 11+15+19"
 
 VARIANTS = {
     v.name: v
     for v in (
-        Variant("CA, FCA, CSA", "CA", "ca", printed={"1": "CA", "3": "CA"}),
-        Variant("CA, FCA, CSA", "FCA", "fca", printed={"1": "FCA", "3": "FCA"}),
-        Variant("CA, FCA, CSA", "CSA", "csa", printed={"1": "CSA", "3": "CSA"}),
+        *(Variant("CA, FCA, CSA", n, n.lower(), printed={"1": n, "3": n}) for n in ("CA", "FCA", "CSA")),
         Variant("SSNM", "SSNM", "ssnm", printed={"5": "SSNM full"}),
         Variant("SSNM", "SSNM -f_spa", "ssnm", {"spatial": False}, printed={"5": "SSNM -f_spa"}),
         Variant("SSNM", "SSNM -f_sem", "ssnm", {"semantic": False}, printed={"5": "SSNM -f_sem"}),
-        Variant(
-            "SSNM", "SSNM -both", "ssnm", {"spatial": False, "semantic": False}, printed={"5": "SSNM -f_spa -f_sem"}
-        ),
+        Variant("SSNM", "SSNM -both", "ssnm", {"spatial": False, "semantic": False},
+                printed={"5": "SSNM -f_spa -f_sem"}),
         Variant("SSNM", "SSNM balance as printed", "ssnm", {"balance": "paper"}),
-        _pfcc(*_ALL_KERNELS),
-        *(_pfcc(k) for k in _ALL_KERNELS),
-        _pfcc(11, 15),
-        _pfcc(11, 19),
-        _pfcc(15, 19),
-        _pfcc(),
-        Variant("PFCC", "PFCC without L2", "pfcc", {"kernels": _ALL_KERNELS, "normalise": False}),
-        Variant(
-            "DCNet",
-            "DCNet baseline",
-            "dcnet",
-            {"correlation": "nonlocal", "multiscale": False},
-            printed={"IV": "baseline (CRM, single scale)"},
-        ),
-        Variant("DCNet", "DCNet +MCFD", "dcnet", {"correlation": "nonlocal"}, printed=_PRINTED["+MCFD"]),
-        Variant("DCNet", "DCNet +SCCM", "dcnet", {"correlation": "spatial"}, printed=_PRINTED["+SCCM"]),
-        Variant("DCNet", "DCNet", "dcnet", printed=_DCCM),
+        *(Variant("PFCC", name, "pfcc", {"kernels": kernels}) for name, kernels in
+          {_THREE_SIZES: _KERNELS, **_ONE_SIZE, **_TWO_SIZES, "PFCC no correlation": ()}.items()),
+        Variant("PFCC", "PFCC without L2", "pfcc", {"kernels": _KERNELS, "normalise": False}),
+        Variant("DCNet", "DCNet baseline", "dcnet", {"correlation": "nonlocal", "multiscale": False},
+                printed={"IV": "baseline (CRM, single scale)"}),
+        Variant("DCNet", "DCNet +MCFD", "dcnet", {"correlation": "nonlocal"}, printed={"IV": "+MCFD"}),
+        Variant("DCNet", "DCNet +SCCM", "dcnet", {"correlation": "spatial"}, printed={"IV": "+SCCM", "V": "+SCCM"}),
+        Variant("DCNet", "DCNet", "dcnet", printed={"IV": _DCCM, "V": _DCCM}),
         Variant("DCNet", "DCNet K = 1", "dcnet", {"loops": 1}),
         Variant("DCNet", "DCNet K = 3", "dcnet", {"loops": 3}),
         Variant("DCNet", "DCNet cross-entropy", "dcnet", {"objective": "cross_entropy"}),
         *(Variant("multi-class", name, "multiclass", parts) for name, parts in multiclass_tables.ABLATIONS.items()),
     )
-}
+}  # fmt: skip
 
 # The systems as their papers have them, SSNM's balance excepted.
 WHOLE = ("CA", "FCA", "CSA", "SSNM", "PFCC 11+15+19", "DCNet")
@@ -144,38 +126,27 @@ BY_SHARE = {
 
 def _claim(name: str, says: str, first, second, source: str, where: str = SEEN, **more) -> Claim:
     """Arms may be given by their variants' names."""
-    first = first if isinstance(first, Arm) else Arm(first)
-    second = (second,) if isinstance(second, str | Arm) else second
-    arms = tuple(s if isinstance(s, Arm) else Arm(s) for s in second)
-    return Claim(name, VARIANTS[first.variant].system, says, where, first, arms, source, **more)
+    several = (second,) if isinstance(second, str | Arm) else second
+    first, *others = (arm if isinstance(arm, Arm) else Arm(arm) for arm in (first, *several))
+    return Claim(name, VARIANTS[first.variant].system, says, where, first, tuple(others), source, **more)
 
 
-_ONE_SIZE = tuple(f"PFCC {k}" for k in _ALL_KERNELS)
-_TWO_SIZES = ("PFCC 11+15", "PFCC 11+19", "PFCC 15+19")
-_THREE_SIZES = "PFCC 11+15+19"
 _CRF = "crf"
-
 CLAIMS = {
     c.name: c
     for c in (
         _claim("csa-seen", "on classes seen in training, spatial attention helps", "CSA", "CA", "table 1", table="1"),
         _claim("fca-seen", "on classes seen in training, fused attention helps", "FCA", "CA", "table 1", table="1"),
-        _claim(
-            "fca-unseen", "on unseen classes, fused attention is the best", "FCA", ("CA", "CSA"), "table 3", UNSEEN,
-            table="3",
-        ),
-        _claim(
-            "mean-or-minimum", "the mean keeps what most images show, the minimum drops what one image lacks",
-            Arm("CA"), Arm("CA", MIN), "section 4.5, figure 5", STRANGER,
-        ),
+        _claim("fca-unseen", "on unseen classes, fused attention is the best", "FCA", ("CA", "CSA"), "table 3", UNSEEN,
+               table="3"),
+        _claim("mean-or-minimum", "the mean keeps what most images show, the minimum drops what one image lacks",
+               "CA", Arm("CA", MIN), "section 4.5, figure 5", STRANGER),
         _claim("ssnm-spa", "the spatial modulator helps", "SSNM", "SSNM -f_spa", "table 5", table="5"),
         _claim("ssnm-sem", "the semantic modulator helps most", "SSNM", "SSNM -f_sem", "table 5", table="5"),
         _claim("ssnm-both", "both modulators help", "SSNM", "SSNM -both", "table 5", table="5"),
         _claim("ssnm-spa-alone", "so does the spatial one alone", "SSNM -f_sem", "SSNM -both", "table 5", table="5"),
-        _claim(
-            "ssnm-balance", "weights as printed balance the two sides: better than the exchanged ones",
-            "SSNM balance as printed", "SSNM", "equation 13",
-        ),
+        _claim("ssnm-balance", "weights as printed balance the two sides: better than the exchanged ones",
+               "SSNM balance as printed", "SSNM", "equation 13"),
         _claim("pfcc-correlation", "the correlation helps", _THREE_SIZES, "PFCC no correlation", "conclusion"),
         _claim("pfcc-sizes", "three sizes are better than one", _THREE_SIZES, _ONE_SIZE, "conclusion"),
         _claim("pfcc-pairs", "three sizes are better than two", _THREE_SIZES, _TWO_SIZES, "conclusion"),
@@ -207,22 +178,18 @@ def chosen_claims(only: Iterable[str] = ()) -> list[Claim]:
 
     Raises CosegError for a name that fits nothing.
     """
-    wanted = list(only)
-    for name in wanted:
-        if name != SHARES and not any(name in _names(c) for c in CLAIMS.values()):
-            systems = dict.fromkeys(c.system for c in CLAIMS.values())
-            raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems, SHARES])}")
-    return [c for c in CLAIMS.values() if not wanted or set(wanted) & _names(c)]
+    wanted = set(only)
+    names = {c.name: {c.name, c.system, VARIANTS[c.first.variant].method} for c in CLAIMS.values()}
+    for name in sorted(wanted.difference([SHARES], *names.values())):
+        systems = dict.fromkeys(c.system for c in CLAIMS.values())
+        raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems, SHARES])}")
+    return [c for c in CLAIMS.values() if not wanted or wanted & names[c.name]]
 
 
 def asks_for_shares(only: Iterable[str] = ()) -> bool:
     """Whether `BY_SHARE` is trained as well: where it is named, or where nothing is."""
     wanted = list(only)
     return not wanted or SHARES in wanted
-
-
-def _names(claim: Claim) -> set[str]:
-    return {claim.name, claim.system, VARIANTS[claim.first.variant].method}
 
 
 # Budgets --------------------------------------------------------------------------------------------------------------
@@ -244,15 +211,10 @@ class Budget(Config):
     online: dict[str, str]
 
 
+_CPU = {"epochs": "10", "input_size": "224", "extractor_size": "320", "learning_rate": "3e-4"}
 BUDGETS = {
     "smoke": Budget(photos=4, unseen=4, groups=2, each=4, online={"epochs": "1"}),
-    "cpu": Budget(
-        photos=12,
-        unseen=12,
-        groups=10,
-        each=24,
-        online={"epochs": "10", "input_size": "224", "extractor_size": "320", "learning_rate": "3e-4"},
-    ),
+    "cpu": Budget(photos=12, unseen=12, groups=10, each=24, online=_CPU),
     "paper": Budget(photos=0, unseen=0, groups=14, each=80, online={"learning_rate": "1e-5"}),
 }
 
@@ -284,12 +246,11 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
 def recipe(config: TrainConfig | OnlineConfig) -> str:
     """12 digits of a SHA-256 of all fields that decide a result but the seed: what two trainings share."""
     fields = {k: v for k, v in config.fields().items() if k != "seed" and k not in MAY_CHANGE}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training: a variant and a seed."""
+class Training(NamedTuple):
+    """A variant and a seed."""
 
     variant: Variant
     seed: int
@@ -298,11 +259,11 @@ class Run:
         return f"{self.variant.name}, seed {self.seed}"
 
 
-def plan(claims: Iterable[Claim], seeds: int = SEEDS, shares: bool = False) -> list[Run]:
+def plan(claims: Iterable[Claim], seeds: int = SEEDS, shares: bool = False) -> list[Training]:
     """The trainings that some claims need, each once; first all of seed 0, so that a part of the queue is of use.
 
     shares  those of `BY_SHARE` as well
     """
     names = dict.fromkeys(arm.variant for c in claims for arm in (c.first, *c.second))
     variants = [*(VARIANTS[name] for name in names), *(BY_SHARE.values() if shares else ())]
-    return [Run(variant, seed) for seed in range(seeds) for variant in variants]
+    return [Training(variant, seed) for seed in range(seeds) for variant in variants]

@@ -1,10 +1,8 @@
 """The queue of `coseg ablate`: what the papers' claims need, trained and scored one after the other.
 
-    coseg ablate --profile cpu --output runs/ablations        resumable; a row a training, set, kind of answer and group
-    table = read_ablations("runs/ablations/ablations.csv")
-    verdicts(table)                                           a row a claim, the paper's figure beside ours
-
-Claims and variants are in `coseglib.claims.papers_claims`, the test in `coseglib.claims.verdicts`.
+coseg ablate --profile cpu --output runs/ablations        resumable; a row a training, set, kind of answer and group
+table = read_ablations("runs/ablations/ablations.csv")
+verdicts(table)                                           a row a claim, the paper's figure beside ours
 """
 
 import dataclasses
@@ -38,7 +36,7 @@ from coseglib.claims.papers_claims import (
     TWO,
     UNSEEN,
     Claim,
-    Run,
+    Training,
     asks_for_shares,
     chosen_claims,
     config_of,
@@ -55,7 +53,6 @@ from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import multiclass_tables
 from coseglib.evaluation.kept import LEARNED, code_hash
-from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.models.contract import POSTS
 from coseglib.scoring import metrics
@@ -113,14 +110,11 @@ def few(groups: Sequence[Group], most: int) -> list[Group]:
 
 def _read_once(groups: Sequence[Group]) -> list[Group]:
     """The same photographs, decoded once and kept: they are asked of dozens of models."""
-    known: dict[tuple[str, str], Photo] = {}
 
+    @cache
     def kept(photo: Photo) -> Photo:
-        key = (photo.dataset, photo.name)
-        if key not in known:
-            readers = {"read_image": cache(photo.read_image), "read_labels": cache(photo.read_labels)}
-            known[key] = dataclasses.replace(photo, **readers)
-        return known[key]
+        readers = {"read_image": cache(photo.read_image), "read_labels": cache(photo.read_labels)}
+        return dataclasses.replace(photo, **readers)
 
     return [dataclasses.replace(g, photos=tuple(map(kept, g.photos))) for g in groups]
 
@@ -129,13 +123,11 @@ def photographs(profile: str, data_root=None) -> dict[str, list[Group]]:
     """SEEN and UNSEEN of a profile; smoke: scenes, other ones for each. Raises CosegError where a set is missing."""
     budget = BUDGETS[profile]
     if profile == "smoke":
-        found = {
-            SEEN: load_synthetic("val", groups=3, photos=budget.photos, size=64),
-            UNSEEN: load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64),
-        }
+        seen = load_synthetic("val", groups=3, photos=budget.photos, size=64)
+        unseen = load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64)
     else:
-        found = {SEEN: validation_groups(data_root), UNSEEN: load("icoseg8", data_root)}
-    return {name: _read_once(few(found[name], most)) for name, most in ((SEEN, budget.photos), (UNSEEN, budget.unseen))}
+        seen, unseen = validation_groups(data_root), load("icoseg8", data_root)
+    return {SEEN: _read_once(few(seen, budget.photos)), UNSEEN: _read_once(few(unseen, budget.unseen))}
 
 
 def several_classes(profile: str, data_root=None) -> list[Group]:
@@ -175,7 +167,7 @@ def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFra
 
 
 def _groupwise(rows: pd.DataFrame, where: str, how: str = MEAN) -> pd.DataFrame:
-    """A row a group and one of group "all". Groups of one name in two sets stay two, by the column dataset."""
+    """A row a group and one of group "all"."""
     return metrics.aggregate(rows).assign(set=where, how=how)
 
 
@@ -193,10 +185,10 @@ def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _trained(run: Run, config: TrainConfig, folder: Path, sets, roots: Mapping) -> pd.DataFrame:
+def _trained(one: Training, config: TrainConfig, folder: Path, sets, **roots) -> pd.DataFrame:
     """Train, or go on with a training that was killed, and score."""
     file = train(config, folder, resume=True, quiet=True, **roots)
-    model = load_model(file, run.variant.method)
+    model = load_model(file, one.variant.method)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = precision_of(config.precision, device) == "bf16-mixed"  # as it was trained
     with torch.autocast(device, torch.bfloat16, enabled=fast):
@@ -205,11 +197,11 @@ def _trained(run: Run, config: TrainConfig, folder: Path, sets, roots: Mapping) 
     return rows.assign(steps=config.steps, checkpoint=sha256(file))
 
 
-def _learned(run: Run, config: OnlineConfig, folder: Path, groups, weights_root=None) -> pd.DataFrame:
+def _learned(one: Training, config: OnlineConfig, folder: Path, groups, weights_root=None) -> pd.DataFrame:
     """Learn on each group, see `coseglib.evaluation.multiclass_tables`: rows by argmax and by CRF."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, out = run.variant.name, folder / "groups.csv"
-    found = multiclass_tables.evaluate_groups(groups, config, out, (name,), None, weights_root)
+    name = one.variant.name
+    found = multiclass_tables.evaluate_groups(groups, config, folder / "groups.csv", (name,), None, weights_root)
     tables = [found[found.system == f"{name}, {post}"].assign(how=post) for post in POSTS]
     rows = pd.concat(tables, ignore_index=True)[["dataset", "group", "images", "P", "J", "how"]]
     return rows.assign(set=TWO, steps=config.epochs, checkpoint="")
@@ -223,8 +215,7 @@ def read_ablations(path: str | Path) -> pd.DataFrame:
 
     code  "" of rows that were written before tables said it
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     wanted = dict.fromkeys(COLUMNS[:-1], str) | NUMBERS
     table = read_table(path, wanted, "it is no table of `coseg ablate`: move it away, or choose another folder")
@@ -248,22 +239,14 @@ def _alone(folder: Path):
 def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     """What a run's rows depend on: its recipe and seed, and the photographs that it is asked about."""
     known = [recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()[:12]
 
 
-def _facts(run: Run, config: TrainConfig | OnlineConfig) -> dict:
+def _facts(one: Training, config: TrainConfig | OnlineConfig) -> dict:
     # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
     device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    about = {"system": run.variant.system, "variant": run.variant.name, "seed": run.seed}
+    about = {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed}
     return about | {"recipe": recipe(config), "device": device, "date": date.today().isoformat()}
-
-
-def _without_stale(table: pd.DataFrame, keys: Iterable[str], code: str, say: Callable[[str], None]) -> pd.DataFrame:
-    """Without the rows of these keys that other code computed."""
-    stale = table.key.isin(list(keys)) & (table.code != code)
-    if stale.any():
-        say(f"{TABLE}: {table[stale].key.nunique()} trainings are of other code and run anew")
-    return table[~stale]
 
 
 class Outcome(NamedTuple):
@@ -291,54 +274,57 @@ def ablate(
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
     only = list(only)
-    output, runs = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
-    configs = {run: config_of(run.variant, profile, run.seed) for run in runs}
+    output, wanted = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
+    configs = {one: config_of(one.variant, profile, one.seed) for one in wanted}
+    online = {one for one, config in configs.items() if isinstance(config, OnlineConfig)}
     with _alone(output):
-        masked = [run for run in runs if not METHODS[run.variant.method].online]
-        sets = photographs(profile, data_root) if masked else {}
-        several = several_classes(profile, data_root) if len(masked) < len(runs) else []
-        asked = {False: [g for some in sets.values() for g in some], True: several}
-        keys = {run: _key(configs[run], asked[METHODS[run.variant.method].online]) for run in runs}
-        code = code_hash(ROOMS)
-        table = _without_stale(read_ablations(output / TABLE), keys.values(), code, say)
-        missing = [run for run in runs if keys[run] not in set(table.key)]
-        say(f"{len(runs)} trainings, {len(runs) - len(missing)} done before, {len(missing)} to run: {output}")
+        sets = photographs(profile, data_root) if len(online) < len(wanted) else {}
+        several = several_classes(profile, data_root) if online else []
+        masked = [group for some in sets.values() for group in some]
+        keys = {one: _key(configs[one], several if one in online else masked) for one in wanted}
+        code, table = code_hash(ROOMS), read_ablations(output / TABLE)
+        stale = table.key.isin(keys.values()) & (table.code != code)
+        if stale.any():
+            say(f"{TABLE}: {table[stale].key.nunique()} trainings are of other code and run anew")
+        table = table[~stale]
+        missing = [one for one in wanted if keys[one] not in set(table.key)]
+        say(f"{len(wanted)} trainings, {len(wanted) - len(missing)} done before, {len(missing)} to run: {output}")
         spent: dict[str, list[float]] = {}
         failed: dict[str, str] = {}
-        for number, run in enumerate(missing, start=1):
-            config, began = configs[run], time.perf_counter()
-            folder = output / f"{run.variant.method}-{keys[run]}-{code}"
+        for number, one in enumerate(missing, start=1):
+            config, began = configs[one], time.perf_counter()
+            folder = output / f"{one.variant.method}-{keys[one]}-{code}"
             try:
-                if METHODS[run.variant.method].online:
-                    rows = _learned(run, config, folder, several, weights_root)
+                if one in online:
+                    rows = _learned(one, config, folder, several, weights_root)
                 else:
-                    rows = _trained(run, config, folder, sets, {"data_root": data_root, "weights_root": weights_root})
-            except Exception as error:  # whatever it is, the other runs are not to be lost
-                failed[str(run)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    rows = _trained(one, config, folder, sets, data_root=data_root, weights_root=weights_root)
+            except Exception as error:  # whatever it is, the others are not to be lost
+                failed[str(one)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 folder.mkdir(exist_ok=True)
                 (folder / "error.txt").write_text(traceback.format_exc())
-                say(f"{number}/{len(missing)} {run}: failed, {failed[str(run)]}; the others go on")
+                say(f"{number}/{len(missing)} {one}: failed, {failed[str(one)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began
-            about = _facts(run, config) | {"profile": profile, "key": keys[run], "code": code, "seconds": seconds}
+            about = _facts(one, config) | {"profile": profile, "key": keys[one], "code": code, "seconds": seconds}
             rows = rows.assign(**about).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
             if not keep:
                 shutil.rmtree(folder)
-            spent.setdefault(run.variant.system, []).append(seconds)
-            j = rows[(rows.group == "all")].J.iloc[0]
+            spent.setdefault(one.variant.system, []).append(seconds)
+            first = rows[rows.group == "all"].iloc[0]
             eta = clock(remaining(missing[number:], spent))
-            say(f"{number}/{len(missing)} {run}: J {j:.3f} on {rows['set'].iloc[0]}, {seconds:.0f} s; ETA {eta}")
+            say(f"{number}/{len(missing)} {one}: J {first.J:.3f} on {first['set']}, {seconds:.0f} s; ETA {eta}")
         for name, why in failed.items():
             say(f"failed: {name}: {why}")
     return Outcome(table[table.profile == profile].reset_index(drop=True), failed)
 
 
-def remaining(runs: Sequence[Run], spent: Mapping[str, list[float]]) -> float:
-    """Seconds that some runs will take: each what its system's took so far, or the mean of all systems'."""
+def remaining(trainings: Sequence[Training], spent: Mapping[str, list[float]]) -> float:
+    """Seconds that some trainings will take: each what its system's took so far, or the mean of all systems'."""
     everything = [seconds for of_system in spent.values() for seconds in of_system] or [0.0]
-    return float(sum(np.mean(spent.get(run.variant.system, everything)) for run in runs))
+    return float(sum(np.mean(spent.get(one.variant.system, everything)) for one in trainings))
 
 
 def planned(
@@ -351,28 +337,23 @@ def planned(
     """What the queue has before it: a row a system, and one of all.
 
     Columns system, variants, trainings, done, "steps a training", "photographs a step", "side (pixels)", and minutes of
-    all its trainings, by the mean of those that are done, NaN before the first. table: of `read`.
+    all its trainings, by the mean of those that are done, NaN before the first. table: of `read_ablations`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
-    runs, rows = plan(claims, seeds, shares), []
-    for system in dict.fromkeys(run.variant.system for run in runs):
-        own = [run for run in runs if run.variant.system == system]
+    of_system: dict[str, list[Training]] = {}
+    for one in plan(claims, seeds, shares):
+        of_system.setdefault(one.variant.system, []).append(one)
+    rows = []
+    for system, own in of_system.items():
         config = config_of(own[0].variant, profile)
         online = isinstance(config, OnlineConfig)
         once = table[table.system == system].drop_duplicates(["variant", "seed"])
-        done = set(zip(once.variant, once.seed, strict=True)) & {(r.variant.name, r.seed) for r in own}
-        rows.append(
-            {
-                "system": system,
-                "variants": len({run.variant.name for run in own}),
-                "trainings": len(own),
-                "done": len(done),
-                "steps a training": f"{config.epochs} epochs" if online else str(config.steps),
-                "photographs a step": config.batch if online else config.groups * config.group_size,
-                "side (pixels)": config.input_size,
-                "minutes": once.seconds.mean() * len(own) / 60 if len(once) else math.nan,
-            }
-        )
+        done = set(zip(once.variant, once.seed, strict=True)) & {(one.variant.name, one.seed) for one in own}
+        row = {"system": system, "variants": len({one.variant for one in own}), "trainings": len(own)}
+        row |= {"done": len(done), "steps a training": f"{config.epochs} epochs" if online else str(config.steps)}
+        row |= {"photographs a step": config.batch if online else config.groups * config.group_size}
+        minutes = once.seconds.mean() * len(own) / 60 if len(once) else math.nan
+        rows.append({**row, "side (pixels)": config.input_size, "minutes": minutes})
     whole = {"system": "all", **{k: sum(row[k] for row in rows) for k in ("variants", "trainings", "done", "minutes")}}
     return pd.DataFrame([*rows, whole])
 

@@ -1,6 +1,6 @@
 """Does a part do what its paper says? The stated test of the claims, and the tables that it is read from.
 
-    table = ablations.read("runs/ablations/ablations.csv")
+    table = read_ablations("runs/ablations/ablations.csv")
     verdicts(table)                             a row a claim, the paper's figure beside ours
     by_variant(table, "DCNet")  by_seed(table)  by_share(table)
 
@@ -13,10 +13,10 @@ group are alike, hence groups are counted, not photographs. With S seeds and G g
 
 and the effect over se is compared with Student's t, its degrees of freedom by Welch and Satterthwaite. This is the
 min F′ of Clark (1973), made for subjects × words. What is neither the seed's nor the group's own counts in both terms,
-so that the interval is rather too wide than too narrow (`false_alarms`); with three seeds that differ much it is wide
-indeed, and that is as it should be. Where seeds agree exactly it is the paired t-test over groups, where groups do that
-over seeds. Several claims are tested at once: a verdict needs p < .05 after Holm's correction over all claims that were
-measured. Intervals are 95 % each for itself, so that one may miss 0 where the verdict still is "within noise".
+so that the interval is rather too wide than too narrow (`false_alarms`). Where seeds agree exactly it is the paired
+t-test over groups, where groups do that over seeds. Several claims are tested at once: a verdict needs p < .05 after
+Holm's correction over all that were measured. Intervals are 95 % each for itself: one may miss 0 where the verdict
+still is "within noise".
 
     confirmed      the effect lies where the paper says, significantly
     contradicted   it lies on the other side, significantly
@@ -28,7 +28,8 @@ every budget. Figures of several budgets are never mixed: a table is of one prof
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ from coseglib.claims.papers_claims import (
     WHOLE,
     Arm,
     Claim,
-)
+)  # fmt: skip
 from coseglib.core.errors import CosegError
 from coseglib.data.reported import reported
 from coseglib.models import METHODS
@@ -76,7 +77,7 @@ class Effect(NamedTuple):
     df: float
 
 
-def effect(differences: np.ndarray, margin: float = 0.0, level: float = LEVEL) -> Effect:
+def effect(differences: np.ndarray, margin: float = 0.0) -> Effect:
     """The stated test (head of this file) of differences (S, G) against `margin`, all in one unit.
 
     Where all differences are one number there is no spread: the interval is that number, p is 1 or 0.
@@ -92,7 +93,7 @@ def effect(differences: np.ndarray, margin: float = 0.0, level: float = LEVEL) -
         return Effect(mean, mean, mean, float(abs(mean - margin) < 1e-9), math.inf)
     df = variance**2 / (terms[0] ** 2 / (seeds - 1) + terms[1] ** 2 / (groups - 1))
     se = math.sqrt(variance)
-    half = se * stats.t.ppf(1 - level / 2, df)
+    half = se * stats.t.ppf(1 - LEVEL / 2, df)
     return Effect(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean - margin) / se, df)), float(df))
 
 
@@ -115,7 +116,7 @@ def false_alarms(
     worlds: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often three tests see a difference, p < .05, in made worlds where there is none.
+    """How often three tests see a difference, p < .05, in made worlds where there is none: {test: share of worlds}.
 
     A photograph's difference is normal: a part of its training's, a part of its group's, a part of its own; standard
     deviations in any one unit. Tests: of all masks ("masks"), of groups, seeds averaged ("groups"), and `effect`.
@@ -146,9 +147,8 @@ def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
     def j(arm: Arm) -> pd.DataFrame:
         rows = table[(table.variant == arm.variant) & (table["set"] == claim.where) & (table.how == arm.how)]
         if rows.recipe.nunique() > 1:
-            raise CosegError(
-                f"{arm.variant}: rows of {rows.recipe.nunique()} recipes in one table; choose one by `recipe`"
-            )
+            count = rows.recipe.nunique()
+            raise CosegError(f"{arm.variant}: rows of {count} recipes in one table; choose one by `recipe`")
         return rows[rows.group != "all"].pivot(index="seed", columns=["dataset", "group"], values="J")
 
     first, second = j(claim.first), [j(arm) for arm in claim.second]
@@ -159,20 +159,24 @@ def differences(table: pd.DataFrame, claim: Claim) -> np.ndarray:
 
 def paper_points(claim: Claim) -> float:
     """What the paper prints for a claim's difference in J, in points; NaN where it prints no figure."""
-    paper = METHODS[VARIANTS[claim.first.variant].method].paper.key
     if claim.gain:
+        paper = _paper(claim.first.variant)
         rows = reported(paper=paper, method=claim.gain, metric="J gain", dataset="thesis-two-class")
         return POINTS * float(rows.value.iloc[0])
     if not claim.table:
         return math.nan
-    first, *second = (_printed(paper, claim.table, arm.variant) for arm in (claim.first, *claim.second))
+    first, *second = (_printed(arm.variant, claim.table) for arm in (claim.first, *claim.second))
     return POINTS * (first - sum(second) / len(second))
 
 
-def _printed(paper: str, table: str, variant: str) -> float:
+def _paper(variant: str) -> str:
+    return METHODS[VARIANTS[variant].method].paper.key
+
+
+def _printed(variant: str, table: str) -> float:
     """J of a variant in a table of its paper, a share."""
     method = VARIANTS[variant].printed[table]
-    (value,) = reported(paper=paper, table=table, method=method, metric="J", group="all").value
+    (value,) = reported(paper=_paper(variant), table=table, method=method, metric="J", group="all").value
     return float(value)
 
 
@@ -190,25 +194,22 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
     for claim in CLAIMS.values() if claims is None else claims:
         why = [MENDED[VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
         d = differences(table, claim) if len(table) and not why else np.empty((0, 0))
-        about = {
-            "claim": claim.name,
-            "system": claim.system,
-            "says": claim.says,
-            "source": f"{METHODS[VARIANTS[claim.first.variant].method].paper.key}, {claim.source}",
-            "set": claim.where,
-            "first": _side((claim.first,), claim),
-            "second": _side(claim.second, claim),
-            "paper": paper_points(claim),
-        }
         found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
-        about |= {"effect": found.mean, "low": found.low, "high": found.high, "p": found.p}
-        about |= {"seeds": d.shape[0] if d.size else 0, "groups": d.shape[1] if d.size else 0}
-        rows.append(about | {"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""})
+        seeds, groups = d.shape if d.size else (0, 0)
+        rows.append(
+            {
+                **{"claim": claim.name, "system": claim.system, "says": claim.says, "set": claim.where},
+                "source": f"{_paper(claim.first.variant)}, {claim.source}",
+                **{"first": _side((claim.first,), claim), "second": _side(claim.second, claim)},
+                **{"paper": paper_points(claim), "effect": found.mean, "low": found.low, "high": found.high},
+                **{"p": found.p, "seeds": seeds, "groups": groups},
+                **{"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""},
+            }
+        )
     found = pd.DataFrame(rows)
-    counted = (found.seeds >= SEEDS) & found.p.notna()
-    found["p Holm"] = holm(found.p.where(counted))
-    found["verdict"] = [_verdict(row) for _, row in found.iterrows()]
-    found["words"] = [_words(row) for _, row in found.iterrows()]
+    found["p Holm"] = holm(found.p.where(found.seeds >= SEEDS))
+    found["verdict"] = found.apply(_verdict, axis=1)
+    found["words"] = found.apply(_words, axis=1)
     columns = ["claim", "system", "says", "source", "set", "first", "second", "paper", "effect", "low", "high", "p"]
     return found[[*columns, "p Holm", "seeds", "groups", "verdict", "words"]]
 
@@ -236,38 +237,44 @@ def _words(row: pd.Series) -> str:
         return f"{row['first']} against {row['second']}: {', '.join(filter(None, (row.verdict, row.why)))}."
     sign = "above" if row.effect >= 0 else "below"
     between = f" ({row.low:+.1f} to {row.high:+.1f})" if row.low == row.low else ""
-    text = f"{row['first']} is {abs(row.effect):.1f} points{between} {sign} {row['second']}"
-    text += f" on {row['set']}; the paper " + (
-        "prints no figure" if row.paper != row.paper else f"says {row.paper:+.1f}"
-    )
+    text = f"{row['first']} is {abs(row.effect):.1f} points{between} {sign} {row['second']} on {row['set']}"
+    text += f"; the paper {'prints no figure' if row.paper != row.paper else f'says {row.paper:+.1f}'}"
     if row.paper == row.paper and row.low == row.low:
-        text += ", inside this interval" if row.low <= row.paper <= row.high else ", outside this interval"
+        text += f", {'inside' if row.low <= row.paper <= row.high else 'outside'} this interval"
     return f"{text}: {row.verdict}."
 
 
-def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
-    """A variant's rows of all groups of a set, a row a seed, attention's mean where there is a choice."""
-    own = table[(table.variant == variant) & (table["set"] == where) & ~_away(table)]
-    return own[(own.group == "all") & (own.how == MEAN)]
+# Tables over seeds, of a table of one profile; empty where nothing was measured ---------------------------------------
+
+
+def _whole(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The rows of all groups of a set that stand, partner swap in points."""
+    own = table[(table["set"] == where) & (table.group == "all") & ~_away(table)]
+    return own.assign(swap=POINTS * own.swap)
+
+
+def _mean_sd(figures: Mapping[str, pd.Series]) -> dict[str, float]:
+    return {k: v for name, own in figures.items() for k, v in {name: own.mean(), f"sd {name}": own.std()}.items()}
+
+
+def _checkpoints(own: pd.DataFrame) -> str:
+    return ", ".join(c[:8] for c in own.checkpoint if isinstance(c, str) and c)
 
 
 def by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
 
     Columns system, set, seeds, J, "sd J", P, "sd P", swap (points), "sd swap", AUROC, "sd AUROC", steps, recipe,
-    checkpoints. table: of one profile. Empty where nothing was measured.
+    checkpoints.
     """
     rows = []
-    for name in WHOLE:
-        for where in (SEEN, UNSEEN):
-            own = _asked(table, name, where)
-            if own.empty:
-                continue
+    for name, where in product(WHOLE, (SEEN, UNSEEN)):
+        own = _whole(table, where)[lambda rows, name=name: (rows.variant == name) & (rows.how == MEAN)]
+        if len(own):
             row = {"system": name, "set": where, "seeds": own.seed.nunique()}
-            for value, scale in {"J": 1, "P": 1, "swap": POINTS, "AUROC": 1}.items():
-                row |= {value: scale * own[value].mean(), f"sd {value}": scale * own[value].std()}
+            row |= _mean_sd(own[["J", "P", "swap", "AUROC"]])
             row |= {"steps": own.steps.max(), "recipe": ", ".join(own.recipe.unique())}
-            rows.append({**row, "checkpoints": ", ".join(str(c)[:8] for c in own.checkpoint)})
+            rows.append({**row, "checkpoints": _checkpoints(own)})
     return pd.DataFrame(rows)
 
 
@@ -275,18 +282,15 @@ def by_share(table: pd.DataFrame) -> pd.DataFrame:
     """A row a share of hard and empty pairs that was trained with: what it costs and what it buys, over seeds.
 
     Columns share, seeds, and each with its "sd …": J on SEEN and on UNSEEN, swap (points) and AUROC on SEEN; steps,
-    checkpoints. table: of one profile. Empty where nothing was measured.
+    checkpoints.
     """
-    rows = []
+    rows, (all_seen, all_unseen) = [], (_whole(table, where) for where in (SEEN, UNSEEN))
     for share, variant in BY_SHARE.items():
-        seen, unseen = (_asked(table, variant.name, where) for where in (SEEN, UNSEEN))
-        if seen.empty:
-            continue
-        row = {"share": share, "seeds": seen.seed.nunique()}
-        values = {"J seen": seen.J, "J unseen": unseen.J, "swap": POINTS * seen.swap, "AUROC": seen.AUROC}
-        for name, known in values.items():
-            row |= {name: known.mean(), f"sd {name}": known.std()}
-        rows.append({**row, "steps": seen.steps.max(), "checkpoints": ", ".join(str(c)[:8] for c in seen.checkpoint)})
+        seen, unseen = (rows[rows.variant == variant.name] for rows in (all_seen, all_unseen))
+        if len(seen):
+            figures = {"J seen": seen.J, "J unseen": unseen.J, "swap": seen.swap, "AUROC": seen.AUROC}
+            row = {"share": share, "seeds": seen.seed.nunique(), **_mean_sd(figures), "steps": seen.steps.max()}
+            rows.append({**row, "checkpoints": _checkpoints(seen)})
     return pd.DataFrame(rows)
 
 
@@ -294,31 +298,18 @@ def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFr
     """A row a variant and way of answering of one system: J, P, swap (points) and AUROC on a set, over seeds.
 
     Columns variant, how, seeds, J, "sd J", P, swap, "sd swap", AUROC, steps, "s a training", "the paper" (J as printed:
-    "table IV: 0.790"), recipe, checkpoints (the first 8 digits of each). No rows for what was not measured.
+    "table IV: 0.790"), recipe, checkpoints (the first 8 digits of each).
     """
-    rows = []
-    whole = table[(table.system == system) & (table["set"] == where) & (table.group == "all") & ~_away(table)]
-    order = [v.name for v in VARIANTS.values() if v.system == system]
-    for (name, how), some in sorted(whole.groupby(["variant", "how"]), key=lambda item: order.index(item[0][0])):
-        variant = VARIANTS[name]
-        paper = METHODS[variant.method].paper.key
-        printed = [f"table {number}: {_printed(paper, number, name):.3f}" for number in variant.printed]
-        rows.append(
-            {
+    rows, whole = [], _whole(table, where)
+    for name, variant in VARIANTS.items():
+        printed = [f"table {number}: {_printed(name, number):.3f}" for number in variant.printed]
+        for how, own in whole[(whole.variant == name) & (variant.system == system)].groupby("how"):
+            row = {
                 "variant": name,
                 "how": how,
-                "seeds": some.seed.nunique(),
-                "J": some.J.mean(),
-                "sd J": some.J.std(),
-                "P": some.P.mean(),
-                "swap": POINTS * some.swap.mean(),
-                "sd swap": POINTS * some.swap.std(),
-                "AUROC": some.AUROC.mean(),
-                "steps": some.steps.max(),
-                "s a training": some.seconds.mean(),
-                "the paper": "; ".join(printed),
-                "recipe": ", ".join(some.recipe.unique()),
-                "checkpoints": ", ".join(str(c)[:8] for c in some.checkpoint if isinstance(c, str) and c),
+                "seeds": own.seed.nunique(),
+                **_mean_sd(own[["J", "P", "swap", "AUROC"]]),
             }
-        )
-    return pd.DataFrame(rows)
+            row |= {"steps": own.steps.max(), "s a training": own.seconds.mean(), "the paper": "; ".join(printed)}
+            rows.append({**row, "recipe": ", ".join(own.recipe.unique()), "checkpoints": _checkpoints(own)})
+    return pd.DataFrame(rows).drop(columns=["sd P", "sd AUROC"], errors="ignore")

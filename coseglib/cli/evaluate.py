@@ -132,5 +132,5 @@ def _evaluate_online(dataset, output, model, limit, only, classes, post, profile
         options.refuse(why, classes=classes, post=post)
     groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in named_groups(load(dataset), only)]
     if not systems:
-        return multiclass_tables.evaluate(groups, system, output, classes, post, options.say)
+        return multiclass_tables.multiclass_table(groups, system, output, classes, post, options.say)
     return multiclass_tables.evaluate_groups(groups, system, output, systems, options.say)

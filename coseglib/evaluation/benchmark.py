@@ -17,7 +17,8 @@ under `common` only, by its group and by itself.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,6 @@ from coseglib.scoring.metrics import PROTOCOLS, Protocol
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import PARTNERS, evaluate
 
-NUMBERS = dict.fromkeys(("J_asked", "J_other", "common", "score"), float)  # of `question_rows`
 COUNTS = ["right", "counted", "intersection", "union"]
 ALL = tuple(PROTOCOLS.values())
 
@@ -56,7 +56,7 @@ def cut(groups: Sequence[Group], most: int = 0) -> list[Group]:
     return [dataclasses.replace(g, photos=g.photos[: most or None]) for g in groups]
 
 
-def available(
+def available_sets(
     names: Sequence[str], limit: Mapping[str, int] | None = None, say: Callable[[str], None] = print, data_root=None
 ) -> dict[str, list[Group]]:
     """The groups of those data sets that are here; of each other one a line says what is missing.
@@ -84,7 +84,7 @@ def _answering(system: System) -> str:
 def _key(groups: Sequence[Group], *more: object) -> str:
     """What rows depend on besides the checkpoint: photographs, masks, and more."""
     known = [[g.dataset, g.name, g.content(masks=True)] for g in groups]
-    return hashlib.sha256(json.dumps([known, *more], default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([known, *more], default=str, allow_nan=False).encode()).hexdigest()[:16]
 
 
 def evaluation_of(protocol: Protocol) -> str:
@@ -111,11 +111,15 @@ def evaluations(protocols: Sequence[Protocol] = ALL) -> dict[str, str]:
 
 def _asked(system: System, which: str, partners: Sequence[str], patient: bool) -> tuple[str, ...]:
     """Whose attention counts in an evaluation: all partners in that of `common`, the group's in the others."""
-    common = which == evaluation_of(_COMMON)
-    asked = tuple(partners) if common else tuple(p for p in partners if p == "group")
-    if system.floor and not system.blind and not patient:
-        return tuple(p for p in asked if p != "other") if common else ()
-    return asked
+    everything = patient or system.blind or not system.floor
+    if which != evaluation_of(_COMMON):
+        return tuple(p for p in partners if p == "group" and everything)
+    return tuple(p for p in partners if p != "other" or everything)
+
+
+def _last(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    """Of rows that grow part by part, all; none where there are no parts."""
+    return (deque(tables, maxlen=1) or [pd.DataFrame()])[-1]
 
 
 def photo_rows(
@@ -157,10 +161,8 @@ def photo_rows(
         rows = rows.assign(checkpoint=system.sha256, evaluation=which)
         return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
 
-    rows = pd.DataFrame()
-    for rows in resumable_rows(parts, Path(kept), key, run, say, {**dict.fromkeys(COUNTS, int), "seconds": float}):  # noqa: B007 (the last has all)
-        pass
-    return rows
+    numbers = {**dict.fromkeys(COUNTS, int), "seconds": float}
+    return _last(resumable_rows(parts, Path(kept), key, run, say, numbers))
 
 
 def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -182,10 +184,8 @@ def score_table(rows: pd.DataFrame, some: Sequence[System], protocols: Sequence[
         for protocol in protocols:
             own = rows[rows.evaluation == evaluation_of(protocol)]
             for partner in own[own.checkpoint == members[0].sha256].partner.unique():
-                asked = own[own.partner == partner]
-                each = [
-                    metrics.aggregate(_by(asked[asked.checkpoint == m.sha256], protocol), protocol) for m in members
-                ]
+                asked = _by(own[own.partner == partner], protocol)
+                each = [metrics.aggregate(asked[asked.checkpoint == m.sha256], protocol) for m in members]
                 tables.append(over_seeds(each, members, ("P", "J", "seconds")).assign(partner=partner))
     if not tables:
         raise CosegError("no rows of these systems; evaluate them first")
@@ -214,12 +214,8 @@ def question_rows(
     sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
     few = cut(groups, most)
     content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(few, seed)}
-    parts = {
-        f"{dataset}, {s.name}: {question}": (s, question)
-        for s in some
-        for question in content
-        if patient or s.blind or not s.floor
-    }
+    some = [s for s in some if patient or s.blind or not s.floor]
+    parts = {f"{dataset}, {s.name}: {question}": (s, question) for s in some for question in content}
 
     def wanted(system: System) -> int:
         return 1 if system.blind else partners
@@ -238,10 +234,8 @@ def question_rows(
         say(f"{len(rows)} questions")
         return rows.assign(checkpoint=system.sha256, question=question)
 
-    rows = pd.DataFrame()
-    for rows in resumable_rows(parts, Path(kept), key, run, say, NUMBERS):  # noqa: B007 (the last has all)
-        pass
-    return rows.assign(dataset=dataset)
+    numbers = dict.fromkeys(("J_asked", "J_other", "common", "score"), float)
+    return _last(resumable_rows(parts, Path(kept), key, run, say, numbers)).assign(dataset=dataset)
 
 
 def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
@@ -268,16 +262,5 @@ def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
                 tables.append(over_seeds(each, members, figures))
     if not tables:
         raise CosegError("no rows of these systems; ask them first")
-    columns = [
-        *FACTS,
-        "dataset",
-        "questions",
-        "J_asked",
-        "J_other",
-        "swap",
-        "sd swap",
-        "se swap",
-        "photographs",
-        "AUROC",
-    ]
-    return pd.concat(tables, ignore_index=True)[[*columns, "sd AUROC"]]
+    columns = ["dataset", "questions", "J_asked", "J_other", "swap", "sd swap", "se swap", "photographs", "AUROC"]
+    return pd.concat(tables, ignore_index=True)[[*FACTS, *columns, "sd AUROC"]]

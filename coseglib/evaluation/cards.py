@@ -95,13 +95,11 @@ def both_ways(some: Sequence[Mapping]) -> pd.DataFrame:
     (points), AUROC, steps. Both by argmax after one look. Without what is withdrawn.
     """
     table = stated([card for card in some if not withdrawn(card)])
-    keys, figures = ["method", "set"], {"group": "J", "other": "J, wrong group", "swap": "swap", "AUROC": "AUROC"}
-    names, sides = {**figures, "steps": "steps"}, {}
-    for side in ("plain", "asking"):
-        own = table[table.system.str.endswith(f"-{side}")].set_index(keys)[list(names)]
-        sides[side] = own.rename(columns={name: f"{label}: {side}" for name, label in names.items()})
-    both = sides["plain"].join(sides["asking"], how="inner").reset_index()
-    return both[[*keys, *(f"{label}: {side}" for label in names.values() for side in sides)]]
+    names = {"group": "J", "other": "J, wrong group", "swap": "swap", "AUROC": "AUROC", "steps": "steps"}
+    figures = table.rename(columns=names).set_index(["method", "set"])[list(names.values())]
+    plain, asking = (figures[table.system.str.endswith(f"-{side}").to_numpy()] for side in ("plain", "asking"))
+    both = plain.join(asking, how="inner", lsuffix=": plain", rsuffix=": asking")
+    return both[[f"{name}: {side}" for name in figures for side in ("plain", "asking")]].reset_index()
 
 
 def reached(some: Sequence[Mapping]) -> pd.DataFrame:
@@ -113,11 +111,11 @@ def reached(some: Sequence[Mapping]) -> pd.DataFrame:
     table, rows = stated(some), []
     wanted = [(net, name, "group", j) for net, of_set in AIMS.items() for name, j in of_set.items()]
     wanted += [(SMALL, "pascal", "swap", SWAP_AIM), (SMALL, "pascal", "AUROC", REFUSAL_AIM)]
+    words = {"group": "J", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}
     for net, name, figure, aim in wanted:
         own = table[(table.backbone == net) & (table["set"] == name)].dropna(subset=[figure])
         if len(own):
             best = own.loc[own[figure].idxmax()]
-            what = {"group": "J", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}[figure]
-            row = {"aim": f"{name}, {what}", "backbone": net, "wanted": aim, "best": best[figure]}
+            row = {"aim": f"{name}, {words[figure]}", "backbone": net, "wanted": aim, "best": best[figure]}
             rows.append({**row, "short": max(0.0, aim - best[figure]), "system": best.system})
     return pd.DataFrame(rows)

@@ -88,7 +88,7 @@ def _told(part: Mapping) -> str:
     return ", ".join(f"J {figures['J']:.3f} by {partner}" for partner, figures in part.items())
 
 
-def stamp() -> dict:
+def provenance() -> dict:
     """When, by which torch and on what a card's figures are measured."""
     machine = platform.machine() + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
     return {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": machine}

@@ -1,14 +1,14 @@
 """Multi-class tables: a network that learns on each group, or a checkpoint, scored on groups that have masks.
 
-`evaluate`         the table that every method has: a row a group, and a last row `all`
-`evaluate_groups`  the ablations' (w/o ATT, SA, MA, SA+MA), by argmax and by CRF, beside colour k-means and stripes
+`multiclass_table`  the table that every method has: a row a group, and a last row `all`
+`evaluate_groups`   the ablations' (w/o ATT, SA, MA, SA+MA), by argmax and by CRF, beside colour k-means and stripes
 Both write after each group, and keep the photographs' rows beside the table, so that a run that was killed goes on.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,16 +31,9 @@ ABLATIONS = {
     "MA": {"self_attention": False, "mutual_attention": True},
     "SA+MA": {"self_attention": True, "mutual_attention": True},
 }
-NUMBERS = {f"J_{k}": float for k in range(1, 256)}  # what may stand in photographs' rows, and
-NUMBERS |= {
-    "P": float,
-    "J": float,
-    "seconds": float,
-    "learning_rate": float,
-    "epochs": float,
-    "loss": float,
-    "seed": int,
-}
+# What may be numbers in photographs' rows.
+NUMBERS = dict.fromkeys(("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss"), float)
+NUMBERS |= {"epochs": float, "seed": int}
 BASELINES = ("colour k-means", "stripes across", "stripes down")
 
 
@@ -48,7 +41,7 @@ def _key(group: Group, config: OnlineConfig | str, *more: object) -> str:
     """What a group's rows depend on: the configuration, or a checkpoint's SHA-256, and more."""
     known = [config.fields() if isinstance(config, OnlineConfig) else config]
     known += [group.name, [p.name for p in group.photos], *more]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()[:12]
 
 
 def group_rows(
@@ -76,15 +69,13 @@ def group_rows(
         rows = score_group(group, labels, clusters, background=None)
         tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
     for name in systems:
-        chosen = config.replaced(**ABLATIONS[name])
-        found = co_segment(
-            group.photos, clusters - 1, chosen, lambda text, name=name: say(f"{name}: {text}"), weights_root
-        )
+        chosen, told = config.replaced(**ABLATIONS[name]), lambda text, name=name: say(f"{name}: {text}")
+        found = co_segment(group.photos, clusters - 1, chosen, told, weights_root)
+        run = {"learning_rate": found.learning_rate, "epochs": len(found.log), "loss": found.log.loss.min()}
         for post in POSTS:
             began = time.perf_counter()
             rows = score_group(group, found.labels(post), clusters)
             spent = (found.seconds + time.perf_counter() - began) / len(group)
-            run = {"learning_rate": found.learning_rate, "epochs": len(found.log), "loss": found.log.loss.min()}
             tables.append(rows.assign(system=f"{name}, {post}", seconds=spent, **run))
     profile = next((p.stem for p in ONLINE_PROFILES.glob("*.yaml") if load_online(p.stem) == config), "changed")
     return pd.concat(tables, ignore_index=True).assign(seed=config.seed, profile=profile)
@@ -103,16 +94,30 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _gone_through(
+def _group_by_group(
     groups: Sequence[Group],
-    out: Path,
+    out: str | Path,
     key: Callable[[Group], str],
     run: Callable[[Group, Callable[[str], None]], pd.DataFrame],
-    say: Callable[[str], None],
-) -> Iterator[pd.DataFrame]:
-    """Group by group, the photographs' rows so far, kept in `<out>.photos.csv`; see `coseglib.evaluation.kept`."""
+    table: Callable[[pd.DataFrame], pd.DataFrame],
+    progress: Callable[[str], None] | None,
+) -> pd.DataFrame:
+    """The table of the photographs' rows, written to `out` after each group.
+
+    The rows are kept in `<out>.photos.csv`, see `coseglib.evaluation.kept`. Raises CosegError before minutes are spent
+    where there is no group, or one without masks.
+    """
+    if not groups:
+        raise CosegError("no groups to score in this data set; choose another one")
+    for group in groups:
+        if not group.targets:
+            raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
+    kept, say = Path(out).with_name(f"{Path(out).stem}.photos.csv"), progress or (lambda text: None)
     parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": g for i, g in enumerate(groups, start=1)}
-    yield from resumable_rows(parts, out.with_name(f"{out.stem}.photos.csv"), key, run, say, NUMBERS, LEARNED)
+    for rows in resumable_rows(parts, kept, key, run, say, NUMBERS, LEARNED):
+        found = table(rows)
+        write_table(found, out)
+    return found
 
 
 def evaluate_groups(
@@ -123,26 +128,22 @@ def evaluate_groups(
     progress: Callable[[str], None] | None = None,
     weights_root=None,
 ) -> pd.DataFrame:
-    """Run `group_rows` on every group; write the table to `out` after each, and the photographs' rows beside it.
+    """`table_of` the rows of `group_rows` of every group, written to `out` after each, the rows beside it.
 
-    The rows stand in `<out>.photos.csv`; groups that it holds, of the same photographs and configuration, are not run
-    again. Raises CosegError where nothing can be written, and as `co_segment` does.
+    Groups that these hold, of the same photographs and configuration, are not run again. Raises CosegError where
+    nothing can be written, and as `co_segment` does.
     """
-    out = Path(out)
-    _check_scored(groups)
-    for rows in _gone_through(
+    return _group_by_group(
         groups,
         out,
         lambda group: f"{_key(group, config)} {'|'.join(systems)}",
         lambda group, say: group_rows(group, config, systems, say, weights_root),
-        progress or (lambda text: None),
-    ):
-        table = table_of(rows)
-        write_table(table, out)
-    return table
+        table_of,
+        progress,
+    )
 
 
-def evaluate(
+def multiclass_table(
     groups: Sequence[Group],
     system: OnlineConfig | MultiClass,
     out: str | Path,
@@ -156,12 +157,11 @@ def evaluate(
     system   a configuration, by which a generator learns on each group (no checksum then), or one from `load_model`
     classes  K where it learns; None: as many as the group has
     post     "argmax" or "crf"; None: as the configuration says
-    Written to `out` after each group, the photographs' rows beside it, as `evaluate_groups` does.
+    Written, resumed and refused as by `evaluate_groups`.
     """
-    out, learns = Path(out), isinstance(system, OnlineConfig)
+    learns = isinstance(system, OnlineConfig)
     post = post or (system.post if learns else post_of(system))
     checksum = "" if learns else system.card["sha256"]
-    _check_scored(groups)
 
     def k(group: Group) -> int:
         return (classes or len(group.targets)) if learns else system.classes
@@ -179,17 +179,9 @@ def evaluate(
     def key(group: Group) -> str:
         return _key(group, system if learns else checksum, k(group), post, group.content(masks=True))
 
-    for rows in _gone_through(groups, out, key, run, progress or (lambda text: None)):
-        table = metrics.aggregate(rows, "multiclass")
-        table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
-        write_table(table, out)
-    return table
+    def table(rows: pd.DataFrame) -> pd.DataFrame:
+        found = metrics.aggregate(rows, "multiclass")
+        found.insert(found.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
+        return found
 
-
-def _check_scored(groups: Sequence[Group]) -> None:
-    """Before minutes are spent: there are groups, and they have masks."""
-    if not groups:
-        raise CosegError("no groups to score in this data set; choose another one")
-    for group in groups:
-        if not group.targets:
-            raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
+    return _group_by_group(groups, out, key, run, table, progress)

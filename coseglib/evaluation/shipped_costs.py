@@ -28,19 +28,13 @@ def shipped_costs(folder: Path = CHECKPOINTS) -> pd.DataFrame:
         for name in ("msrc7", "icoseg8"):
             row[f"J {name}"] = card["figures"].get(name, {}).get("group", {}).get("J", np.nan)
         rows[card["name"]] = {**row, "checkpoint": card["sha256"][:8]}
-    columns = ["method", "variant", "backbone", "runs", "steps", "images", "minutes", "images/s", "device", "MB"]
-    columns += ["J msrc7", "J icoseg8", "checkpoint"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("name")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
 def shipped_logs(folder: Path = CHECKPOINTS) -> pd.DataFrame:
     """`tidy_logs`'s columns, by checkpoint that is shipped with the log of its (last) training; empty where none is."""
-    logs = {
-        card["name"]: read_log(file, card["training"][-1])
-        for card in cards(folder)
-        if (file := folder / f"{card['name']}.log.csv").is_file()
-    }
-    told = [log.assign(system=name) for name, log in logs.items()]
-    return (
-        pd.concat(told, ignore_index=True)[list(CURVE_COLUMNS)] if told else pd.DataFrame(columns=list(CURVE_COLUMNS))
-    )
+    logs = [pd.DataFrame(columns=list(CURVE_COLUMNS))]
+    for card in cards(folder):
+        if (file := folder / f"{card['name']}.log.csv").is_file():
+            logs.append(read_log(file, card["training"][-1]).assign(system=card["name"]))
+    return pd.concat(logs[1:] or logs, ignore_index=True)[list(CURVE_COLUMNS)]

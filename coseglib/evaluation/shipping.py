@@ -16,7 +16,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY
 from coseglib.evaluation.cards import cards, runs_of
-from coseglib.evaluation.measuring import common_from, measure, stamp
+from coseglib.evaluation.measuring import common_from, measure, provenance
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import find, load_model, save_model, sha256
 
@@ -25,6 +25,9 @@ TRAINED_ON = {
     "synthetic": "procedural scenes of the training split, from ImageNet weights",
 }
 LARGEST = 8 * 2**20  # bytes
+# What a shipped file says of its training, as the run's own does.
+FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
+FROM_RUN += ("averaged", "earlier_rates")
 
 
 def _file_of(run: str | Path) -> Path:
@@ -51,19 +54,25 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     return [{"step": other.card["step"], "sha256": other.card["sha256"]} for other in models]
 
 
-def _write_card(file: Path, card: dict) -> None:
-    write_text(file, json.dumps(card, indent=1, allow_nan=False) + "\n")
-
-
 def _measured(file: Path, name: str, looks: int | None, post: str | None, data_root, say) -> dict:
     """The part of a card that is measured; figures are kept beside it until the card is written."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = measure(load_model(file, looks=looks, post=post).to(device), _kept(file, name), data_root, say)
-    return {"figures": found, "common_from": common_from(found), "measured": stamp()}
+    return {"figures": found, "common_from": common_from(found), "measured": provenance()}
 
 
 def _kept(file: Path, name: str) -> Path:
     return file.parent / f".{name}.figures.json"
+
+
+def _write_card(file: Path, card: dict, kept: Path) -> None:
+    write_text(file, json.dumps(card, indent=1, allow_nan=False) + "\n")
+    kept.unlink(missing_ok=True)
+
+
+def _say_written(file: Path, card: dict, say: Callable[[str], None]) -> Path:
+    say(f"{file.relative_to(REPOSITORY) if file.is_relative_to(REPOSITORY) else file}: {card['sha256'][:8]}")
+    return file
 
 
 def ship(
@@ -92,19 +101,7 @@ def ship(
     model = load_model(source, looks=looks, post=post)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
-    keys = (
-        "method",
-        "backbone",
-        "training",
-        "step",
-        "seconds",
-        "precision",
-        "device",
-        "started_from",
-        "averaged",
-        "earlier_rates",
-    )
-    about = {key: model.card[key] for key in keys if key in model.card}
+    about = {key: model.card[key] for key in FROM_RUN if key in model.card}
     if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part = folder / f".{name}.safetensors"
@@ -117,8 +114,7 @@ def ship(
         final = folder / f"{name}.{'json' if card_only else 'safetensors'}"
         if not card_only:
             os.replace(part, final)
-        _write_card(folder / f"{name}.json", card)
-        _kept(part, name).unlink(missing_ok=True)
+        _write_card(folder / f"{name}.json", card, _kept(part, name))
         log, own_log = source.parent / "log.csv", folder / f"{name}.log.csv"
         if log.is_file():
             write_text(own_log, log.read_text(encoding="utf-8"))
@@ -126,23 +122,16 @@ def ship(
             own_log.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
-    say(f"{final.relative_to(REPOSITORY) if final.is_relative_to(REPOSITORY) else final}: {card['sha256'][:8]}")
-    return final
+    return _say_written(final, card, say)
 
 
 def _facts(name: str, file: Path, model, about: dict) -> dict:
     """The part of a card that is known before anything is measured."""
     runs = list(runs_of(about))[::-1]  # the first one first
     return {
-        "name": name,
-        "sha256": sha256(file),
-        "bytes": file.stat().st_size,
-        "method": about["method"],
-        "backbone": about["backbone"],
-        "variant": model.variant,
-        "input_size": model.input_size,
-        "looks": model.card["looks"],
-        "post": post_of(model),
+        **{"name": name, "sha256": sha256(file), "bytes": file.stat().st_size},
+        **{"method": about["method"], "backbone": about["backbone"], "variant": model.variant},
+        **{"input_size": model.input_size, "looks": model.card["looks"], "post": post_of(model)},
         "trained_on": TRAINED_ON[about["training"]["data"]],
         "steps": sum(r["step"] for r in runs),
         "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
@@ -160,11 +149,11 @@ def again(
     checkpoints: Path = CHECKPOINTS,
     measured: Path = MEASURED,
 ) -> Path:
-    """Measure a card's figures anew and write them there; the weights stay as they are. Returns the card's path.
+    """Measure a card's figures anew, set by set as `ship`, and write them there; the weights stay as they are.
 
     name  of a card in `checkpoints`, or of one in `measured` whose weights a shipped checkpoint has. It answers as the
-          card says, `looks` and `post`. Killed and started again it goes on set by set
-    Raises CosegError where there is no such card, or no weights for it.
+          card says, `looks` and `post`
+    Returns the card's path. Raises CosegError where there is no such card, or no weights for it.
     """
     file = next((f for folder in (checkpoints, measured) if (f := folder / f"{name}.json").is_file()), None)
     if file is None:
@@ -176,7 +165,5 @@ def again(
         raise CosegError(f"{name}: its weights are not in the repository; train it anew and ship it with --card-only")
     card |= _measured(checkpoints / f"{weights}.safetensors", name, card["looks"], card["post"], data_root, say)
     card.pop("engine", None)  # it answers as models do now
-    _write_card(file, card)
-    _kept(checkpoints / name, name).unlink(missing_ok=True)
-    say(f"{file.relative_to(REPOSITORY) if file.is_relative_to(REPOSITORY) else file}: {card['sha256'][:8]}")
-    return file
+    _write_card(file, card, _kept(checkpoints / name, name))
+    return _say_written(file, card, say)

@@ -56,14 +56,8 @@ class System:
         known = [{k: v for k, v in t.items() if k not in ("seed", "start")} for t in self._trainings()]
         card = self.model.card
         about = [card[key] for key in ("method", "variant", "backbone", "input_size")]
-        about += [
-            card.get("options"),
-            self.model.looks,
-            self.model.post,
-            len(card.get("averaged", ())),
-            known or self.sha256,
-        ]
-        return json.dumps(about, sort_keys=True, default=str)
+        about += [card.get("options"), self.model.looks, self.model.post, len(card.get("averaged", ()))]
+        return json.dumps([*about, known or self.sha256], sort_keys=True, default=str, allow_nan=False)
 
     def facts(self) -> dict[str, str]:
         """FACTS: what a doubter asks for. The checksum by its first 8 digits, seeds of all runs."""

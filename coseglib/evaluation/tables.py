@@ -19,21 +19,16 @@ SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class ph
 
 def _swap(questions: pd.DataFrame) -> pd.DataFrame:
     """Means of J_asked, J_other and score by the class asked for; `all`: over the questions. images: questions."""
-    figures = ["J_asked", "J_other", "score"]
-    table = questions.groupby("asked", sort=False)[figures].mean()
-    table.insert(0, "images", questions.groupby("asked", sort=False).size())
-    table.loc["all"] = [len(questions), *questions[figures].mean()]
-    return table.rename_axis("group").reset_index().astype({"images": int})
+    table = pd.concat([questions, questions.assign(asked="all")]).groupby("asked", sort=False)
+    figures = {name: (name, "mean") for name in ("J_asked", "J_other", "score")}
+    return table.agg(images=("score", "size"), **figures).rename_axis("group").reset_index()
 
 
 def _refused(answers: pd.DataFrame) -> pd.DataFrame:
     """AUROC by group; `all`: over all photographs. images: photographs, each asked about twice."""
-    parts = {name: some for name, some in answers.groupby("group", sort=False)} | {"all": answers}
-    rows = [
-        {"group": name, "images": len(some) // 2, "AUROC": metrics.auroc(some.score, some.common)}
-        for name, some in parts.items()
-    ]
-    return pd.DataFrame(rows)
+    table = pd.concat([answers, answers.assign(group="all")]).groupby("group", sort=False)
+    rows = ((name, len(some) // 2, metrics.auroc(some.score, some.common)) for name, some in table)
+    return pd.DataFrame(rows, columns=["group", "images", "AUROC"])
 
 
 def evaluation_table(
@@ -55,9 +50,9 @@ def evaluation_table(
     partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
-    if protocol not in (*metrics.PROTOCOLS, *SPECIAL):
-        known = ", ".join((*metrics.PROTOCOLS, *SPECIAL))
-        raise CosegError(f"{protocol}: no such protocol; one of {known}")
+    known = (*metrics.PROTOCOLS, *SPECIAL)
+    if protocol not in known:
+        raise CosegError(f"{protocol}: no such protocol; one of {', '.join(known)}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
     groups = load(dataset, data_root)
@@ -66,8 +61,8 @@ def evaluation_table(
         rows = evaluate(model, groups, protocol, partner, how, limit, progress=progress)
         table = metrics.aggregate(rows, protocol)
     else:
+        sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
         if protocol == "partner-swap":
-            sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
             table = _swap(partner_swap(model, groups, how=how, sources=sources))
         else:
             table = _refused(refusal(model, groups))

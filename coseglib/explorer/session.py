@@ -358,7 +358,7 @@ class Session:
         pixels = self.masks(threshold, post, own=True)
         try:
             masks.mkdir(parents=True, exist_ok=True)
-            write_text(settings, json.dumps(made, indent=1) + "\n")
+            write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
         except OSError as error:
             raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
         files = [masks / f"{name}.png" for name in names]

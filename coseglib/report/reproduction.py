@@ -16,6 +16,7 @@ from coseglib.core.files import write_text
 from coseglib.core.paths import REPORTS
 from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation.cards import EARLIER, FOOTNOTE, beyond, cards, digits, others, reached, stated, withdrawn
+from coseglib.report.summary import markdown_rows
 
 PAGE = REPORTS / "REPRODUCTION.md"
 MARKS = ("<!-- figures: python -m coseglib.report.reproduction -->", "<!-- end of figures -->")
@@ -24,9 +25,8 @@ NOT_YET = "not yet measured"
 
 def system_of(card: Mapping) -> str:
     """What the paper of a card's method calls it: "CA", "SSNM-HRNet", "DCNet"."""
-    if card["method"] == "ssnm":
-        return f"SSNM-{'HRNet' if card['backbone'].startswith('hrnet') else card['backbone'].upper()}"
-    return {"dcnet": "DCNet"}.get(card["method"], card["method"].upper())
+    net = "HRNet" if card["backbone"].startswith("hrnet") else card["backbone"].upper()
+    return {"ssnm": f"SSNM-{net}", "dcnet": "DCNet"}.get(card["method"], card["method"].upper())
 
 
 def papers_own(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,13 +60,10 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
 
     Below it the aims, see `reached`, and all that the cards say of whole sets, see `stated`.
     """
-    lines = [
-        "| paper | table | system | set | group | the paper, P / J | ours as printed | ours, workbook variant |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     keys = ["paper", "table", "method", "dataset", "group"]
-    for (paper, number, method, dataset, group), rows in papers_own(table).groupby(keys, sort=False):
-        printed = _shares(dict(zip(rows.metric, rows.value, strict=True)))
+    rows = []
+    for about, own in papers_own(table).groupby(keys, sort=False):
+        _, _, method, dataset, group = about
         found: dict[str, list[str]] = {"paper": [], "workbook": []}
         for card in some:
             name = system_of(card)
@@ -75,7 +72,9 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
             if same and (score := _ours(card, dataset, group)):
                 found[card["variant"]].append(", ".join([score, card["backbone"], *beyond(card), digits(card)]))
         ours = ["<br>".join(found[variant]) or NOT_YET for variant in ("paper", "workbook")]
-        lines.append(f"| {' | '.join((paper, number, method, dataset, group, printed, *ours))} |")
+        rows.append((*about, _shares(dict(zip(own.metric, own.value, strict=True))), *ours))
+    head = ("paper", "table", "system", "set", "group", "the paper, P / J", "ours as printed", "ours, workbook variant")
+    lines = markdown_rows(dict(zip(head, row, strict=True)) for row in rows)
     whole = stated(some)
     lines += ["", "What the workbook set out for, and the best of these models on each set:", ""]
     lines += [_markdown(reached(some)), ""]
@@ -94,8 +93,7 @@ def renewed(page: str, block: str) -> str:
 
 
 def main() -> None:
-    text = renewed(PAGE.read_text(encoding="utf-8"), beside_the_papers([*cards(), *others()], reported()))
-    write_text(PAGE, text)
+    write_text(PAGE, renewed(PAGE.read_text(encoding="utf-8"), beside_the_papers([*cards(), *others()], reported())))
 
 
 if __name__ == "__main__":

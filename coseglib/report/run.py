@@ -24,12 +24,12 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 from joblib import cpu_count
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
+from coseglib.core.config import read_text
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
@@ -48,10 +48,7 @@ def read_profile(profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))) or "none"
         raise CosegError(f"{profile}: no such profile; one of {known}")
-    try:
-        given = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise CosegError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    given = read_text(file.read_text(encoding="utf-8"), file) or {}
     if not isinstance(given, dict) or not all(isinstance(v, dict | None) for v in given.values()):
         raise CosegError(f"{file}: not a mapping of notebooks to their parameters; mend it")
     return {name: values or {} for name, values in given.items()}
@@ -100,10 +97,8 @@ def versions() -> str:
     """Python's and the packages' that figures depend on."""
     found = [f"Python {platform.python_version()}"]
     for name in VERSIONS:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return ", ".join(found)
 
 
@@ -112,11 +107,8 @@ def machine() -> str:
     import torch
 
     name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
     graphics = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{platform.system()}, {name}, {os.cpu_count()} cores, {graphics}"
 
@@ -128,11 +120,6 @@ def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
     arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
     spec = KernelSpec(argv=arguments, display_name="Python 3", language="python", env=environment)
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
-
-
-def _environment(root: Path) -> dict[str, str]:
-    """Where things are, as absolute paths: a kernel works in the notebook's folder, not in the caller's."""
-    return named_roots() | {"COSEG_REPORTS": str(Path(root).expanduser().resolve())}
 
 
 def _one_line(text: str, most: int = 200) -> str:
@@ -152,12 +139,6 @@ def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
     return sorted(cells, key=lambda c: -c["seconds"])[:SLOWEST]
 
 
-def _seeds(values: dict, notebook: Path) -> str:
-    """The parameters whose name speaks of a seed: as given, else as the notebook declares them."""
-    used = declared(notebook) | values
-    return ", ".join(f"{name} = {used[name]}" for name in used if "seed" in name)
-
-
 def _cut_short(notebook: nbformat.NotebookNode) -> str:
     """What a cell that ends the process leaves, sys.exit(0): papermill takes that for the end, the rest unrun."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -175,29 +156,18 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
     started, error = time.perf_counter(), ""
     try:
         try:
-            papermill.execute_notebook(
-                notebook,
-                part,
-                values,
-                kernel_name="python3",
-                language="python",
-                kernel_manager_class=_kernel(environment),
-                progress_bar=False,
-            )
+            how = {"kernel_name": "python3", "language": "python", "kernel_manager_class": _kernel(environment)}
+            papermill.execute_notebook(notebook, part, values, progress_bar=False, **how)
         except PapermillExecutionError as failure:
             error = _one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that dies or does not start; jupyter has a class for each
             error = _one_line(f"{type(failure).__name__}: {failure}")
         ran = nbformat.read(part if part.is_file() else notebook, as_version=4)
         error = error or _cut_short(ran)
-        about = {
-            **facts,
-            "parameters": values,
-            "seeds": _seeds(values, notebook),
-            "seconds": round(time.perf_counter() - started, 1),
-            "error": error,
-            "slowest": _timings(ran),
-        }
+        used = declared(notebook) | values
+        seeds = ", ".join(f"{name} = {used[name]}" for name in used if "seed" in name)
+        about = {**facts, "parameters": values, "seeds": seeds, "seconds": round(time.perf_counter() - started, 1)}
+        about |= {"error": error, "slowest": _timings(ran)}
         ran.metadata["coseg"] = about
         write_text(out / f"{notebook.stem}.html", site.notebook_page(ran, notebook.stem, facts["profile"]))
         write_text(out / notebook.name, nbformat.writes(ran))
@@ -211,7 +181,7 @@ def in_turn(some: Sequence[Path], jobs: int) -> tuple[list[Path], list[Path]]:
     if jobs == 1:
         return [], list(some)
     alone = [notebook for notebook in some if notebook.stem in TIMED]
-    others = [notebook for notebook in some if notebook.stem not in TIMED]
+    others = [notebook for notebook in some if notebook not in alone]
     return alone, sorted(others, key=lambda notebook: notebook.stem not in LONG)
 
 
@@ -229,7 +199,7 @@ def run_report(
     jobs  notebooks at a time, which share the cores; those of TIMED run alone, before the others, then those of LONG
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
-    root = Path(root).resolve()
+    root = Path(root).expanduser().resolve()
     some = selected(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile
@@ -241,7 +211,8 @@ def run_report(
         "versions": versions(),
         "machine": machine() + (f", {jobs} notebooks at a time" if jobs > 1 else ""),
     }
-    environment = _environment(root)
+    # Absolute paths: a kernel works in the notebook's folder, not in the caller's.
+    environment = named_roots() | {"COSEG_REPORTS": str(root)}
     beside = environment  # of those that run beside others: their share of the cores
     if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
         beside = environment | {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs))}

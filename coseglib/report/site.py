@@ -7,6 +7,8 @@ The looks are in `templates/report.html.j2` (plain HTML and CSS: phone, desktop,
 import copy
 import html
 import re
+import textwrap
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +16,6 @@ import nbformat
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from latex2mathml.converter import convert as mathml
-from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
@@ -30,19 +31,6 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_WIDGET = "<p><em>Here stands a page that answers. It needs JupyterLab: open this notebook there and run it.</em></p>"
 
 
-def contents(page: str) -> str:
-    """A list of links to a page's headings of levels 2 and 3, as nbconvert writes them; "" where there are none."""
-    chapters: list[tuple[str, list[str]]] = []
-    for level, anchor, inner in re.findall(r'<h([23]) id="([^"]*)">(.*?)<a class="anchor-link"', page, re.DOTALL):
-        link = f'<a href="#{anchor}">{re.sub("<[^>]*>", "", inner).strip()}</a>'
-        if level == "3" and chapters:
-            chapters[-1][1].append(f"<li>{link}</li>")
-        else:
-            chapters.append((link, []))
-    items = [f"<li>{link}" + (f"<ol>{''.join(below)}</ol>" if below else "") + "</li>" for link, below in chapters]
-    return f"<details open><summary>Contents</summary><ol>{''.join(items)}</ol></details>" if items else ""
-
-
 def formula(tex: str, display: str = "inline") -> str:
     """MathML, which browsers draw themselves; the TeX as code where it cannot be read. display: "inline" or "block"."""
     try:
@@ -52,6 +40,20 @@ def formula(tex: str, display: str = "inline") -> str:
 
 
 class _Renderer(IPythonRenderer):
+    """Formulas that browsers draw; headings of level 2, and those of level 3 below them, go to `chapters` as well."""
+
+    def __init__(self, chapters: list[dict], **options):
+        super().__init__(**options)
+        self.chapters = chapters
+
+    def heading(self, text: str, level: int, **attrs) -> str:
+        shown = super().heading(text, level, **attrs)
+        anchor = re.search(r' id="([^"]*)"', shown)
+        if level in (2, 3) and anchor:
+            above = self.chapters[-1]["below"] if level == 3 and self.chapters else self.chapters
+            above.append({"anchor": anchor[1], "text": text, "below": []})
+        return shown
+
     def inline_math(self, body: str) -> str:
         return formula(body)
 
@@ -60,13 +62,13 @@ class _Renderer(IPythonRenderer):
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's pages with formulas that need no script from the network."""
+    """nbconvert's pages with formulas that need no script from the network, and a table of contents."""
 
     @pass_context
     def markdown2html(self, context, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _Renderer(escape=False, attachments=attachments, anchor_link_text=self.anchor_link_text)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        options = {"attachments": context.get("cell", {}).get("attachments", {}), "escape": False}
+        options["anchor_link_text"] = self.anchor_link_text
+        return MarkdownWithMath(renderer=_Renderer(context["resources"]["chapters"], **options)).render(source)
 
 
 def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -83,10 +85,8 @@ def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def notebook_page(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
     """HTML of a notebook as it ran, with a table of contents and a link to the report's index."""
     exporter = _Exporter(template_file=str(TEMPLATES / "notebook.html.j2"))
-    page, _ = exporter.from_notebook_node(
-        _still(notebook), {"metadata": {"name": title(notebook, name)}, "profile": profile}
-    )
-    return page.replace("<!--contents-->", contents(page), 1)
+    about = {"metadata": {"name": title(notebook, name)}, "profile": profile, "chapters": []}
+    return exporter.from_notebook_node(_still(notebook), about)[0]
 
 
 def _headings(cell: nbformat.NotebookNode) -> list[tuple[int, str]]:
@@ -134,10 +134,6 @@ def _origin(stem: str, ran: dict[str, nbformat.NotebookNode], folder: Path) -> d
     return {"notebook": title(ran[name], name), "number": name[:2], "section": section, "href": href}
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def _as_numbers(column: pd.Series) -> pd.Series:
     """A column of a table as it is to be shown: of numbers where it holds nothing else and does not name things."""
     known = column[column != ""]
@@ -149,47 +145,49 @@ def _as_numbers(column: pd.Series) -> pd.Series:
     return column if numbers.isna().any() else numbers.reindex(column.index)
 
 
-def table_html(file: Path) -> tuple[str, tuple[int, int]]:
-    """(head and body of a CSV's first `ROWS` rows and `COLUMNS` columns, how many of both there are).
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
 
-    Columns of numbers are of class "number".
 
+def shown_table(file: Path) -> dict:
+    """Of a CSV the first `ROWS` rows and `COLUMNS` columns, and how much that leaves out.
+
+    -> columns [(name, whether it holds numbers)], rows [[text]], cut ("" or "the first 40 of 1,096 rows")
     Names and checksums stay text, such as look like a number too. Raises CosegError where it cannot be read.
     """
     table = read_table(file, {})
     if table.columns.empty:
         raise CosegError(f"{file}: is empty")
-    size, table = table.shape, table.iloc[:, :COLUMNS].apply(_as_numbers)
-    numbers = [pd.api.types.is_numeric_dtype(t) for t in table.dtypes]
-    text = table.head(ROWS).to_html(index=False, border=0, na_rep="–", float_format=_number, justify="unset")
-    inside = text[text.index(">") + 1 : text.rindex("</table>")]
-    inside = inside.replace(' style="text-align: unset;"', "")
-    classes = [' class="number"' if n else "" for n in numbers]
-    for plain, marked in (("<th>", '<th scope="col"{}>'), ("<td>", "<td{}>")):
-        first, *rest = inside.split(plain)
-        inside = first + "".join(marked.format(classes[i % len(classes)]) + part for i, part in enumerate(rest))
-    return inside, size
+    parts = zip(table.shape, (ROWS, COLUMNS), ("rows", "columns"), strict=True)
+    cut = ", ".join(f"the first {most} of {n:,} {what}" for n, most, what in parts if n > most)
+    shown = table.iloc[:, :COLUMNS].apply(_as_numbers)
+    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
+    rows = shown.head(ROWS).map(_text).to_numpy().tolist()
+    return {"columns": list(zip(shown, numbers, strict=True)), "rows": rows, "cut": cut}
+
+
+def _made(part: str, folder: Path, ran: dict[str, nbformat.NotebookNode], suffixes: Collection[str] = ()):
+    """What is said of the files of one name in `folder`/`part`, and these: ({id, title, …}, {suffix: path})."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted((folder / part).glob("[!.]*")):
+        if not suffixes or path.suffix in suffixes:
+            files.setdefault(path.stem, {})[path.suffix] = path
+    for stem, paths in files.items():
+        about = {"id": f"{part[:-1]}-{stem}", "title": _words(stem), **_origin(stem, ran, folder)}
+        links = [(s.lstrip(".").upper() or p.name, quote(f"{part}/{p.name}")) for s, p in paths.items()]
+        yield about | {"files": links}, paths
 
 
 def _tables(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
-    files: dict[str, list[Path]] = {}
-    for path in sorted((folder / "tables").glob("[!.]*")):
-        files.setdefault(path.stem, []).append(path)
     found = []
-    for stem, paths in files.items():
-        made = {"id": f"table-{stem}", "title": _words(stem), **_origin(stem, ran, folder), "html": "", "cut": ""}
-        made["files"] = [(p.suffix.lstrip(".").upper() or p.name, quote(f"tables/{p.name}")) for p in paths]
-        made["why"] = "no CSV"
-        source = next((p for p in paths if p.suffix == ".csv"), None)
-        if source:
-            try:
-                text, size = table_html(source)
-                parts = zip(size, (ROWS, COLUMNS), ("rows", "columns"), strict=True)
-                told = [f"the first {most} of {n:,} {what}" for n, most, what in parts if n > most]
-                made.update(html=Markup(text), cut=", ".join(told))
-            except CosegError as error:
-                made["why"] = f"not readable as a table ({' '.join(str(error).split())})"
-        found.append(made)
+    for made, paths in _made("tables", folder, ran):
+        made |= {"columns": [], "why": "no CSV"}
+        try:
+            found.append(made | (shown_table(paths[".csv"]) if ".csv" in paths else {}))
+        except CosegError as error:
+            found.append(made | {"why": f"not readable as a table ({' '.join(str(error).split())})"})
     return found
 
 
@@ -205,58 +203,47 @@ def _drawn(svg: Path) -> list[str]:
 
 
 def _plots(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
-    files: dict[str, dict[str, Path]] = {}
-    for path in sorted((folder / "plots").glob("[!.]*")):
-        if path.suffix in PICTURES:
-            files.setdefault(path.stem, {})[path.suffix] = path
     found = []
-    for stem, kinds in files.items():
-        made = {"id": f"plot-{stem}", "title": _words(stem), **_origin(stem, ran, folder), "width": 0, "height": 0}
-        made["files"] = [(k.lstrip(".").upper(), quote(f"plots/{p.name}")) for k, p in kinds.items()]
+    for made, kinds in _made("plots", folder, ran, PICTURES):
         large, shown = kinds.get(".svg", kinds.get(".png")), kinds.get(".png", kinds.get(".svg"))
-        made.update(large=quote(f"plots/{large.name}"), shown=quote(f"plots/{shown.name}"))
+        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}"), "width": 0, "height": 0}
         if ".png" in kinds:
             try:
                 with Image.open(kinds[".png"]) as picture:
                     made["width"], made["height"] = picture.size
             except OSError:
                 made["title"] += " (not readable)"
-        texts = _drawn(kinds[".svg"]) if ".svg" in kinds else []
+        texts = "; ".join(_drawn(kinds[".svg"])) if ".svg" in kinds else ""
         place = f"Notebook {made['number']}, {made['section'] or made['notebook']}" if made["notebook"] else ""
-        made["alt"] = ". ".join(filter(None, (f"Plot: {made['title']}", place, _shortened("; ".join(texts)))))
-        found.append(made)
+        parts = (f"Plot: {made['title']}", place, textwrap.shorten(texts, WORDS, placeholder=" …"))
+        found.append(made | {"alt": ". ".join(filter(None, parts))})
     return found
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= WORDS else f"{text[:WORDS].rsplit(' ', 1)[0]} …"
-
-
-def index(folder: Path, facts: dict, ran: dict[str, nbformat.NotebookNode], waiting: dict[str, str]) -> str:
+def index(
+    folder: Path,
+    ran: dict[str, nbformat.NotebookNode],
+    waiting: dict[str, str],
+    durations: dict[str, str],
+    **facts: object,
+) -> str:
     """The page of a report.
 
-    folder   reports/<profile>, with notebooks/, tables/ and plots/
-    facts    profile, state (a line), durations {name: text}, slowest [{name, cell, duration, line}], machines [line]
-    ran      name -> the notebook as it ran, with metadata.coseg; waiting: name -> title of those that have not
+    folder     reports/<profile>, with notebooks/, tables/ and plots/
+    ran        name -> the notebook as it ran, with metadata.coseg; waiting: name -> title of those that have not
+    durations  name -> text
+    facts      profile, state (a line), slowest [{name, cell, duration, line}], machines [line]
     """
     notebooks = []
     for name in sorted((*ran, *waiting)):
-        about = ran[name].metadata["coseg"] if name in ran else None
         links = {
             key: quote(f"notebooks/{name}{suffix}") if (folder / "notebooks" / f"{name}{suffix}").is_file() else ""
             for key, suffix in (("page", ".html"), ("source", ".ipynb"))
         }
+        about = ran[name].metadata["coseg"] if name in ran else None
         shown = title(ran[name], name) if about else waiting[name]
-        duration = facts["durations"].get(name, "")
-        notebooks.append({"name": name, "title": shown, "ran": about, "duration": duration, **links})
+        notebooks.append({"name": name, "title": shown, "ran": about, "duration": durations.get(name, ""), **links})
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("report.html.j2").render(
-        profile=facts["profile"],
-        state=facts["state"],
-        slowest=facts["slowest"],
-        machines=facts["machines"],
-        notebooks=notebooks,
-        failed=[n for n in notebooks if n["ran"] and n["ran"]["error"]],
-        tables=_tables(folder, ran),
-        plots=_plots(folder, ran),
-    )
+    failed = [n for n in notebooks if n["ran"] and n["ran"]["error"]]
+    about = {"notebooks": notebooks, "failed": failed, "tables": _tables(folder, ran), "plots": _plots(folder, ran)}
+    return environment.get_template("report.html.j2").render(**facts, **about)

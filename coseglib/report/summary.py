@@ -83,9 +83,8 @@ def benchmark_figures(folder: Path) -> pd.DataFrame:
     rows = rows.astype({"J": float, "images": float}).astype({"images": int})
     keys = ["dataset", "system", "checkpoint", "images"]
     wide = rows.drop_duplicates([*keys, "partner"]).set_index([*keys, "partner"]).J.unstack(sort=False)
-    return (
-        wide.reindex(columns=list(PARTNERS)).reset_index().rename(columns={"dataset": "set"}).rename_axis(columns=None)
-    )
+    wide = wide.reindex(columns=list(PARTNERS)).reset_index()
+    return wide.rename(columns={"dataset": "set"}).rename_axis(columns=None)
 
 
 def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
@@ -97,16 +96,17 @@ def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
     rows = []
     for name, table in _csv(folder).items():
         notebook = next((n for n in runs if n[:3] == name[:3]), "")
-        sets = table["dataset"][table["dataset"] != ""].unique() if "dataset" in table else []
-        lists = [f"data/lists/groups_{one}.csv" for one in sets]
-        lists = [path if (REPOSITORY / path).is_file() else str(one) for path, one in zip(lists, sets, strict=True)]
-        sums = table["checkpoint"][table["checkpoint"] != ""].unique() if "checkpoint" in table else []
+        sets, sums = (
+            [one for one in table[column].unique() if one] if column in table else []
+            for column in ("dataset", "checkpoint")
+        )
+        lists = {one: f"data/lists/groups_{one}.csv" for one in sets}
         rows.append(
             {
                 "table": name,
                 "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command"),
                 "code": runs[notebook]["commit"] if notebook else NONE,
-                "lists": ", ".join(lists) or NONE,
+                "lists": ", ".join(p if (REPOSITORY / p).is_file() else str(s) for s, p in lists.items()) or NONE,
                 "checkpoints": ", ".join(f"{known[s]} {s}" if s in known else s for s in sums) or NONE,
             }
         )
@@ -115,11 +115,8 @@ def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
 
 def markdown_rows(rows: Iterable[Mapping]) -> list[str]:
     rows = [{k: v if isinstance(v, str) else f"{v:.4g}" if v == v else NONE for k, v in row.items()} for row in rows]
-    return [
-        f"| {' | '.join(rows[0])} |",
-        f"|{'---|' * len(rows[0])}",
-        *(f"| {' | '.join(row.values())} |" for row in rows),
-    ]
+    head = [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"] if rows else []
+    return [*head, *(f"| {' | '.join(row.values())} |" for row in rows)]
 
 
 def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
@@ -136,30 +133,27 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
         f"{_state(runs, [path.stem for path in waiting])}. Made by `coseg report --profile {profile}`, which leaves "
         "each notebook as it ran, and a page of it, in `notebooks/`, and all of this in `index.html`.",
         "",
-        "| notebook | status | duration | seeds | date | code |",
-        "|---|---|---|---|---|---|",
     ]
-    for name, about in runs.items():
-        row = (name, "FAILED" if about["error"] else "ok", duration(about["seconds"]))
-        lines.append(f"| {' | '.join((*row, about['seeds'] or '–', about['date'], about['commit']))} |")
+    status = [
+        {"notebook": name, "status": "FAILED" if about["error"] else "ok", "duration": duration(about["seconds"])}
+        | {"seeds": about["seeds"] or NONE, "date": about["date"], "code": about["commit"]}
+        for name, about in runs.items()
+    ]
+    lines += markdown_rows(status)
     if failed:
         lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
-    benchmarks = benchmark_figures(folder)
-    if len(benchmarks):
+    if len(benchmarks := benchmark_figures(folder)):
         lines += ["", "## J by partner, under protocol `common`", "", *markdown_rows(benchmarks.to_dict("records"))]
-    slow = _slowest(runs)
-    if slow:
+    if slow := _slowest(runs):
         lines += ["", "## Slowest cells", ""]
         lines += [f"- `{c['name']}` [{c['cell']}] {c['duration']}: `{c['line']}`" for c in slow]
-    made = [p.relative_to(folder).as_posix() for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
-    if made:
+    files = [p for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
+    if made := [p.relative_to(folder).as_posix() for p in files]:
         lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
     if made_by := origins(folder, runs):
-        lines += ["", "## What made each table", ""]
-        lines += markdown_rows(made_by)
+        lines += ["", "## What made each table", "", *markdown_rows(made_by)]
         lines += ["", "Checkpoints without a name were trained by the notebook itself, or are floors."]
-    lines += ["", "## Where it ran", ""]
-    lines += [f"- {line}" for line in _machines(runs)]
+    lines += ["", "## Where it ran", "", *(f"- {line}" for line in _machines(runs))]
     return "\n".join(lines) + "\n"
 
 
@@ -167,12 +161,14 @@ def page(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
     """index.html: what `summary` says, with the tables and the plots themselves. Opens from disk, without a network."""
     ran, waiting = _as_they_ran(folder, notebooks)
     runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
-    facts = {
-        "profile": profile,
-        "state": _state(runs, [path.stem for path in waiting]),
-        "durations": {name: duration(about["seconds"]) for name, about in runs.items()},
-        "slowest": _slowest(runs),
-        "machines": _machines(runs),
-    }
     titles = {path.stem: site.title(nbformat.read(path, as_version=4), path.stem) for path in waiting}
-    return site.index(folder, facts, ran, titles)
+    return site.index(
+        folder,
+        ran,
+        titles,
+        {name: duration(about["seconds"]) for name, about in runs.items()},
+        profile=profile,
+        state=_state(runs, list(titles)),
+        slowest=_slowest(runs),
+        machines=_machines(runs),
+    )

@@ -115,7 +115,7 @@ class _Job(Photographs):
     def finish(self, result: dict) -> None:
         """Write result.json, and clear away what was kept for another run."""
         if self.fabric.global_rank == 0:
-            write_text(self.out / "result.json", json.dumps(result, indent=1) + "\n")
+            write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         self.fabric.barrier()
         if self.fabric.local_rank == 0:
             shutil.rmtree(self.out / ".coseg", ignore_errors=True)
@@ -213,7 +213,7 @@ class _Job(Photographs):
             **(about or {"score": round(foreground_score(answer.logits), 4)}),
             "seconds": round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4),
         }
-        self.log.write(json.dumps({"photo": answer.photo, **entry}).encode() + b"\n")
+        self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
         self.log.flush()
         self.done[answer.photo] = entry
 

@@ -182,7 +182,7 @@ def _made(name, config, folder: Path, say, apart: bool, data_root, weights_root)
     _, memory = in_a_process(_trained, config, folder, data_root, weights_root, while_it_runs=look)
     with contextlib.suppress(OSError, json.JSONDecodeError):  # what the part before the interruption took
         memory["peak"] = max(memory["peak"], json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))["peak"])
-    write_text(folder / MEMORY_FILE, json.dumps(memory) + "\n")
+    write_text(folder / MEMORY_FILE, json.dumps(memory, allow_nan=False) + "\n")
     (folder / "state.safetensors").unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
 
 

@@ -109,4 +109,5 @@ def save_state(
 def note_stop(folder: Path, step: int, config: TrainConfig) -> None:
     """Leave a word that a loss was not finite: the rates may be changed on resuming."""
     rates = {name: getattr(config, name) for name in sorted(RATES)}
-    write_text(folder / STOPPED, json.dumps({"step": step, "why": "the loss is not finite", **rates}) + "\n")
+    said = {"step": step, "why": "the loss is not finite", **rates}
+    write_text(folder / STOPPED, json.dumps(said, allow_nan=False) + "\n")

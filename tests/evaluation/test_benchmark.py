@@ -13,7 +13,7 @@ from coseglib.evaluation import benchmark, papers
 from coseglib.evaluation import systems as of_systems
 from coseglib.evaluation.benchmark import (
     CHANGES,
-    available,
+    available_sets,
     evaluations,
     photo_rows,
     question_rows,
@@ -241,11 +241,11 @@ def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
 
 def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
     said: list[str] = []
-    sets = available(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
+    sets = available_sets(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
     assert list(sets) == ["synthetic"] and {len(g) for g in sets["synthetic"]} == {2}
     assert len(said) == 1 and said[0].startswith("internet: not here (")
     with pytest.raises(CosegError, match="imagenet: no such data set"):
-        available(["imagenet"])
+        available_sets(["imagenet"])
 
 
 def test_of_a_withdrawn_system_the_reason_stands_in_the_place_of_its_figures(ca, groups, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from square_and_disc import group_of
 
 from coseglib.core.errors import CosegError
 from coseglib.evaluation import multiclass_tables
-from coseglib.evaluation.multiclass_tables import evaluate, evaluate_groups, table_of
+from coseglib.evaluation.multiclass_tables import evaluate_groups, multiclass_table, table_of
 from coseglib.unsupervised.configuration import load_online
 from coseglib.unsupervised.learner import CoSegmentation
 
@@ -65,19 +65,21 @@ def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
 
 def test_a_table_of_one_way_has_the_columns_of_every_evaluation_and_goes_on_after_a_kill(tmp_path, ran):
     first, second, out = group_of(3), group_of(4, "other"), tmp_path / "table.csv"
-    evaluate([first], FAST, out)
-    table = evaluate([first, second], FAST, out)
+    multiclass_table([first], FAST, out)
+    table = multiclass_table([first, second], FAST, out)
     assert ran == [3, 4] and table.group.tolist() == ["square+disc", "other", "all"]
     names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
     assert list(table.columns) == names and list(pd.read_csv(out).columns) == names
     assert table.J.tolist() == [1, 1, 1] and set(table.protocol) == {"multiclass"}
-    evaluate([first], FAST, out, post="crf")  # another way, or another K, is another run
-    evaluate([first], FAST, out, classes=3)
+    multiclass_table([first], FAST, out, post="crf")  # another way, or another K, is another run
+    multiclass_table([first], FAST, out, classes=3)
     assert ran == [3, 4, 3, 3]
     changed = [dataclasses.replace(p, read_labels=lambda: torch.zeros(48, 64, dtype=torch.uint8)) for p in first.photos]
-    evaluate([dataclasses.replace(first, photos=tuple(changed))], FAST, out)  # so are other masks under these names
+    multiclass_table(
+        [dataclasses.replace(first, photos=tuple(changed))], FAST, out
+    )  # so are other masks under these names
     assert ran == [3, 4, 3, 3, 3]
     with pytest.raises(CosegError, match="no groups"):
-        evaluate([], FAST, out)
+        multiclass_table([], FAST, out)
     with pytest.raises(CosegError, match=r"square\+disc: no classes to score by"):
-        evaluate([dataclasses.replace(first, targets=())], FAST, out)
+        multiclass_table([dataclasses.replace(first, targets=())], FAST, out)

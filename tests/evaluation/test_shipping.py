@@ -64,7 +64,7 @@ def test_a_measurement_in_progress_is_no_card(run, few_scenes, tmp_path, monkeyp
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shipping, "stamp", killed)
+    monkeypatch.setattr(shipping, "provenance", killed)
     with pytest.raises(KeyboardInterrupt):
         ship(run, "ca-killed", tmp_path / "cards", say=lambda _: None)
     assert (tmp_path / "cards" / ".ca-killed.figures.json").is_file()
