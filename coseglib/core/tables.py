@@ -22,11 +22,17 @@ def _truth(text: str) -> bool:
 _PARSERS: dict[type, Callable[[str], object]] = {float: lambda text: float(text or "nan"), int: int, bool: _truth}
 
 
-def read_table(path: str | Path, columns: Mapping[str, type], mend: str = "make it anew") -> pd.DataFrame:
+def read_table(
+    path: str | Path,
+    columns: Mapping[str, type],
+    mend: str = "make it anew",
+    optional: Mapping[str, type] | None = None,
+) -> pd.DataFrame:
     """The table of a CSV file in UTF-8, its rows and columns in the file's order.
 
-    columns  name -> float (an empty field: NaN), int, bool or str, of columns that must be there; others are text too
-    mend     what an error tells the reader to do
+    columns   name -> float (an empty field: NaN), int, bool or str, of columns that must be there; others are text too
+    mend      what an error tells the reader to do
+    optional  as `columns`, of columns that need not be there
     Raises CosegError where the file is missing, no such table, or holds something else than `columns` says.
     """
     try:
@@ -42,7 +48,8 @@ def read_table(path: str | Path, columns: Mapping[str, type], mend: str = "make 
         if len(set(header)) < len(header):
             raise ValueError("two of its columns have one name")
         table = pd.DataFrame(rows, columns=header, dtype=object)
-        for name, kind in columns.items():
+        kinds = {name: kind for name, kind in (optional or {}).items() if name in header} | dict(columns)
+        for name, kind in kinds.items():
             try:
                 table[name] = table[name] if kind is str else table[name].map(_PARSERS[kind]).astype(kind)
             except ValueError as fault:

@@ -42,10 +42,8 @@ def code_hash(rooms: Sequence[str] = SCORED, package: Path = Path(coseglib.__fil
 def _read(kept: Path, numbers: Mapping[str, type]) -> pd.DataFrame:
     if not kept.is_file():
         return pd.DataFrame(columns=["key", "code"])
-    mend = "move it away"
-    header = read_table(kept, {"key": str}, mend).columns
-    table = read_table(kept, {name: kind for name, kind in numbers.items() if name in header}, mend)
-    return table if "code" in header else table.assign(code="")
+    table = read_table(kept, {"key": str}, "move it away", optional=numbers)
+    return table if "code" in table else table.assign(code="")
 
 
 def resumable_rows(

@@ -19,6 +19,7 @@ import pandas as pd
 from coseglib.core.config import read_yaml
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
+from coseglib.core.tables import read_table
 from coseglib.models import METHODS
 from coseglib.training.child_process import in_a_process
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
@@ -79,16 +80,11 @@ def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
     images    seen so far: groups × photographs a group × steps; NaN where batches of several sides hold several numbers
     Raises CosegError for a log that is missing, damaged or empty.
     """
-    try:
-        rows = pd.read_csv(file)
-    except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
-        raise CosegError(
-            f"{file}: not read ({str(error).splitlines()[0]}); give a run's folder, or train anew"
-        ) from error
-    missing = [name for name in ("step", "seconds", "loss", "J", "images_per_s") if name not in rows]
-    if missing or rows.loss.notna().sum() == 0:
-        why = f"lacks the column {missing[0]}" if missing else "holds no row of training yet"
-        raise CosegError(f"{file}: {why}; train on, or train anew")
+    needed = {"step": int} | dict.fromkeys(("seconds", "loss", "J", "images_per_s"), float)
+    others = dict.fromkeys(Log.COLUMNS, float)
+    rows = read_table(file, needed, "give a run's folder, or train anew", optional=others)
+    if rows.loss.notna().sum() == 0:
+        raise CosegError(f"{file}: holds no row of training yet; train on, or train anew")
     rows = rows.reindex(columns=list(Log.COLUMNS)).groupby("step", as_index=False).first().sort_values("step")
     a_step = training["groups"] * training["group_size"] if len(training.get("sides", ())) < 2 else np.nan
     return rows.assign(images=rows.step * a_step)[list(CURVE_COLUMNS[1:])].reset_index(drop=True)

@@ -70,3 +70,10 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CosegError, match=r"file/t\.csv: not written"):
         write_table(table, tmp_path / "file" / "t.csv")
+
+
+def test_columns_that_need_not_be_there_are_read_as_what_they_hold(tmp_path):
+    (tmp_path / "t.csv").write_text("group,J\n001,\n002,.5\n")
+    table = read_table(tmp_path / "t.csv", {"group": str}, optional={"J": float, "swap": float})
+    assert list(table.columns) == ["group", "J"] and table.group.tolist() == ["001", "002"]
+    assert table.J.isna().tolist() == [True, False]
