@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     page = Explorer(given.data, photos=given.photos, checkpoint=given.checkpoint)
-    height, width = page.session.photos[0].size
+    height, width = page.session.photos[0].picture.size
     found = measure(page, given.rounds)
     rows = []
     for name, seconds in found.items():

@@ -2,15 +2,14 @@
 
 | question                                         | function                    | of models                          |
 |--------------------------------------------------|-----------------------------|------------------------------------|
-| what in the images speaks for the foreground?    | `grad_cam.grad_cam`         | all                                |
-| what in an image switches one channel on?        | `grad_cam.channel_cam`      | ca, fca, csa                       |
+| what in the images speaks for the foreground?    | `maps.grad_cam`             | all                                |
+| what in an image switches one channel on?        | `maps.channel_cam`          | ca, fca, csa                       |
 | where does a model look by itself?               | `maps.spatial_maps`         | csa, ssnm, multiclass              |
 | what does one position find in the partner?      | `model.match`, no part here | dcnet, pfcc, multiclass            |
 | which channels matter, in every image of groups? | `channels.channel_table`    | ca, fca, csa (alpha), ssnm (gamma) |
 | do they tell classes apart, and which of them?   | `separation`                | any vectors                        |
 | did training hold a group's class?               | `seen`                      | with a card                        |
-| which masks fail, and how?                       | `failures`, by `kinds`      | all                                |
-| … of several classes?                            | `class_failures`            | multiclass                         |
+| which masks fail, and how?                       | `failures`                  | all                                |
 | what goes with a low J?                          | `photographs`, `gaps`       | any table of J                     |
 | what does a loss say of a mistake?               | `loss_shapes`               | any loss                           |
 

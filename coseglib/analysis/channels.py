@@ -1,14 +1,16 @@
 """Which channels matter in which image: the attention of many images as one table."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from coseglib.analysis.grad_cam import backbone_maps, offering
+from coseglib.analysis.maps import backbone_maps, offering
 from coseglib.analysis.seen import seen_in_training
 from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
@@ -17,11 +19,10 @@ from coseglib.data.record import VOID, Group
 
 @dataclass(frozen=True)
 class ChannelTable:
-    """What the channels of n images say; row i of all three is the same image.
+    """What the channels of n images say, a row an image.
 
     rows        dataset, class (the group's name), photo (its name), seen (did training hold the class?)
-    importance  float32 (n, D): alpha, in [0, 1] (rounding reaches the ends), or gamma
-    pooled      float32 (n, C): the mean over the positions of the map that the importance is computed from
+    importance  float32 (n, D): alpha, in [0, 1], or gamma     pooled  float32 (n, C), see `channel_importance`
     """
 
     rows: pd.DataFrame
@@ -34,7 +35,7 @@ class ChannelTable:
         return self.rows["class"].to_numpy(str)
 
     def table(self) -> pd.DataFrame:
-        """The rows with the importance beside them, its columns named 0 … D − 1: to be written to a file."""
+        """The rows with the importance beside them, its columns named 0 … D − 1."""
         return pd.concat([self.rows, pd.DataFrame(self.importance)], axis=1)
 
 
@@ -43,9 +44,7 @@ def single_class(groups: Sequence[Group], most: int | None = None, seed: int = 0
 
     most  photographs a group, drawn by the seed; None: all. Groups with fewer than two are left out.
     """
-    times: dict[tuple[str, str], int] = {}
-    for photo in (p for group in groups for p in group.photos):
-        times[photo.dataset, photo.name] = times.get((photo.dataset, photo.name), 0) + 1
+    times = Counter((p.dataset, p.name) for group in groups for p in group.photos)
     kept = []
     for group in groups:
         photos = [p for p in group.photos if times[p.dataset, p.name] == 1]
@@ -60,14 +59,12 @@ def hide_object(image: Tensor, mask: Tensor) -> Tensor:
 
     image uint8 (3, H, W), mask uint8 (H, W), 0 background, 255 void -> a new image. No foreground: as it was.
     """
-    ys, xs = torch.nonzero((mask != 0) & (mask != VOID), as_tuple=True)
     image = image.clone()
-    if len(ys):
-        box = slice(int(ys.min()), int(ys.max()) + 1), slice(int(xs.min()), int(xs.max()) + 1)
+    for box in ndimage.find_objects(((mask != 0) & (mask != VOID)).int().numpy()):  # one, or none
         around = torch.ones(mask.shape, dtype=torch.bool)
         around[box] = False
         colour = image[:, around if around.any() else ~around].float().mean(dim=1).round().to(image.dtype)
-        image[:, box[0], box[1]] = colour[:, None, None]
+        image[:, *box] = colour[:, None, None]
     return image
 
 
@@ -76,8 +73,8 @@ def channel_importance(model, images: Tensor) -> tuple[Tensor, Tensor]:
     """How much each channel matters, by each image alone. (N, 3, H, W) -> (N, D), and the pooled map (N, C).
 
     CA, FCA, CSA  alpha, eqs. (1), (2), in (0, 1)      SSNM  gamma of the image as a group of its own, eq. (3)
-    The pooled map is what these start from: the mean over the positions of the stride-32 map, after the embedding
-    that a backbone has in the workbook variant. Raises CosegError for models that weigh no channels.
+    The pooled map is what these start from: the mean over the positions of the stride-32 map, after the embedding of
+    the workbook variant. Raises CosegError for models that weigh no channels.
     """
     with backbone_maps(model) as calls:
         if model.kind == "context":
@@ -85,9 +82,8 @@ def channel_importance(model, images: Tensor) -> tuple[Tensor, Tensor]:
         elif "gamma" in model.EXTRAS:
             importance = model(images[:, None]).extra("gamma")[:, 0]  # N groups of one
         else:
-            raise CosegError(
-                f"{type(model).__name__}: weighs no channels; {offering('alpha')} and {offering('gamma')} do"
-            )
+            able = f"{offering('alpha')} and {offering('gamma')}"
+            raise CosegError(f"{type(model).__name__}: weighs no channels; {able} do")
         pooled = model.backbone.embed(calls[-1][-1]).float().mean(dim=(-2, -1))
     return importance.float().cpu(), pooled.cpu()
 
@@ -95,11 +91,11 @@ def channel_importance(model, images: Tensor) -> tuple[Tensor, Tensor]:
 def channel_table(
     model, groups: Sequence[Group], trained_on: Collection[str] = (), hidden: bool = False, batch: int = 8
 ) -> ChannelTable:
-    """`channel_importance` of every image of some groups, in their order; n is the sum of their sizes.
+    """`channel_importance` of every image of some groups, in their order.
 
     trained_on  classes, from `classes_trained_on`; a group is seen where its target is one of them
-    hidden      True: of the images with their objects hidden (`hide_object`); the groups need masks
-    batch       images that go through the network at once; memory does not grow with n
+    hidden      True: of the images with their objects hidden (`hide_object`)
+    batch       images that go through the network at once
     Raises CosegError for no groups, models that weigh no channels, photographs that cannot be read or have no mask.
     """
     members = [(group, i) for group in groups for i in range(len(group))]
@@ -113,14 +109,6 @@ def channel_table(
             image = hide_object(image, group.mask(i)) if hidden else image
             inputs.append(resize_to_input(image, model.input_size))
         found.append(channel_importance(model, torch.stack(inputs).to(device)))
-    rows = [
-        {
-            "dataset": group.dataset,
-            "class": group.name,
-            "photo": group.photos[i].name,
-            "seen": seen_in_training(group, trained_on),
-        }
-        for group, i in members
-    ]
+    rows = [(g.dataset, g.name, g.photos[i].name, seen_in_training(g, trained_on)) for g, i in members]
     importance, pooled = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-    return ChannelTable(pd.DataFrame(rows), importance, pooled)
+    return ChannelTable(pd.DataFrame(rows, columns=["dataset", "class", "photo", "seen"]), importance, pooled)

@@ -1,7 +1,7 @@
-"""J against what photographs show: gaps, bins and slopes, with intervals that draw whole groups of photographs.
+"""J against what photographs show: gaps, bins and slopes, with 95 % intervals by the bootstrap.
 
-Photographs of one group are alike, so the bootstrap draws groups. scipy's own has no interval where a single drawing
-lacks a part, which happens with few groups: here such a drawing is left out.
+Photographs of one group are alike, so whole groups are drawn. scipy's own bootstrap has no interval where a single
+drawing lacks a part, which happens with few groups: here such a drawing is left out.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import pandas as pd
 
 from coseglib.analysis.failures import GROUP_KEY
 
-RESAMPLES = 2000  # of the bootstrap; intervals are 95 %
+RESAMPLES = 2000
 
 
 def _drawn(rows: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +34,8 @@ def _means(rows: pd.DataFrame, chosen: np.ndarray, code: np.ndarray, draws: np.n
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, (0.025, 0.975))
-    return float(low), float(high)
+    known = values[~np.isnan(values)]
+    return tuple(np.quantile(known, (0.025, 0.975)).tolist()) if len(known) else (float("nan"),) * 2
 
 
 class Gap(NamedTuple):
@@ -53,8 +51,7 @@ class Gap(NamedTuple):
 def bootstrap_gap(rows: pd.DataFrame, first: Sequence[bool], second: Sequence[bool], seed: int = 0) -> Gap:
     """How far two parts of the rows differ in J; first, second: (n,) which rows they are.
 
-    The interval comes from a bootstrap that draws whole groups of photographs, since those of one group are alike: a
-    difference that rests on one group has a wide one, and where either part lies in a single group it is NaN.
+    A difference that rests on one group has a wide interval; where either part lies in a single group it is NaN.
     Raises ValueError where a part has no rows.
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
@@ -71,9 +68,8 @@ def gap_in_words(first: str, second: str, found: Gap) -> str:
     interval = f"95 % interval {found.low:+.2f} to {found.high:+.2f}"
     rows = f"{found.first} and {found.second} masks"
     if np.isnan(found.low):
-        return (
-            f"Between {first} and {second} J differs by {found.difference:+.2f}; {rows}, of too few groups to judge it."
-        )
+        judged = f"{rows}, of too few groups to judge it"
+        return f"Between {first} and {second} J differs by {found.difference:+.2f}; {judged}."
     if found.low <= 0 <= found.high:
         numbers = f"{found.difference:+.2f} ({interval}; {rows})"
         return f"Between {first} and {second} no difference of J can be told: {numbers}."
@@ -82,7 +78,7 @@ def gap_in_words(first: str, second: str, found: Gap) -> str:
 
 
 def mean_by_bin(rows: pd.DataFrame, column: str, bins: int = 4, seed: int = 0) -> pd.DataFrame:
-    """J by a column: bin (text), masks, groups, J, low and high, the ends of its 95 % interval (see `bootstrap_gap`).
+    """J by a column: bin (text), masks, groups, J, low and high, the ends of its 95 % interval.
 
     Numbers are cut into `bins` parts of equally many rows, fewer where many are equal; text and truth values, and
     numbers of as few values as bins, each are a bin. Rows without a value are left out; ValueError where all are.
@@ -90,24 +86,21 @@ def mean_by_bin(rows: pd.DataFrame, column: str, bins: int = 4, seed: int = 0) -
     rows = rows[rows[column].notna()]
     if rows.empty:
         raise ValueError(f"{column}: no row has a value")
-    values, names = rows[column], sorted(set(rows[column]))
+    values = rows[column]
+    place, names = pd.factorize(values, sort=True)
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(names) > bins:
         edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
         place = np.searchsorted(edges[1:-1], values, side="right")
         shown = [np.format_float_positional(e, 2, unique=False, fractional=False, trim="-") for e in edges]
         names = [f"{low} to {high}" for low, high in pairwise(shown)]
-    else:
-        place = values.map({name: i for i, name in enumerate(names)}).to_numpy(int)
     code, draws = _drawn(rows, seed)
     table = []
     for i, name in enumerate(names):
         chosen = place == i
-        if not chosen.any():
-            continue
-        low, high = _interval(_means(rows, chosen, code, draws))
-        here = {"bin": str(name), "masks": int(chosen.sum()), "groups": len(set(code[chosen]))}
-        table.append({**here, "J": rows.J[chosen].mean(), "low": low, "high": high})
-    return pd.DataFrame(table)
+        if chosen.any():
+            ends = _interval(_means(rows, chosen, code, draws))
+            table.append((str(name), chosen.sum(), len(set(code[chosen])), rows.J[chosen].mean(), *ends))
+    return pd.DataFrame(table, columns=["bin", "masks", "groups", "J", "low", "high"])
 
 
 def gap_of_ends(rows: pd.DataFrame, column: str, share: float = 0.25, seed: int = 0) -> Gap:
@@ -119,8 +112,8 @@ def gap_of_ends(rows: pd.DataFrame, column: str, share: float = 0.25, seed: int 
 def fit_together(rows: pd.DataFrame, columns: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """All columns at once, a least-squares fit: column, slope, low, high. Small objects may also be the unseen ones.
 
-    slope  by how much J changes when the column grows by one standard deviation and the others stay; its 95 % interval
-           by drawing groups. A column that is the same everywhere is left out, rows with a NaN as well
+    slope  by how much J changes when the column grows by one standard deviation and the others stay
+    A column that is the same everywhere is left out, rows with a NaN as well.
     """
     rows = rows.dropna(subset=[*columns, "J"])
     x = rows[list(columns)].to_numpy(float)
@@ -132,9 +125,9 @@ def fit_together(rows: pd.DataFrame, columns: Sequence[str], seed: int = 0) -> p
     # Normal equations are sums over photographs, so those of a drawing are sums over its groups.
     squares = np.stack([x[code == g].T @ x[code == g] for g in range(groups)])
     products = np.stack([x[code == g].T @ y[code == g] for g in range(groups)])
-    fit = np.linalg.pinv(squares.sum(0)) @ products.sum(0)
-    drawn = np.stack([np.linalg.pinv(squares[d].sum(0)) @ products[d].sum(0) for d in draws])
-    table = pd.DataFrame({"column": np.array(columns)[kept], "slope": fit[1:]})
+    fits = [np.linalg.pinv(squares[d].sum(0)) @ products[d].sum(0) for d in (np.arange(groups), *draws)]
+    slope, *drawn = np.stack(fits)[:, 1:]
     enough = groups > x.shape[1]
-    table[["low", "high"]] = [_interval(v) if enough else (float("nan"),) * 2 for v in drawn.T[1:]]
-    return table
+    ends = [_interval(values) if enough else (float("nan"),) * 2 for values in np.stack(drawn).T]
+    table = pd.DataFrame({"column": np.array(columns)[kept], "slope": slope})
+    return table.join(pd.DataFrame(ends, columns=["low", "high"]))

@@ -28,19 +28,18 @@ LOSSES: dict[str, Loss] = {
     "balanced, as printed": partial(balanced_cross_entropy, balance="paper"),
     "balanced, inverse": partial(balanced_cross_entropy, balance="inverse"),
 }
-IMAGE_SIDE = 64  # of the image: 4,096 pixels
+IMAGE_SIDE = 64
+PIXELS = IMAGE_SIDE**2
 OBJECT_AREAS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 LOGIT_MARGIN = 6.0  # p = .998
 
 
 def object_labels(area: float) -> Tensor:
     """Labels uint8 (1, SIDE, SIDE): 1 on the first round(area · SIDE²) pixels. CosegError outside of 0 < area < 1."""
-    count = round(area * IMAGE_SIDE**2)
-    if not 0 < count < IMAGE_SIDE**2:
-        raise CosegError(
-            f"area = {area}: must leave a pixel of {IMAGE_SIDE**2} to the object and one to the background"
-        )
-    return (torch.arange(IMAGE_SIDE**2) < count).to(torch.uint8).reshape(1, IMAGE_SIDE, IMAGE_SIDE)
+    count = round(area * PIXELS)
+    if not 0 < count < PIXELS:
+        raise CosegError(f"area = {area}: must leave a pixel of {PIXELS} to the object and one to the background")
+    return (torch.arange(PIXELS) < count).to(torch.uint8).reshape(1, IMAGE_SIDE, IMAGE_SIDE)
 
 
 def masked_logits(mask: Tensor, margin: float = LOGIT_MARGIN) -> Tensor:
@@ -83,9 +82,8 @@ def loss_by_area(
             missed = float(loss(masked_logits(torch.zeros_like(labels), margin), labels))
             found, pull = float(loss(masked_logits(labels, margin), labels)), float(slope.sum())
             share = float(slope[labels == 1].sum()) / pull
-            row = {"loss": name, "area": area, "missed": missed, "found": found, "gain": missed - found}
-            rows.append(row | {"share": share, "pull": pull})
-    return pd.DataFrame(rows)
+            rows.append((name, area, missed, found, missed - found, share, pull))
+    return pd.DataFrame(rows, columns=["loss", "area", "missed", "found", "gain", "share", "pull"])
 
 
 def loss_by_overlap(
@@ -97,9 +95,9 @@ def loss_by_overlap(
     """
     labels = object_labels(area)
     count = int(labels.sum())
-    if 2 * count > IMAGE_SIDE**2:
+    if 2 * count > PIXELS:
         raise CosegError(f"area = {area}: a mask as large as the object must fit beside it; at most .5")
-    rows, place = [], torch.arange(IMAGE_SIDE**2).reshape(1, IMAGE_SIDE, IMAGE_SIDE)
+    rows, place = [], torch.arange(PIXELS).reshape(1, IMAGE_SIDE, IMAGE_SIDE)
     for name, loss in _chosen(losses).items():
         for shift in np.unique(np.linspace(0, count, steps).round().astype(int)):
             mask = (place >= int(shift)) & (place < int(shift) + count)

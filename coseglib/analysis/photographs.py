@@ -15,14 +15,16 @@ from coseglib.data.record import VOID
 SPECK = 0.1  # parts of a truth below this share of its largest part's area are specks
 FRAME = 0.03  # of a photograph's shorter side: VOC and MSRC have void along the border, which hides what is cut there
 RING = 0.25  # width of the surroundings that contrast is measured against, in sides of the object
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+)
 
 
 class Truth:
     """A photograph's mask, looked at once for all systems.
 
-    inside   bool (H, W), the objects                    counted  bool (H, W), not void
+    inside   bool (H, W), the objects; counted: not void; side: √(pixels of the objects), the unit of lengths
     objects  int (H, W): 1 … of the connected parts that are no specks, 0 elsewhere
-    side     √(pixels of the objects), the unit of lengths
     away     float (H, W): distance of the pixels' centres to the outline, in pixels. Void is on neither side of it: the
              outline is somewhere in there. inf where there is none
     """
@@ -37,9 +39,8 @@ class Truth:
 
     @cached_property
     def objects(self) -> np.ndarray:
-        parts, count = connected_parts(self.inside)
-        sizes = np.bincount(parts.ravel(), minlength=count + 1)
-        sizes[0] = 0
+        parts, _ = connected_parts(self.inside)
+        sizes = np.bincount(parts[self.inside], minlength=2)
         kept = sizes >= max(1, SPECK * sizes.max())
         return (np.cumsum(kept) * kept)[parts]
 
@@ -49,6 +50,7 @@ class Truth:
 
 
 def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of each pixel's part, 0 outside, and how many parts there are."""
     return ndimage.label(mask, structure=np.ones((3, 3)))
 
 
@@ -61,10 +63,7 @@ def cielab(rgb: np.ndarray) -> np.ndarray:
     """sRGB 0 … 255 (3, …) -> CIELAB (3, …), D65: L* in 0 … 100; a distance of 2.3 can just be seen."""
     share = np.asarray(rgb, float) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
-    )
-    xyz = np.tensordot(to_xyz / to_xyz.sum(axis=1, keepdims=True), linear, axes=1)
+    xyz = np.tensordot(TO_XYZ / TO_XYZ.sum(axis=1, keepdims=True), linear, axes=1)
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
@@ -96,20 +95,18 @@ def describe_photograph(image: Tensor, truth: Truth) -> dict[str, float]:
     objects   how many
     contrast  distance of the mean colours of the objects and of the ring around them (`RING`), in CIELAB
     position  distance of the objects' centre of mass from the photograph's, 0 in the middle, 1 in a corner
-    cut       pixels of the objects on the photograph's border, in sides of the object; 0: nothing is cut off
+    cut       pixels of the objects on the photograph's border, in sides of the object
     NaN for what a photograph without objects, or without surroundings, does not have.
     """
-    found = {
-        "area": truth.pixels / max(1, int(truth.counted.sum())),
-        "objects": int(truth.objects.max()),
-        "contrast": float("nan"),
-        "position": float("nan"),
-        "cut": cut_by_border(truth.inside, truth.counted),
-    }
+    contrast = position = float("nan")
     if truth.pixels:
         ring = truth.counted & ~truth.inside & (ndimage.distance_transform_edt(~truth.inside) <= 1 + RING * truth.side)
-        found["contrast"] = float(np.linalg.norm(mean_colour(image, truth.inside) - mean_colour(image, ring)))
-        h, w = truth.inside.shape
+        contrast = float(np.linalg.norm(mean_colour(image, truth.inside) - mean_colour(image, ring)))
+        middle = np.array(truth.inside.shape) / 2
         centre = (np.argwhere(truth.inside) + 0.5).mean(axis=0)
-        found["position"] = float(np.hypot(*(centre - (h / 2, w / 2))) / np.hypot(h / 2, w / 2))
-    return found
+        position = float(np.hypot(*(centre - middle)) / np.hypot(*middle))
+    area = truth.pixels / max(1, int(truth.counted.sum()))
+    cut = cut_by_border(truth.inside, truth.counted)
+    return {
+        "area": area, "objects": int(truth.objects.max()), "contrast": contrast, "position": position, "cut": cut,
+    }  # fmt: skip

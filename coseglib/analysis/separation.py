@@ -10,14 +10,15 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
+NEIGHBOURS = 5
+
 
 def embed_in_plane(
     vectors: np.ndarray, how: str = "tsne", perplexity: float = 10, seed: int = 0, start: str = "pca"
 ) -> np.ndarray:
     """Vectors in the plane, to be looked at. (n, D) -> float (n, 2).
 
-    how         "tsne": van der Maaten and Hinton 2008, distances without unit; "pca": the two directions of most
-                variance, in the vectors' own unit, and the seed without effect
+    how         "tsne": van der Maaten and Hinton 2008, no unit; "pca": the two directions of most variance
     perplexity  of t-SNE: about how many neighbours a point tries to keep, below n
     start       of t-SNE: "pca", or "random", from which the seed decides where islands end up
     """
@@ -30,32 +31,28 @@ def embed_in_plane(
     return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(vectors)
 
 
-def nearest_classes(
-    vectors: np.ndarray, classes: Sequence[str], neighbours: int = 5, metric: str = "euclidean"
-) -> np.ndarray:
-    """The class that most of a vector's nearest neighbours have, itself left out (leave-one-out). -> (n,) names.
+def nearest_classes(vectors: np.ndarray, classes: Sequence[str], metric: str = "euclidean") -> np.ndarray:
+    """The class that most of a vector's five nearest neighbours have (leave-one-out). (n, D) -> (n,) names.
 
-    metric  of scikit-learn; "cosine" forgets how long vectors are. Ties go to the first name in alphabetical order.
+    metric  of scikit-learn. Ties go to the first name in alphabetical order.
     Raises ValueError where there are no more vectors than neighbours.
     """
-    if len(vectors) <= neighbours:
-        raise ValueError(f"{len(vectors)} vectors: must be more than {neighbours} neighbours")
-    model = KNeighborsClassifier(neighbours, metric=metric, algorithm="brute")
+    if len(vectors) <= NEIGHBOURS:
+        raise ValueError(f"{len(vectors)} vectors: must be more than {NEIGHBOURS} neighbours")
+    model = KNeighborsClassifier(NEIGHBOURS, metric=metric, algorithm="brute")
     return cross_val_predict(model, vectors, np.asarray(classes), cv=LeaveOneOut())
 
 
-def separation(
-    vectors: np.ndarray, classes: Sequence[str], neighbours: int = 5, metric: str = "euclidean"
-) -> dict[str, float]:
+def separation(vectors: np.ndarray, classes: Sequence[str], metric: str = "euclidean") -> dict[str, float]:
     """How far the vectors of a class lie together and apart from the others'. (n, D), n names -> two numbers.
 
     silhouette  mean of (b − a) / max(a, b): a the mean distance to the own class, b to the nearest other one; in
                 [−1, 1], 0 where classes are no clusters
     accuracy    share of vectors whose class `nearest_classes` finds, in [0, 1]
     """
-    found = nearest_classes(vectors, classes, neighbours, metric)
+    right = nearest_classes(vectors, classes, metric) == np.asarray(classes)
     silhouette = silhouette_score(vectors, np.asarray(classes), metric=metric)
-    return {"silhouette": float(silhouette), "accuracy": float((found == np.asarray(classes)).mean())}
+    return {"silhouette": float(silhouette), "accuracy": float(right.mean())}
 
 
 def selectivity(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:

@@ -28,47 +28,42 @@ class Controls(widgets.VBox):
     def __init__(self, save_to: str | Path, photos: int):
         super().__init__()
         self.add_class("coseg-explorer")
+        self.source = widgets.Dropdown(description="photographs", **WIDE)
+        self.group = widgets.Dropdown(description="group", **WIDE)
+        self.count = widgets.IntSlider(photos, 1, MOST, description="how many", continuous_update=False, **WIDE)
+        path = {"continuous_update": False, **WIDE}
+        self.folder = widgets.Text(description="or a folder", placeholder="its path, then Enter", **path)
+        accept = ",".join(["image/*", *sorted(SUFFIXES)])
+        self.upload = widgets.FileUpload(accept=accept, multiple=True, description="upload photographs")
+        self.forget = widgets.Button(description="forget the uploads", layout={"display": "none"})
+
+        self.system = widgets.Dropdown(options=list(METHODS), description="system", **WIDE)
+        self.checkpoint = widgets.Dropdown(description="checkpoint", **WIDE)
+        self.file = widgets.Text(description="or a file", placeholder="….safetensors, then Enter", **path)
+        tips = ["the mean of the partners' attention", "in each channel the smallest"]
+        style = {**WIDE["style"], "button_width": "70px"}
+        pooling = widgets.ToggleButtons(options=["mean", "min"], description="pooling", style=style, tooltips=tips)
+        self.pooling = _classed("pooling", pooling)
+
+        threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.01, description="threshold", **WIDE)
+        self.threshold = _classed("threshold", threshold)
+        self.crf = widgets.Checkbox(description="contours by a dense CRF", indent=False, layout=WIDE["layout"])
+        self.save_to = widgets.Text(str(save_to), description="save into", **WIDE)
+        self.save = widgets.Button(description="save masks", icon="save")
+
         self.view = _classed("views", widgets.ToggleButtons(style={"button_width": "auto"}))
         self.trouble, self.status = widgets.HTML(), widgets.HTML()
         self.scale = _classed("scale", widgets.HTML())
         self.pictures = _classed("pictures", widgets.Box())
         sections = {
-            "Photographs": self._photographs(photos),
-            "System": self._system(),
-            "Masks": self._masks(save_to),
+            "Photographs": [self.source, self.group, self.count, self.folder, self.upload, self.forget],
+            "System": [self.system, self.checkpoint, self.file, self.pooling],
+            "Masks": [self.threshold, self.crf, self.save_to, self.save],
         }
         boxes = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *some]) for name, some in sections.items()]
         style = _classed("style", widgets.HTML(f"<style>{STYLE_SHEET.read_text(encoding='utf-8')}</style>"))
         controls = _classed("controls", widgets.Box(boxes))
         self.children = [style, controls, self.trouble, self.view, self.scale, self.status, self.pictures]
-
-    def _photographs(self, photos: int) -> list[widgets.Widget]:
-        self.source = widgets.Dropdown(description="photographs", **WIDE)
-        self.group = widgets.Dropdown(description="group", **WIDE)
-        self.count = widgets.IntSlider(photos, 1, MOST, description="how many", continuous_update=False, **WIDE)
-        hint = "its path, then Enter"
-        self.folder = widgets.Text(description="or a folder", placeholder=hint, continuous_update=False, **WIDE)
-        accept = ",".join(["image/*", *sorted(SUFFIXES)])
-        self.upload = widgets.FileUpload(accept=accept, multiple=True, description="upload photographs")
-        self.forget = widgets.Button(description="forget the uploads", layout={"display": "none"})
-        return [self.source, self.group, self.count, self.folder, self.upload, self.forget]
-
-    def _system(self) -> list[widgets.Widget]:
-        self.system = widgets.Dropdown(options=list(METHODS), description="system", **WIDE)
-        self.checkpoint = widgets.Dropdown(description="checkpoint", **WIDE)
-        hint = "….safetensors, then Enter"
-        self.file = widgets.Text(description="or a file", placeholder=hint, continuous_update=False, **WIDE)
-        tips = ["the mean of the partners' attention", "in each channel the smallest"]
-        style = {**WIDE["style"], "button_width": "70px"}
-        self.pooling = widgets.ToggleButtons(options=["mean", "min"], description="pooling", style=style, tooltips=tips)
-        return [self.system, self.checkpoint, self.file, _classed("pooling", self.pooling)]
-
-    def _masks(self, save_to: str | Path) -> list[widgets.Widget]:
-        self.threshold = widgets.FloatSlider(0.5, min=0.05, max=0.95, step=0.01, description="threshold", **WIDE)
-        self.crf = widgets.Checkbox(description="contours by a dense CRF", indent=False, layout=WIDE["layout"])
-        self.save_to = widgets.Text(str(save_to), description="save into", **WIDE)
-        self.save = widgets.Button(description="save masks", icon="save")
-        return [_classed("threshold", self.threshold), self.crf, self.save_to, self.save]
 
     def say(self, *lines: str) -> None:
         """Lines of trouble at the head of the page; none: it is over."""
@@ -76,10 +71,6 @@ class Controls(widgets.VBox):
         text = "".join(f"<div>{html.escape(' '.join(line.split()))}</div>" for line in shown)
         self.trouble.value = f'<div class="coseg-trouble" role="alert">{text}</div>' if text else ""
 
-    def busy(self, what: str) -> None:
-        """What is being done, below the views."""
-        self.status.value = f'<div class="coseg-status">{html.escape(what)}</div>'
-
-    def done(self, what: str) -> None:
-        """What is shown, below the views."""
-        self.status.value = f'<div class="coseg-status" role="status">{html.escape(what)}</div>'
+    def busy(self, what: str, role: str = "none") -> None:
+        """What is being done, below the views, or with role "status" what is shown."""
+        self.status.value = f'<div class="coseg-status" role="{role}">{html.escape(what)}</div>'

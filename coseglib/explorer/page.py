@@ -3,10 +3,9 @@
     Explorer()                      the procedural scenes and the shipped checkpoint
     Explorer("photos/", photos=12)  a folder of your own, or a data set by its name
 
-It is ipywidgets alone, so nothing has to be installed in JupyterLab. All that is computed is `session`'s; `controls`
-has the widgets, `pictures` what is drawn, and here is what the user's actions do. What cannot be done is one line at
-the head of the page, and everything is as it was before the action. Without a browser (papermill, nbval) the page is
-made and waits for nothing.
+It is ipywidgets alone, so nothing has to be installed in JupyterLab. Here is what the user's actions do. What cannot
+be done is one line at the head of the page, and everything is as it was before the action. Without a browser
+(papermill, nbval) the page is made and waits for nothing.
 """
 
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,20 @@ from coseglib.segmenting.overlays import class_colours, overlay
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 
 
+class _Looked(NamedTuple):
+    """Which of some groups is looked at, where they are from, and how many of its photographs."""
+
+    groups: list[Group]
+    place: int
+    source: str
+    data: str
+    count: int
+
+    @property
+    def group(self) -> Group:
+        return self.groups[self.place]
+
+
 def _shipped(method: str) -> list[str]:
     """The names of a method's shipped checkpoints."""
     return [card["name"] for card in cards() if card["method"] == method]
@@ -46,10 +60,10 @@ def _shipped(method: str) -> list[str]:
 class Explorer(Controls):
     """The page; `session` is what it shows.
 
-    data        a data set (`coseglib.data.NAMES`) or a folder      group  one of its groups by name; "": the first
-    photos      how many of them are looked at, at most             checkpoint  a shipped one, or a file
-    save_to     the folder that the page proposes for masks         root   of the data sets, see `coseglib.data.load`
-    Raises CosegError for what does not exist; later, in the page, the same errors are a line at its head.
+    data     a data set (`coseglib.data.NAMES`) or a folder      group       one of its groups; "": the first
+    photos   how many of them are looked at, at most             checkpoint  a shipped one, or a file
+    save_to  the folder that the page proposes for masks         root        of the data sets, see `coseglib.data.load`
+    Raises CosegError for what does not exist.
     """
 
     def __init__(
@@ -61,12 +75,12 @@ class Explorer(Controls):
         save_to: str | Path = "masks",
         root: str | Path | None = None,
     ):
-        super().__init__(save_to, max(1, photos))
+        self._wanted = max(1, photos)
+        super().__init__(save_to, self._wanted)
         self._root, self._silent, self._uploads = root, False, Uploads()
-        self._wanted, self._cards, self._at = max(1, photos), [], None
-        known = {name: what for name, what in available(root).items() if isinstance(what, str)}
-        known = dict(sorted(known.items(), key=lambda item: not item[0].startswith("synthetic")))  # everyone has these
-        self._sources = [(f"{name}: {what}", name) for name, what in known.items()]
+        self._cards, self._at = [], None
+        known = [(f"{name}: {what}", name) for name, what in available(root).items() if isinstance(what, str)]
+        self._sources = sorted(known, key=lambda source: not source[1].startswith("synthetic"))  # everyone has these
         self.session = Session(load_model(checkpoint))
         self._of_model()
         self._look_at(data, group)
@@ -107,33 +121,31 @@ class Explorer(Controls):
 
     def _state(self) -> tuple:
         """All that an action may change: of the session, of the page, of its controls, of its pictures."""
-        names = ("_wanted", "_cards", "_at", "_groups", "_place", "_source", "_data", "_shown")
+        own = {name: getattr(self, name) for name in ("_wanted", "_cards", "_at", "_looked")}
         controls = (self.threshold, self.crf, self.view, self.scale, self.status)
-        return (
-            dict(vars(self.session)),
-            {name: getattr(self, name) for name in names},
-            self._uploads.photos,
-            {control: control.value for control in controls},
-            [card.state() for card in self._cards],
-        )
+        shown = [card.state() for card in self._cards]
+        return dict(vars(self.session)), own, self._uploads.photos, {c: c.value for c in controls}, shown
 
     def _restore(self) -> None:
         """Everything as the last action that succeeded has left it."""
         session, own, self._uploads.photos, controls, shown = self._settled
-        made = [card for card in self._cards if card not in own["_cards"]]
+        made = self._cards
         vars(self.session).update(session)
         vars(self).update(own)
-        view = controls.pop(self.view)
         self._agree()
         with self._quietly():
-            self.view.value = view
             for control, value in controls.items():
                 control.value = value
             self.pictures.children = [card.box for card in self._cards]
             for card, state in zip(self._cards, shown, strict=True):
                 card.restore(state)
-        for card in made:
-            card.close()
+        self._settle(made)
+
+    def _settle(self, before: list[Card]) -> None:
+        """Cards that are no longer shown go, and the next action starts from here."""
+        for card in before:
+            if card not in self._cards:
+                card.close()
         self._settled = self._state()
 
     def _act(self, action: Callable, value) -> None:
@@ -141,6 +153,7 @@ class Explorer(Controls):
         if self._silent:
             return
         self.say()
+        before = self._cards
         try:
             action(value)
         except Exception as error:  # whatever it is, nobody reads a traceback behind a button
@@ -148,25 +161,19 @@ class Explorer(Controls):
             known = isinstance(error, CosegError)
             self.say(str(error) if known else f"{type(error).__name__}: {error}; nothing was changed")
         else:
-            before, self._settled = self._settled, self._state()
-            for card in before[1]["_cards"]:
-                if card not in self._cards:
-                    card.close()
+            self._settle(before)
 
     def _agree(self) -> None:
         """The controls say what the session holds."""
         with self._quietly():
-            self.source.options = [
-                *self._sources,
-                *([(f"folder {self._data}", FOLDER)] if self._source == FOLDER else []),
-                *([(f"uploads: {len(self._uploads.photos)} photographs", UPLOADS)] if self._uploads.photos else []),
-            ]
-            self.source.value = self._source
-            self.group.options = [(f"{g.name} ({len(g)})", i) for i, g in enumerate(self._groups)]
-            self.group.value = self._place
-            most = min(MOST, len(self._groups[self._place]))
-            self.count.max, self.count.value = most, self._shown
-            self.count.disabled = most < 2
+            looked = self._looked
+            folder = [(f"folder {looked.data}", FOLDER)] if looked.source == FOLDER else []
+            uploads = [(f"uploads: {len(self._uploads.photos)} photographs", UPLOADS)] if self._uploads.photos else []
+            self.source.options, self.source.value = [*self._sources, *folder, *uploads], looked.source
+            self.group.options = [(f"{g.name} ({len(g)})", i) for i, g in enumerate(looked.groups)]
+            self.group.value = looked.place
+            self.count.max, self.count.value = min(MOST, len(looked.group)), looked.count
+            self.count.disabled = self.count.max < 2
             self.forget.layout.display = "" if self._uploads.photos else "none"
             model, card = self.session.model, self.session.model.card
             self.system.value = card["method"]
@@ -174,7 +181,7 @@ class Explorer(Controls):
             self.checkpoint.options = [*names, *([] if card["name"] in names else [card["name"]])]
             self.checkpoint.value = card["name"]
             self.pooling.value, self.pooling.disabled = self.session.how, model.kind != "context"
-            self.threshold.disabled = self.session.classes > 1
+            self.threshold.disabled = model.classes > 1
             looks = [LOOKS] if self.session.looks_somewhere else []
             views = [OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, *looks, MATCHES]
             view = self.view.value if self.view.value in views else OVERLAYS
@@ -192,23 +199,23 @@ class Explorer(Controls):
         if group and group not in known:
             raise CosegError(f"{data}: no group {group}; one of {', '.join(known[:12])}")
         named = str(data) in dict(self._sources).values()
-        self._set_photos(groups, known.index(group) if group else 0, str(data) if named else FOLDER, str(data))
+        place = known.index(group) if group else 0
+        self._set_photos(_Looked(groups, place, str(data) if named else FOLDER, str(data), self._wanted))
 
-    def _set_photos(self, groups: list[Group], place: int, source: str, data: str, wanted: int = 0) -> None:
-        chosen = groups[place]
-        count = min(wanted or self._wanted, MOST, len(chosen))
+    def _set_photos(self, looked: _Looked) -> None:
+        self.busy("reading …")
+        chosen = looked.group
+        count = min(looked.count, MOST, len(chosen))
         faults = self.session.set_photos(chosen.photos[:count], chosen.targets)
-        self._groups, self._place, self._source, self._data = groups, place, source, data
-        self._shown, self._at = count, None
+        self._looked, self._at = looked._replace(count=count), None
+        changed = partial(self._act, self._on_partner)
+        clicked = [partial(self._act, partial(self._on_click, i)) for i in range(len(self.session.photos))]
         with self._quietly():
-            self._cards = [
-                Card(name, partial(self._on_click, i), self._act_partner) for i, name in enumerate(self.session.names)
-            ]
+            self._cards = [Card(*of, changed) for of in zip(self.session.names, clicked, strict=True)]
             self.pictures.children = [card.box for card in self._cards]
         self._agree()
         self._draw()
-        if faults:
-            self.say(*faults)
+        self.say(*faults)
 
     def _on_source(self, source: str) -> None:
         if source == UPLOADS:
@@ -217,12 +224,10 @@ class Explorer(Controls):
             self._look_at(source)
 
     def _on_group(self, place: int) -> None:
-        self.busy("reading …")
-        self._set_photos(self._groups, place, self._source, self._data)
+        self._set_photos(self._looked._replace(place=place, count=self._wanted))
 
     def _on_count(self, count: int) -> None:
-        self.busy("reading …")
-        self._set_photos(self._groups, self._place, self._source, self._data, count)
+        self._set_photos(self._looked._replace(count=count))
         self._wanted = count
 
     def _on_folder(self, path: str) -> None:
@@ -240,25 +245,23 @@ class Explorer(Controls):
             self.upload.value = ()  # its bytes are on disk; the same file can be chosen again
         if len(self._uploads.photos) > len(before):
             self._show_uploads()
-        self.say(
-            *faults, *([] if len(self._uploads.photos) <= MOST else [f"{MOST} photographs are shown, the first ones"])
-        )
+        cut = [f"{MOST} photographs are shown, the first ones"] if len(self._uploads.photos) > MOST else []
+        self.say(*faults, *cut)
 
     def _show_uploads(self) -> None:
-        self._set_photos([Group("folder", "uploads", self._uploads.photos)], 0, UPLOADS, "uploads", MOST)
+        self._set_photos(_Looked([Group("folder", "uploads", self._uploads.photos)], 0, UPLOADS, "uploads", MOST))
 
     def _on_forget(self, _) -> None:
-        shown, self._uploads.photos = self._source == UPLOADS, ()
-        if shown:
+        self._uploads.photos = ()
+        if self._looked.source == UPLOADS:
             self._look_at(self._sources[0][1])
         self._agree()
 
     def _on_system(self, method: str) -> None:
         names = _shipped(method)
         if not names:
-            how = (
-                "segment with it" if METHODS[method].online else f"coseg train --method {method} --output runs/{method}"
-            )
+            train = f"coseg train --method {method} --output runs/{method}"
+            how = "segment with it" if METHODS[method].online else train
             raise CosegError(f"{method}: no checkpoint of it is shipped; {how}, then name its model.safetensors below")
         self._on_checkpoint(DEFAULT_CHECKPOINT if DEFAULT_CHECKPOINT in names else names[0])
 
@@ -277,43 +280,34 @@ class Explorer(Controls):
         with self._quietly():
             self.crf.value = post_of(self.session.model) == "crf"
 
-    def _act_partner(self, _) -> None:
-        self._act(lambda _: self._on_partner(), None)
-
-    def _on_partner(self) -> None:
+    def _on_partner(self, _) -> None:
         self.session.set_partners([i for i, card in enumerate(self._cards) if card.partner.value])
         self._draw()
 
-    def _on_click(self, i: int, place: int | None) -> None:
-        if place is None or self._silent:
-            return
-
-        def look(_) -> None:
-            self._at = i, place
-            with self._quietly():
-                self.view.value = MATCHES
-            self._draw()
-
-        self._act(look, None)
+    def _on_click(self, i: int, place: int) -> None:
+        self._at = i, place
+        with self._quietly():
+            self.view.value = MATCHES
+        self._draw()
 
     def _on_save(self, _) -> None:
-        files = self.session.save(self.save_to.value or ".", self.threshold.value, self.post)
+        files = self.session.save(self.save_to.value or ".", *self._asked)
         self._status(f"{len(files)} masks saved in {files[0].parent.resolve()}")
 
     # What is drawn ---------------------------------------------------------------------------------------------------
 
     @property
-    def post(self) -> str:
-        """How logits become masks now."""
-        return "crf" if self.crf.value else "argmax"
+    def _asked(self) -> tuple[float, str]:
+        """The threshold, and how logits become masks now."""
+        return self.threshold.value, "crf" if self.crf.value else "argmax"
 
     def _status(self, what: str) -> None:
         card, partners = self.session.model.card, len(self.session.partners)
         group = f"{partners} of {len(self.session.photos)} photographs are partners"
-        self.done(f"{card['name']} ({card['sha256'][:8]}); {group}; {what}")
+        self.busy(f"{card['name']} ({card['sha256'][:8]}); {group}; {what}", "status")
 
     @property
-    def _asked(self) -> tuple[int, int]:
+    def _clicked(self) -> tuple[int, int]:
         """The photograph and the cell that were clicked; before that, where the first one's foreground is surest."""
         if self._at is not None:
             return self._at
@@ -322,74 +316,71 @@ class Explorer(Controls):
         return 0, int(row * CELLS // p.shape[0] * CELLS + column * CELLS // p.shape[1])
 
     def _heat(self, view: str, post: str) -> Heat:
-        i, place = self._asked
-        if view == PROBABILITY:
-            return self.session.probability(post)
-        if view == GRAD_CAM:
-            return self.session.grad_cam(i)
-        if view == LOOKS:
-            return self.session.spatial_maps()
-        y, x = divmod(place, CELLS)
-        return self.session.matches(i, (y + 0.5) / CELLS, (x + 0.5) / CELLS)
+        i, place = self._clicked
+        y, x = ((k + 0.5) / CELLS for k in divmod(place, CELLS))
+        asked = {
+            PROBABILITY: lambda: self.session.probability(post),
+            GRAD_CAM: lambda: self.session.grad_cam(i),
+            LOOKS: self.session.spatial_maps,
+            MATCHES: lambda: self.session.matches(i, y, x),
+        }
+        return asked[view]()
 
     def _drawn(self, view: str, masks: list[Tensor], post: str) -> tuple[list[np.ndarray], str, Heat | None]:
         """The pictures, uint8 (H, W) or (3, H, W), what their colours mean, as HTML, and the maps that they show."""
-        shown = [o.shown for o in self.session.photos]
+        shown, classes = [o.shown for o in self.session.photos], self.session.model.classes
         if view == MASKS:
-            of = "white: foreground" if self.session.classes == 1 else "black: background, a grey for each class"
-            return [np.asarray(m) * (255 // self.session.classes) for m in masks], f"<div>{of}</div>", None
+            of = "white: foreground" if classes == 1 else "black: background, a grey for each class"
+            return [np.asarray(m) * (255 // classes) for m in masks], f"<div>{of}</div>", None
         if view == OVERLAYS:
-            colours = class_colours(self.session.classes) if self.session.classes > 1 else None
+            colours = class_colours(classes) if classes > 1 else None
             pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
             return pictures, "<div>in colour: foreground. Click a place to see what it matches</div>", None
-        heat, asked = self._heat(view, post), self._asked[0]
-        ringed = [view == MATCHES and i != asked for i in range(len(shown))]
-        maps = zip(shown, heat.maps, ringed, strict=True)
-        return [heated(picture, m, heat.limits, ring) for picture, m, ring in maps], scale_bar(heat), heat
+        heat, clicked = self._heat(view, post), self._clicked[0]
+        maps = enumerate(zip(shown, heat.maps, strict=True))
+        pictures = [heated(picture, m, heat.limits, view == MATCHES and i != clicked) for i, (picture, m) in maps]
+        return pictures, scale_bar(heat), heat
 
     def _draw(self) -> None:
         """All pictures of the view that is chosen; where the CRF is still to be computed, first as they are without."""
         self.busy("computing …")
         started = time.perf_counter()
-        if self.crf.value and self.session.classes == 1 and not self.session.contours_known:
+        if self.crf.value and self.session.model.classes == 1 and not self.session.contours_known:
             self._paint("argmax")
             self.busy("drawing contours …")
-        self._paint(self.post)
+        self._paint(self._asked[1])
         self._status(f"drawn in {time.perf_counter() - started:.2f} s")
 
     def _paint(self, post: str) -> None:
         view = self.view.value
         masks, scores = (ask(self.threshold.value, post) for ask in (self.session.masks, self.session.scores))
         pictures, scale, heat = self._drawn(view, masks, post)
-        asked, place = self._asked
+        clicked, place = self._clicked
         place = place if self._at is not None or view == MATCHES else None
         with self._quietly():
             for i, (card, pixels, mask, score) in enumerate(zip(self._cards, pictures, masks, scores, strict=True)):
                 values = [f"{float((mask != 0).float().mean()):.0%} marked"]
                 if score is not None:
                     values.append(f"J {score:.2f}")
-                if view == MATCHES and i != asked and heat.maps[i] is not None:
+                if view == MATCHES and i != clicked and heat.maps[i] is not None:
                     values.append(f"best {float(heat.maps[i].max()):.2g}")
-                card.show(pixels, ", ".join(values), place if i == asked else None)
+                card.show(pixels, ", ".join(values), place if i == clicked else None)
         self.scale.value = scale
 
     # For notebooks ---------------------------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
         """A row a photograph: its name, whether it is a partner, the share that is marked, and J where it is known."""
-        masks = self.session.masks(self.threshold.value, self.post)
-        rows = zip(self.session.names, masks, self.session.scores(self.threshold.value, self.post), strict=True)
-        return pd.DataFrame(
-            {"photo": n, "partner": i in self.session.partners, "marked": float((m != 0).float().mean()), "J": j}
-            for i, (n, m, j) in enumerate(rows)
-        )
+        masks, scores = self.session.masks(*self._asked), self.session.scores(*self._asked)
+        partner = [i in self.session.partners for i in range(len(masks))]
+        marked = [float((m != 0).float().mean()) for m in masks]
+        return pd.DataFrame({"photo": self.session.names, "partner": partner, "marked": marked, "J": scores})
 
     def figure(self) -> Figure:
         """The overlays of the present masks, for a report."""
-        truths = [o.truth for o in self.session.photos]
-        masks = self.session.masks(self.threshold.value, self.post, own=True)
-        known = None if any(t is None for t in truths) or self.session.classes > 1 else truths
-        title = (
-            f"{self._groups[self._place].name}: {self.session.model.card['name']}, threshold {self.threshold.value:.2f}"
-        )
-        return show_group([o.photo.image() for o in self.session.photos], masks, known, self.session.names, title=title)
+        photos, model = self.session.photos, self.session.model
+        truths = [o.truth for o in photos]
+        known = None if any(t is None for t in truths) or model.classes > 1 else truths
+        title = f"{self._looked.group.name}: {model.card['name']}, threshold {self.threshold.value:.2f}"
+        masks = self.session.masks(*self._asked, own=True)
+        return show_group([o.photo.image() for o in photos], masks, known, self.session.names, title=title)

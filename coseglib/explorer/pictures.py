@@ -24,12 +24,10 @@ HEAT_COLOURS = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).r
 
 def encoded(pixels: np.ndarray) -> tuple[bytes, str]:
     """uint8 (H, W) as PNG, (3, H, W) as JPEG: (bytes, "png" or "jpeg"). Both take milliseconds at the page's size."""
-    file = io.BytesIO()
-    if pixels.ndim == 2:
-        Image.fromarray(pixels).save(file, "PNG")
-        return file.getvalue(), "png"
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "JPEG", quality=90, subsampling=0)
-    return file.getvalue(), "jpeg"
+    file, kind = io.BytesIO(), "png" if pixels.ndim == 2 else "jpeg"
+    image = Image.fromarray(pixels if kind == "png" else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image.save(file, kind, quality=90, subsampling=0)  # of JPEG alone
+    return file.getvalue(), kind
 
 
 def heated(picture: Tensor, map_: Tensor | None, limits: tuple[float, float], peak: bool = False) -> np.ndarray:
@@ -68,7 +66,7 @@ def scale_bar(heat: Heat) -> str:
 class Card:
     """A photograph on the page: its picture, the grid over it, and whether it is a partner."""
 
-    def __init__(self, name: str, clicked: Callable[[int | None], None], changed: Callable):
+    def __init__(self, name: str, clicked: Callable, changed: Callable):
         self.image = widgets.Image(layout={"width": "100%"})
         places = [f"row {i // CELLS + 1}, column {i % CELLS + 1}" for i in range(CELLS**2)]
         # Labels that are their own places: the browser then makes the buttons once, and not at every change.
@@ -78,7 +76,7 @@ class Card:
         self.cells.add_class("coseg-cells")
         self.cells.observe(lambda change: clicked(change.new), "value")
         self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
-        self.partner.observe(changed, "value")
+        self.partner.observe(lambda change: changed(change.new), "value")
         self.values = widgets.HTML()
         stage = widgets.Box([self.image, self.cells])
         stage.add_class("coseg-stage")
@@ -92,13 +90,7 @@ class Card:
     def restore(self, state: tuple) -> None:
         """Show again what it showed."""
         with self.image.hold_sync():
-            self.image.format, self.image.value, self.values.value, place = state
-        self.mark(place)
-
-    def mark(self, place: int | None) -> None:
-        """Mark a cell, or none."""
-        if self.cells.value != place:
-            self.cells.value = place
+            self.image.format, self.image.value, self.values.value, self.cells.value = state
 
     def close(self) -> None:
         """Take it off the browser's and the kernel's lists."""
@@ -106,9 +98,6 @@ class Card:
             widget.close()
 
     def show(self, pixels: np.ndarray, values: str, place: int | None) -> None:
-        """A new picture, the line below it, and the cell that is marked."""
+        """A new picture, the line below it, and the cell that is marked, or none."""
         data, kind = encoded(pixels)
-        with self.image.hold_sync():
-            self.image.format, self.image.value = kind, data
-        self.values.value = f'<div class="coseg-values">{html.escape(values)}</div>'
-        self.mark(place)
+        self.restore((kind, data, f'<div class="coseg-values">{html.escape(values)}</div>', place))

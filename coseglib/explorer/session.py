@@ -1,41 +1,38 @@
 """A session of looking: some photographs, a system, and what changes in its answers when one thing is changed.
 
-No widgets here: `coseglib.explorer.page` is the page on top. A session keeps what it has computed, so that a question
-costs only what it changes:
+No widgets here. *Partners* are the photographs that every photograph of the session is asked with: the group of
+`coseglib.answering`. With all of them as partners the masks are those that `coseg segment` writes.
+
+A session keeps what it has computed, so that a question costs only what it changes:
 
     another threshold              nothing of the network: masks are read from the kept logits
     another set of partners        context models decode again (they meet the group in one vector); partner models have
                                    kept each pair's answer; group models are asked as a whole again
     other photographs, or a model  all
-
-*Partners* are the photographs that every photograph of the session is asked with: the group of `coseglib.answering`.
-With all of them as partners the masks are those that `coseg segment` writes.
 """
 
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tvf
 
-from coseglib.analysis.grad_cam import grad_cam
-from coseglib.analysis.maps import spatial_maps
+from coseglib.analysis.maps import grad_cam, spatial_maps
 from coseglib.answering.answers import BATCH, Engine, Question, check_pooling
 from coseglib.answering.crf import refined
-from coseglib.answering.masks import decide, masks_from_logits
+from coseglib.answering.masks import decide, masks_from_logits, post_of
 from coseglib.answering.memory import Memory
 from coseglib.answering.reading import Photographs, Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.data.images import write_png
 from coseglib.data.record import Photo
-from coseglib.models.contract import POSTS
-from coseglib.scoring import metrics
+from coseglib.scoring.metrics import jaccard
 from coseglib.segmenting.finding import output_names
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
@@ -45,8 +42,7 @@ SETTINGS = "session.json"  # beside saved masks: what made them
 REMEMBERED = 2**30  # bytes of features and comparisons
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A photograph that was read.
 
     picture  as every question reads it         shown  uint8 (3, h, w), the longer side SHOWN
@@ -58,19 +54,13 @@ class Opened:
     shown: Tensor
     truth: Tensor | None
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W), its own."""
-        return self.picture.size
-
 
 def opened(photo: Photo, targets: tuple[str, ...] = ()) -> Opened:
     """Read a photograph, and its mask where one thing is asked for. Raises CosegError where either cannot be read."""
     picture = picture_of(photo)
-    scale = SHOWN / max(picture.pixels.shape[-2:])
-    shown = tvf.resize(
-        picture.pixels, [max(1, round(side * scale)) for side in picture.pixels.shape[-2:]], antialias=True
-    )
+    sides = picture.pixels.shape[-2:]
+    size = [max(1, round(side * SHOWN / max(sides))) for side in sides]
+    shown = tvf.resize(picture.pixels, size, antialias=True)
     known = len(targets) == 1 and photo.read_labels is not None
     return Opened(photo, picture, shown, torch.as_tensor(photo.mask(targets)) if known else None)
 
@@ -82,11 +72,10 @@ class _Read(Photographs):
         return self.photos[place].picture
 
 
-@dataclass(frozen=True)
-class Heat:
-    """A map for each photograph, or None where there is none; what the values are; the ends of their colour scale."""
+class Heat(NamedTuple):
+    """A map (h, w) for each photograph, or None; what the values are; the ends of their colour scale."""
 
-    maps: list[Tensor | None]  # (h, w) each
+    maps: list[Tensor | None]
     unit: str
     limits: tuple[float, float]
 
@@ -100,7 +89,7 @@ def _limits(maps: Sequence[Tensor | None]) -> tuple[float, float]:
 class Session:
     """Photographs, a model in evaluation mode, partners and pooling. Nothing is computed before it is asked for.
 
-    All places in lists are those of the photographs. Raises CosegError as `set_model` and `set_photos` do.
+    Raises CosegError as `set_model` and `set_photos` do.
     """
 
     def __init__(self, model, photos: Sequence[Photo] = (), targets: tuple[str, ...] = ()):
@@ -116,7 +105,7 @@ class Session:
     def set_photos(self, photos: Sequence[Photo], targets: tuple[str, ...] = ()) -> list[str]:
         """Look at other photographs, all of them partners. Returns a line for each that cannot be read.
 
-        targets  what is asked for in them, where masks are known: J is then given
+        targets  what is asked for in them, where masks are known
         Raises CosegError where none can be read, or more than MOST are given; all then stays as it was.
         """
         if len(photos) > MOST:
@@ -137,8 +126,7 @@ class Session:
         """Ask another system. Raises CosegError for a kind of model that is not known."""
         check_pooling(model, "mean")
         self.model = model
-        if model.kind != "context":
-            self.how = "mean"
+        self.how = self.how if model.kind == "context" else "mean"
         self._forget()
 
     def set_partners(self, partners: Sequence[int]) -> None:
@@ -154,11 +142,6 @@ class Session:
         """How the group's attention is pooled, "mean" or "min"; the latter for context models alone (CosegError)."""
         check_pooling(self.model, how)
         self.how = how
-
-    @property
-    def classes(self) -> int:
-        """K of a multi-class model, 1 of all others."""
-        return self.model.classes
 
     @property
     def names(self) -> list[str]:
@@ -199,14 +182,12 @@ class Session:
 
     def logits(self, post: str = "argmax") -> list[Tensor]:
         """(K, h, w) of each photograph, K = 2 or classes + 1; of one class by the CRF where `post` is "crf"."""
-        if post not in POSTS:
-            raise CosegError(f"post = {post}: one of {', '.join(POSTS)}")
+        post = post_of(self.model, post)
         plain = self._kept("argmax", self._answered)
         if post == "argmax" or self.model.online:
             return plain
-        return self._kept(
-            "crf", lambda: [refined(o.picture.pixels, x) for o, x in zip(self.photos, plain, strict=True)]
-        )
+        pairs = zip(self.photos, plain, strict=True)
+        return self._kept("crf", lambda: [refined(o.picture.pixels, x) for o, x in pairs])
 
     @property
     def contours_known(self) -> bool:
@@ -216,20 +197,17 @@ class Session:
     def masks(self, threshold: float = 0.5, post: str = "argmax", own: bool = False) -> list[Tensor]:
         """uint8 (H, W), 0 and 1; label maps 0 … K of a multi-class model, which has no threshold.
 
-        threshold  foreground is where its probability is above this, in (0, 1); 0.5: what `coseg segment` writes
-        post       "argmax", or "crf": the dense CRF decides (of one class: its probabilities are compared)
+        threshold  foreground is where its probability, by the CRF where `post` is "crf", is above this
         own        at the photographs' own sizes; else at those that are shown
-        Raises ValueError for a threshold that is none, CosegError where the CRF is missing.
+        Raises ValueError for a threshold outside (0, 1), CosegError where the CRF is missing.
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold {threshold}: a probability between 0 and 1")
-        sizes = [o.size if own else tuple(o.shown.shape[-2:]) for o in self.photos]
+        sizes = [o.picture.size if own else tuple(o.shown.shape[-2:]) for o in self.photos]
         logits = self.logits(post)
         if self.model.online:
-            asked = [
-                (Picture(o.picture.pixels, size), x[None])
-                for o, x, size in zip(self.photos, logits, sizes, strict=True)
-            ]
+            pictures = [Picture(o.picture.pixels, size) for o, size in zip(self.photos, sizes, strict=True)]
+            asked = zip(pictures, [x[None] for x in logits], strict=True)
             return self._kept(("labels", post, own), lambda: [decide(*one, post, online=True)[0] for one in asked])
         # p > t where the foreground's logit is above the background's by log t / (1 − t)
         shift = torch.tensor([math.log(threshold / (1 - threshold)), 0.0])[:, None, None]
@@ -237,13 +215,11 @@ class Session:
 
     def scores(self, threshold: float = 0.5, post: str = "argmax") -> list[float | None]:
         """J at the own size of each photograph whose truth is known; None for the others, and of several classes."""
-        if self.model.online or not any(o.truth is not None for o in self.photos):
-            return [None] * len(self.photos)
-        masks = self.masks(threshold, post, own=True)
-        return [
-            None if o.truth is None else metrics.jaccard(mask, o.truth)
-            for o, mask in zip(self.photos, masks, strict=True)
-        ]
+        truths = [None if self.model.online else o.truth for o in self.photos]
+        if all(truth is None for truth in truths):
+            return truths
+        pairs = zip(self.masks(threshold, post, own=True), truths, strict=True)
+        return [None if truth is None else jaccard(mask, truth) for mask, truth in pairs]
 
     # Maps ------------------------------------------------------------------------------------------------------------
 
@@ -252,24 +228,18 @@ class Session:
         maps = [1 - x.softmax(dim=0)[0] for x in self.logits(post)]
         return Heat(maps, "probability of the foreground", (0.0, 1.0))
 
-    def _asked_with(self, i: int) -> list[int]:
-        return sorted({*self.partners, i})
-
     def _spread(self, members: Sequence[int], maps: Sequence[Tensor]) -> list[Tensor | None]:
-        found: list[Tensor | None] = [None] * len(self.photos)
-        for i, one in zip(members, maps, strict=True):
-            found[i] = one.float().cpu()
-        return found
+        found = {i: one.float().cpu() for i, one in zip(members, maps, strict=True)}
+        return [found.get(i) for i in range(len(self.photos))]
 
     def grad_cam(self, i: int) -> Heat:
         """What in photograph i and its partners speaks for the foreground of photograph i: `grad_cam`.
 
-        Of a single look, at stride 32; the partners' attention is pooled as in training, without the photograph's own.
-        Raises CosegError for models without a backbone.
+        Of a single look, the partners' attention pooled as in training. Raises CosegError without a backbone.
         """
 
         def compute() -> Heat:
-            members = self._asked_with(i)
+            members = sorted({*self.partners, i})
             maps = grad_cam(self.model, self.inputs[members], members.index(i))
             return Heat(spread := self._spread(members, maps), "Grad-CAM, logits", _limits(spread))
 
@@ -293,29 +263,25 @@ class Session:
     def _likeness(self) -> tuple[Tensor, str]:
         """Features (N, C, h, w) of length 1, whose products are cosines, and what they are.
 
-        Of context models the features as the partners' attention weighs them, at stride 16, or 32 where that is the
-        only one attended; of others the backbone's at stride 16. Their mean over all positions of all photographs,
-        which tells none from another, is taken off first.
+        Of context models as the partners' attention weighs them, at stride 16, or 32 where that is the only one
+        attended; of others the backbone's at stride 16. Their mean over all positions is taken off first.
         """
         if self.model.backbone is None:
             raise CosegError(f"{type(self.model).__name__}: has no backbone whose features could be compared")
         if self.model.kind == "context":
-            alphas = self.context().split(self.model.attended_channels)
+            alphas, what = self.context().split(self.model.attended_channels), "attended features"
             level = min(1, len(alphas) - 1)  # strides 32, 16, …
-            f, what = (
-                self.model.attended(self._engine.all_features()[-1 - level], alphas[level][None], level),
-                "attended features",
-            )
+            f = self.model.attended(self._engine.all_features()[-1 - level], alphas[level][None], level)
         else:
-            parts = [self.model.backbone(part)[-2] for part in self.inputs.split(BATCH)]
-            level, f, what = 1, torch.cat(parts), "the backbone's features"
+            level, what = 1, "the backbone's features"
+            f = torch.cat([self.model.backbone(part)[-2] for part in self.inputs.split(BATCH)])
         f = f.float() - f.float().mean(dim=(0, 2, 3), keepdim=True)
         return F.normalize(f, dim=1), f"cosine of {what} at stride {32 >> level}"
 
     def matches(self, i: int, y: float, x: float) -> Heat:
         """What position (y, x) of photograph i, in shares of its height and width in [0, 1), meets in the photographs.
 
-        Systems that compare positions themselves: their `match`, in all but photograph i. Of others the cosine of
+        Models that compare positions themselves: their `match`, in all but photograph i. Of others the cosine of
         features, in all. The scale ends at the largest value in another photograph.
         Raises ValueError for a place that there is not, CosegError for models without a backbone.
         """
@@ -324,8 +290,7 @@ class Session:
         others = [j for j in range(len(self.photos)) if j != i]
         if self.model.strides_compared:
             maps = [self.model.match(self.inputs[i], self.inputs[j], (y, x)) for j in others]
-            spread = self._spread(others, maps)
-            return Heat(spread, self.model.COMPARES, _limits(spread))
+            return Heat(self._spread(others, maps), self.model.COMPARES, _limits(maps))
         f, unit = self._kept("likeness", self._likeness)
         v = f[i, :, int(y * f.shape[-2]), int(x * f.shape[-1])]
         maps = torch.einsum("c,nchw->nhw", v, f).cpu()
@@ -334,21 +299,19 @@ class Session:
     # Files -----------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, threshold: float = 0.5, post: str = "argmax") -> list[Path]:
-        """Write the masks as they are: folder/masks/<name>.png, at the photographs' own sizes, and folder/session.json.
+        """Write folder/masks/<name>.png, at the photographs' own sizes, and what made them to folder/session.json.
 
-        0 and 255, or the labels 0 … K of a multi-class model; names as of `output_names`. The JSON says what made them:
-        checkpoint, partners, pooling, threshold, post. Each file is there whole or not at all.
+        0 and 255, or the labels 0 … K of a multi-class model. Each file is there whole or not at all.
         Raises CosegError where the folder cannot be written, or has masks that no session has saved: they may be yours.
         """
         folder = Path(folder).expanduser()
         settings, masks = folder / SETTINGS, folder / "masks"
         if masks.exists() and not settings.exists():
             raise CosegError(f"{masks}: is there already, and not from here; name another folder")
-        card = self.model.card
         names = self.names
         made = {
-            "checkpoint": card.get("name"),
-            "sha256": card.get("sha256"),
+            "checkpoint": self.model.card.get("name"),
+            "sha256": self.model.card.get("sha256"),
             "group": self.how,
             "threshold": None if self.model.online else threshold,
             "post": post,

@@ -7,16 +7,17 @@ import pytest
 import torch
 from hand_made import OBJECT
 
-from coseglib.analysis.class_failures import (
+from coseglib.analysis.failures import (
     CLASS_GRID,
     CLASS_KINDS,
     ClassThresholds,
+    by_kind,
     class_kind,
     class_measures,
     class_table,
     name_clusters,
+    sweep_thresholds,
 )
-from coseglib.analysis.failures import by_kind, sweep_thresholds
 from coseglib.analysis.photographs import cielab
 from coseglib.data.record import VOID, Group, Photo
 

@@ -5,8 +5,19 @@ import pytest
 import torch
 from tiny_models import TinyContext, TinyPartner
 
-from coseglib.analysis.failures import PackedMasks, by_kind, disagreement, failure_table, kind_shares, sweep_thresholds
-from coseglib.analysis.kinds import FAILURE_KINDS, THRESHOLD_GRID, Thresholds, failure_kind, mask_measures
+from coseglib.analysis.failures import (
+    FAILURE_KINDS,
+    THRESHOLD_GRID,
+    PackedMasks,
+    Thresholds,
+    by_kind,
+    disagreement,
+    failure_kind,
+    failure_table,
+    kind_shares,
+    mask_measures,
+    sweep_thresholds,
+)
 from coseglib.analysis.photographs import Truth
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import TinyContext
 
-from coseglib.analysis.grad_cam import channel_cam, grad_cam
+from coseglib.analysis.maps import channel_cam, grad_cam
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hand_made import OBJECT, TWO, box
 
-from coseglib.analysis.kinds import FAILURE_KINDS, Thresholds, failure_kind, mask_measures
+from coseglib.analysis.failures import FAILURE_KINDS, Thresholds, failure_kind, mask_measures
 from coseglib.analysis.photographs import Truth
 from coseglib.data.record import VOID
 

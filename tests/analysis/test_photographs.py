@@ -5,9 +5,7 @@ import pytest
 import torch
 from hand_made import OBJECT, TWO, box
 
-from coseglib.analysis.class_failures import (
-    class_measures,
-)
+from coseglib.analysis.failures import class_measures
 from coseglib.analysis.photographs import Truth, cielab, describe_photograph
 from coseglib.data.record import VOID
 

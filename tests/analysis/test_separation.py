@@ -17,7 +17,7 @@ def blobs():
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_nearest_classes_are_the_vote_of_the_five_nearest_others(blobs, metric):
     vectors, classes = blobs
-    found = nearest_classes(vectors, classes, 5, metric)
+    found = nearest_classes(vectors, classes, metric)
     for i, x in enumerate(vectors):
 
         def distance(j, x=x):

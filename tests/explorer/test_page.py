@@ -315,7 +315,7 @@ def test_the_figure_and_the_table_are_of_the_present_masks(page):
     table = page.table()
     assert list(table.photo) == page.session.names and table.J.between(0, 1).all()
     titles = [ax.get_title("left") for ax in page.figure().axes]
-    assert all(f"J {j:.2f}" in t for j, t in zip(page.session.scores(post=page.post), titles, strict=False))
+    assert all(f"J {j:.2f}" in t for j, t in zip(page.session.scores(*page._asked), titles, strict=False))
 
 
 def test_heat_is_drawn_on_one_scale_and_no_map_is_grey():

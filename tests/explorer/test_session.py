@@ -9,8 +9,7 @@ import torch
 from tiny_models import TinyContext, TinyGroup, TinyPartner
 from torch.nn import functional as F
 
-from coseglib.analysis.grad_cam import grad_cam
-from coseglib.analysis.maps import spatial_maps
+from coseglib.analysis.maps import grad_cam, spatial_maps
 from coseglib.answering.answers import pooled_context
 from coseglib.answering.masks import masks_from_logits, segment_group
 from coseglib.core.errors import CosegError
@@ -116,8 +115,8 @@ def test_a_threshold_asks_no_network_and_other_partners_encode_nothing(group):
 def test_foreground_is_where_its_probability_is_above_the_threshold(group, threshold):
     session = Session(TinyContext(), group.photos[:2])
     for mask, logits, o in zip(session.masks(threshold, own=True), session.logits(), session.photos, strict=True):
-        assert o.size == (48, 48)
-        difference = F.interpolate((logits[1] - logits[0])[None, None], size=o.size, mode="bilinear")[0, 0]
+        assert o.picture.size == (48, 48)
+        difference = F.interpolate((logits[1] - logits[0])[None, None], size=o.picture.size, mode="bilinear")[0, 0]
         p = difference.sigmoid()  # bilinear in the logits, as every mask of the project
         sure = (p - threshold).abs() > 1e-5
         assert ((mask == 1) == (p > threshold))[sure].all() and sure.float().mean() > 0.99
@@ -266,7 +265,7 @@ def test_a_second_look_is_taken_as_segment_group_takes_it(tiny, group):
 def test_label_maps_of_several_classes_know_no_threshold(tiny, group):
     model = tiny("multiclass", classes=2)
     session = Session(model, group.photos[:3])
-    assert session.classes == 2 and session.scores() == [None] * 3
+    assert session.model.classes == 2 and session.scores() == [None] * 3
     low, high = session.masks(0.1), session.masks(0.9)
     assert all(a.equal(b) and a.max() <= 2 for a, b in zip(low, high, strict=True))
     for mask, plain in zip(session.masks(own=True), segment_group(model, group.photos[:3], post="argmax"), strict=True):
