@@ -3,15 +3,13 @@
 record        `Photo` and `Group`, what every set is read into
 images        pictures, masks and label maps from disk and back
 sets/         a loader a set              synthetic/  scenes that are drawn
-by_class      groups and pairs from label maps
-fingerprints  near duplicates of test photographs, which must not train
-lists         who is in which group, list and pair: writes data/lists
-reported      what the papers report
-cache         training photographs, decoded once          remembered  other results of reading many files
-transforms    crop, flip, paste; `resize_labels`, the one way to resize a mask
-sampler       training's batches
+by_class      groups and pairs from label maps            fingerprints  near duplicates of test photographs
+lists         who is in which: writes data/lists          reported      what the papers report
+cache         training photographs, decoded once          remembered    other results of reading many files
+transforms    crop, flip, paste, `resize_labels`          sampler       training's batches
 """
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -22,10 +20,10 @@ from coseglib.data.record import VOID, Group, Photo
 __all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
 
 _LOADERS = {  # name -> where its loader is, and what that is given after the root
-    "icoseg8": "icoseg.load_eight", "icoseg": "icoseg.load", "msrc7": "msrc.load_seven",
-    "msrc-train": "msrc.load train", "msrc-val": "msrc.load val", "pascal": "pascal_coseg.load",
+    "icoseg8": "binary.load_eight", "icoseg": "binary.load_icoseg", "msrc7": "msrc.load_seven",
+    "msrc-train": "msrc.load train", "msrc-val": "msrc.load val", "pascal": "binary.load_pascal",
     "voc-train": "voc.load train", "voc-val": "voc.load val", "voc-multiclass": "multiclass.load",
-    "internet": "internet.load internet", "internet-full": "internet.load internet-full",
+    "internet": "binary.load_internet internet", "internet-full": "binary.load_internet internet-full",
     "coco-seg": "coco_seg.load train2017", "coco-seg-val": "coco_seg.load val2017",
 }  # fmt: skip
 NAMES = (*_LOADERS, "synthetic", "synthetic-multiclass")
@@ -62,8 +60,7 @@ def training_photos(
     """What trains: each photograph once, with a label map of all its classes.
 
     dataset  "voc+msrc", the training list of VOC and the training part of MSRC, or "coco-seg"
-    Test photographs and near duplicates of them are left out (`coseglib.data.fingerprints`). No picture is read, but
-    for photographs that our lists (in `lists`; None: data/lists) do not know: these once.
+    Test photographs and near duplicates of them are left out (`fingerprints.without_test_photos`).
     Raises CosegError where a set or the fingerprints are missing.
     """
     from coseglib.data.fingerprints import without_test_photos
@@ -76,13 +73,16 @@ def training_photos(
 
 
 def validation_groups(root: str | Path | None = None, lists: Path | None = None) -> list[Group]:
-    """What models are chosen by: the groups of voc-val and of msrc-val, four photographs each or more.
+    """What models are chosen by: the groups of voc-val and of msrc-val, of four photographs or more.
 
     Without test photographs, as above. Raises CosegError where a set or the fingerprints are missing.
     """
-    from coseglib.data.fingerprints import groups_without_test_photos
+    from coseglib.data.fingerprints import without_test_photos
 
-    return groups_without_test_photos(load("voc-val", root) + load("msrc-val", root), 4, lists)
+    groups = load("voc-val", root) + load("msrc-val", root)
+    kept = {p.key for p in without_test_photos([p for group in groups for p in group.photos], lists)}
+    groups = [replace(group, photos=tuple(p for p in group.photos if p.key in kept)) for group in groups]
+    return [group for group in groups if len(group) >= 4]
 
 
 def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
@@ -102,7 +102,7 @@ def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
             elif name.startswith("voc-"):
                 found[name] = f"{len(voc.photos(folder, name.removeprefix('voc-'))):,} photographs"
             elif name.startswith("coco-seg"):
-                found[name] = f"{coco_seg.count(folder, *_LOADERS[name].split()[1:]):,} photographs"
+                found[name] = f"{coco_seg.count(folder, _LOADERS[name].split()[1]):,} photographs"
             else:
                 groups = load(name, folder)
                 found[name] = f"{len(groups)} groups, {sum(map(len, groups)):,} photographs"

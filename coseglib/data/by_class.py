@@ -5,12 +5,13 @@ A photograph belongs to the group of a class that covers at least `PRESENT` of i
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 
 from coseglib.data.record import Group, Photo
-from coseglib.data.remembered import remembered, stamps
+from coseglib.data.remembered import remembered, versions
 
 PRESENT = 0.01
 
@@ -32,7 +33,17 @@ def class_areas(photos: Sequence[Photo]) -> np.ndarray:
 
     if not photos:
         return np.zeros((0, 0), np.float32)
-    return remembered("areas", stamps(photos), read) if all(p.mask_path for p in photos) else read()
+    return remembered("areas", versions(photos), read) if all(p.mask_path for p in photos) else read()
+
+
+def _held(photos: Sequence[Photo], areas: np.ndarray | None, min_area: float) -> list[frozenset[str]]:
+    areas = class_areas(photos) if areas is None else areas
+    return [frozenset(np.array(p.classes)[a >= min_area].tolist()) for p, a in zip(photos, areas, strict=True)]
+
+
+def _group(photos: Sequence[Photo], chosen: Sequence[bool], targets: tuple[str, ...], least: int) -> list[Group]:
+    members = tuple(compress(photos, chosen))
+    return [Group(members[0].dataset, "+".join(targets), members, targets)] if len(members) >= least else []
 
 
 def groups_of(
@@ -42,43 +53,25 @@ def groups_of(
     areas: np.ndarray | None = None,
     least: int = 1,
 ) -> list[Group]:
-    """A group for every class: the photographs of which it covers `min_area` or more; classes with fewer than `least`
-    such photographs are left out.
-
-    areas  (n, K) from `class_areas`; None: the label maps are read.
+    """A group for every class: the photographs of which it covers `min_area` or more, where there are `least`, one or
+    more. areas: (n, K) from `class_areas`; None: the label maps are read.
     """
-    areas = class_areas(photos) if areas is None else areas
-    groups = []
-    for name in classes:
-        chosen = tuple(p for p, a in zip(photos, areas, strict=True) if a[p.classes.index(name)] >= min_area)
-        if len(chosen) >= max(1, least):
-            groups.append(Group(chosen[0].dataset, name, chosen, (name,)))
-    return groups
+    held = _held(photos, areas, min_area)
+    return [g for name in classes for g in _group(photos, [name in h for h in held], (name,), least)]
 
 
 def multiclass_groups(
-    photos: Sequence[Photo],
-    combos: Sequence[tuple[str, ...]],
-    min_area: float = PRESENT,
-    areas: np.ndarray | None = None,
+    photos: Sequence[Photo], combos: Sequence[tuple[str, ...]], areas: np.ndarray | None = None
 ) -> list[Group]:
-    """A group for every combination of classes: photographs that hold them all, at `min_area` or more each, and none
-    other of the vocabulary. Empty ones are left out; the name joins the classes by "+".
+    """A group for every combination of classes: photographs that hold them all, and none other of the vocabulary.
 
-    areas  as for `groups_of`.
+    Empty ones are left out; the name joins the classes by "+". areas: as for `groups_of`.
     """
-    areas = class_areas(photos) if areas is None else areas
-    held = [frozenset(np.array(p.classes)[a >= min_area].tolist()) for p, a in zip(photos, areas, strict=True)]
-    groups = []
-    for combo in combos:
-        chosen = tuple(p for p, names in zip(photos, held, strict=True) if names == frozenset(combo))
-        if chosen:
-            groups.append(Group(chosen[0].dataset, "+".join(combo), chosen, tuple(combo)))
-    return groups
+    held = _held(photos, areas, PRESENT)
+    return [g for combo in combos for g in _group(photos, [h == {*combo} for h in held], combo, 1)]
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two photographs and the groups that both stand in."""
 
     first: Photo
@@ -88,16 +81,10 @@ class Pair:
 
 def _membership(groups: Sequence[Group]) -> tuple[list[Photo], np.ndarray]:
     """Each photograph once (by data set and name), and which groups (n, G) it stands in."""
-    photos: dict[tuple[str, str], Photo] = {}
-    for group in groups:
-        for photo in group.photos:
-            photos.setdefault((photo.dataset, photo.name), photo)
-    place = {key: i for i, key in enumerate(photos)}
-    member = np.zeros((len(photos), len(groups)), bool)
-    for g, group in enumerate(groups):
-        for photo in group.photos:
-            member[place[photo.dataset, photo.name], g] = True
-    return list(photos.values()), member
+    photos = {photo.key: photo for group in groups for photo in group.photos}
+    keys = [{photo.key for photo in group.photos} for group in groups]
+    member = np.array([[key in own for own in keys] for key in photos], bool)
+    return list(photos.values()), member.reshape(len(photos), len(groups))
 
 
 def count_pairs(groups: Sequence[Group]) -> tuple[int, int]:
@@ -105,9 +92,8 @@ def count_pairs(groups: Sequence[Group]) -> tuple[int, int]:
 
     With n_g photographs in group g the second is Σ_g n_g (n_g − 1) / 2; the first is smaller by what shares several.
     """
-    _, member = _membership(groups)
-    shared = member.astype(np.float32) @ member.T.astype(np.float32)
-    upper = np.triu(shared, 1)
+    member = _membership(groups)[1].astype(np.float32)
+    upper = np.triu(member @ member.T, 1)
     return int((upper > 0).sum()), int(upper.sum(dtype=np.float64))
 
 
@@ -126,12 +112,7 @@ def pairs(groups: Sequence[Group]) -> Iterator[Pair]:
 
 def sample_pairs(groups: Sequence[Group], count: int, seed: int = 0) -> list[Pair]:
     """`count` of `pairs(groups)`, in their order: those with the lowest SHA-256 of seed and names. All, if fewer."""
-
-    def score(pair: Pair) -> bytes:
-        return hashlib.sha256(f"{seed} {pair.first.name} {pair.second.name}".encode()).digest()[:12]
-
-    scores = [score(pair) for pair in pairs(groups)]
-    if len(scores) <= count:
-        return list(pairs(groups))
-    limit = sorted(scores)[count]
-    return [pair for pair, s in zip(pairs(groups), scores, strict=True) if s < limit]
+    found = list(pairs(groups))
+    scores = [hashlib.sha256(f"{seed} {p.first.name} {p.second.name}".encode()).digest() for p in found]
+    lowest = set(sorted(scores)[:count])
+    return [pair for pair, score in zip(found, scores, strict=True) if score in lowest]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from torchvision.transforms.v2 import functional as tvf
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
 from coseglib.data.by_class import areas_of
-from coseglib.data.record import VOID, Photo
-from coseglib.data.remembered import digest, stamps
+from coseglib.data.record import Photo, relabelled
+from coseglib.data.remembered import digest, versions
 from coseglib.data.sets.msrc import SURROUNDINGS
 from coseglib.data.transforms import resize_labels
 
@@ -54,31 +55,24 @@ class TrainingSet:
         return tv_tensors.Image(image), tv_tensors.Mask(labels)
 
 
+def _shared(names: Iterable[str]) -> list[str]:
+    return [SAME.get(name, name) for name in names]
+
+
 def vocabulary(photos: list[Photo]) -> tuple[str, ...]:
     """The objects that the photographs' label maps can name, each once, in alphabetical order."""
-    return tuple(sorted({SAME.get(c, c) for p in photos for c in p.classes} - SURROUNDINGS))
-
-
-def _relabel(photo: Photo, classes: tuple[str, ...]) -> torch.Tensor:
-    lookup = torch.zeros(256, dtype=torch.uint8)
-    lookup[VOID] = VOID
-    for k, name in enumerate(photo.classes, start=1):
-        name = SAME.get(name, name)
-        if name in classes:
-            lookup[k] = classes.index(name) + 1
-    return lookup
+    return tuple(sorted({c for p in photos for c in _shared(p.classes)} - SURROUNDINGS))
 
 
 def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=None) -> TrainingSet:
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 
-    Images are resized bilinearly with antialiasing, label maps to the nearest neighbour; the aspect ratio is not kept
-    (as in Chen et al. 2018, section 3.5). progress: called with (done, total). Photographs or masks that have changed
-    belong to another cache. Raises CosegError for what cannot be read, and where the folder is full or closed to us.
+    The aspect ratio is not kept (as in Chen et al. 2018, section 3.5). Files that have changed belong to another cache.
+    progress: called with (done, total). Raises CosegError for what cannot be read, and where the folder is full.
     """
     classes = vocabulary(photos)
-    names = tuple(f"{p.dataset}/{p.name}" for p in photos)
-    home = folder / f"{side}-{digest([CACHE_FORMAT, classes, side, stamps(photos), [p.holds for p in photos]])}"
+    key = [CACHE_FORMAT, classes, side, versions(photos), [p.holds for p in photos]]
+    home = folder / f"{side}-{digest(key)}"
     try:
         if not home.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,25 +91,26 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
     except OSError as fault:
         why = f"{fault.strerror or fault}; {len(photos) * 4 * side**2 / 2**30:.1f} GB are needed"
         raise CosegError(f"{folder}: {why}: make room, or set a smaller cache_side") from fault
-    return TrainingSet(**arrays, classes=classes, names=names)
+    return TrainingSet(**arrays, classes=classes, names=tuple(p.key for p in photos))
 
 
 def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path, progress) -> None:
     """Row by row: a full disk is an OSError here, where a mapped file would end the process."""
     n = len(photos)
-    known = (*classes, *sorted({SAME.get(c, c) for p in photos for c in p.holds} - {*classes} - SURROUNDINGS))
+    known = [*classes, *sorted({c for p in photos for c in _shared(p.holds)} - {*classes} - SURROUNDINGS)]
     areas, holds = np.zeros((n, len(classes)), np.float32), np.zeros((n, len(known)), bool)
     with ExitStack() as files:
         rows = {}
         for name, shape in {"images": (n, 3, side, side), "labels": (n, side, side)}.items():
             rows[name] = files.enter_context((home / f"{name}.npy").open("wb"))
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(rows[name], header)
+            about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(rows[name], about)
         for i, photo in enumerate(photos):
             rows["images"].write(tvf.resize(photo.image(), [side, side], antialias=True).numpy().tobytes())
-            labels = _relabel(photo, classes)[photo.labels().long()]
+            new = {k: classes.index(c) + 1 for k, c in enumerate(_shared(photo.classes), 1) if c in classes}
+            labels = relabelled(photo.labels(), new)
             holds[i, : len(classes)] = areas_of(labels.numpy(), len(classes)) > 0
-            holds[i, [known.index(SAME.get(c, c)) for c in photo.holds if SAME.get(c, c) in known]] = True
+            holds[i, [known.index(c) for c in _shared(photo.holds) if c in known]] = True
             labels = resize_labels(labels, (side, side)).numpy()
             areas[i] = areas_of(labels, len(classes))
             rows["labels"].write(labels.tobytes())

@@ -22,11 +22,10 @@ from coseglib.core import paths
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import read_table, write_table
 from coseglib.data.images import read_image
-from coseglib.data.record import Group, Photo
-from coseglib.data.remembered import remembered, stamps
+from coseglib.data.record import Photo
+from coseglib.data.remembered import remembered, versions
 
-BITS = 384
-SIDE = 16
+BITS, SIDE = 384, 16
 NEAR = 28  # bits
 
 
@@ -37,24 +36,19 @@ def _directions() -> np.ndarray:
     return np.unpackbits(np.frombuffer(stream, np.uint8)).reshape(SIDE * SIDE, BITS).astype(np.int64) * 2 - 1
 
 
-def thumbnail(image) -> np.ndarray:
-    """uint8 RGB (3, H, W) -> grey int64 (16, 16), 0 … 255: the means of its 256 parts."""
-    picture = Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)))
-    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.int64)
-
-
 def fingerprint(image, flipped: bool = False) -> bytes:
     """48 bytes of an image, uint8 RGB (3, H, W); flipped: of its mirror image, left to right."""
-    grey = thumbnail(image)
+    picture = Image.fromarray(np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))).convert("L")
+    grey = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.int64)  # the means of 256 parts
     grey = grey[:, ::-1] if flipped else grey
     return np.packbits((grey.size * grey - grey.sum()).ravel() @ _directions() > 0).tobytes()  # whole numbers: exact
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """names (n) of "<data set>/<photograph>"; splits (n): "test", "train", "val"; bits (n, 48) uint8.
+    """names (n) as `Photo.key`; splits (n): "test", "train", "val"; bits (n, 48) uint8, flipped likewise.
 
-    flipped  (n, 48) of the mirror images; of test photographs only in the file, zeros for the others
+    Of the mirror images the file holds those of test photographs alone, zeros for the others.
     """
 
     names: tuple[str, ...]
@@ -62,18 +56,13 @@ class Fingerprints:
     bits: np.ndarray
     flipped: np.ndarray
 
-    def _at(self, kept: np.ndarray) -> "Fingerprints":
-        """Those where `kept` (n,) bool is true."""
-        names, splits = (tuple(np.array(of, object)[kept]) for of in (self.names, self.splits))
-        return Fingerprints(names, splits, self.bits[kept], self.flipped[kept])
-
-    def only(self, *splits: str) -> "Fingerprints":
-        """Those of the named splits."""
-        return self._at(np.isin(self.splits, splits))
-
-    def without_near_duplicates(self) -> "Fingerprints":
-        """Those of the test photographs, and of the others that are near none of them."""
-        return self._at(np.isin(self.splits, "test") | (nearest(self.bits, self.only("test")) > NEAR))
+    def only(self, *splits: str, far: bool = False) -> "Fingerprints":
+        """Those of the named splits; far: and of the other photographs those that are near none of them."""
+        kept = np.isin(self.splits, splits)
+        if far:
+            kept |= nearest(self.bits, self.only(*splits)) > NEAR
+        names, kinds = (tuple(np.array(of, object)[kept]) for of in (self.names, self.splits))
+        return Fingerprints(names, kinds, self.bits[kept], self.flipped[kept])
 
 
 def _signs(packed: np.ndarray) -> np.ndarray:
@@ -94,12 +83,14 @@ def nearest(bits: np.ndarray, known: Fingerprints) -> np.ndarray:
 
 def fingerprints_of(photos: Sequence[Photo], splits: Sequence[str]) -> Fingerprints:
     """Reads every photograph. Raises CosegError where one cannot be read."""
-    rows = []
-    for photo in photos:
-        image = read_image(photo.path, at_most=256)
-        rows.append((fingerprint(image), fingerprint(image, flipped=True)))
-    table = np.frombuffer(b"".join(a + b for a, b in rows), np.uint8).reshape(len(rows), 2, BITS // 8)
-    return Fingerprints(tuple(f"{p.dataset}/{p.name}" for p in photos), tuple(splits), table[:, 0], table[:, 1])
+    images = (read_image(photo.path, at_most=256) for photo in photos)
+    table = _table([(fingerprint(image), fingerprint(image, flipped=True)) for image in images])
+    return Fingerprints(tuple(p.key for p in photos), tuple(splits), *table)
+
+
+def _table(rows: Sequence[tuple[bytes, bytes]]) -> np.ndarray:
+    """uint8 (2, n, 48): the photographs' bits and their mirror images'."""
+    return np.frombuffer(b"".join(b + f for b, f in rows), np.uint8).reshape(len(rows), 2, BITS // 8).swapaxes(0, 1)
 
 
 def write_fingerprints(known: Fingerprints, file: Path) -> None:
@@ -115,47 +106,27 @@ def read_fingerprints(file: Path) -> Fingerprints:
     mend = "`git checkout data/lists` brings it back"
     rows = read_table(file, dict.fromkeys(("photo", "split", "bits", "flipped"), str), mend)
     try:
-        none = bytes(BITS // 8)
-        table = b"".join(
-            base64.b64decode(b) + (base64.b64decode(f) or none) for b, f in zip(rows.bits, rows.flipped, strict=True)
-        )
-        bits = np.frombuffer(table, np.uint8).reshape(len(rows), 2, BITS // 8)
+        bits, flipped = map(base64.b64decode, rows.bits), map(base64.b64decode, rows.flipped)
+        table = _table([(b, f or bytes(BITS // 8)) for b, f in zip(bits, flipped, strict=True)])
     except ValueError as fault:
         raise CosegError(f"{file}: damaged ({fault}); {mend}") from fault
-    return Fingerprints(tuple(rows.photo), tuple(rows.split), bits[:, 0], bits[:, 1])
-
-
-def _near(photos: Sequence[Photo], known: Fingerprints) -> set[str]:
-    """The names of those that are near a test photograph: read and compared once, then remembered."""
-
-    def compare() -> np.ndarray:
-        return nearest(fingerprints_of(photos, [""] * len(photos)).bits, known.only("test")) <= NEAR
-
-    near = remembered("near", [NEAR, known.names, stamps(photos)], compare)
-    return {f"{p.dataset}/{p.name}" for p, is_near in zip(photos, near, strict=True) if is_near}
+    return Fingerprints(tuple(rows.photo), tuple(rows.split), *table)
 
 
 def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> list[Photo]:
     """The photographs that are none of the test sets', nor near duplicates of one.
 
-    Those that our own lists clear were compared when the lists were written. Others (the whole of VOC 2012 holds many
-    that are in the PASCAL co-segmentation set) are read and compared once.
-    lists  the folder of fingerprints.csv; None: `paths.LISTS`
+    Those that our lists clear (the folder `lists`; None: `paths.LISTS`) were compared when the lists were written.
+    Others (the whole of VOC 2012 holds many of the PASCAL co-segmentation set) are read and compared once.
     Raises CosegError where the fingerprints are missing or an unknown photograph cannot be read.
     """
     known = read_fingerprints((lists or paths.LISTS) / "fingerprints.csv")
     cleared = {name for name, split in zip(known.names, known.splits, strict=True) if split != "test"}
-    unknown = [p for p in photos if f"{p.dataset}/{p.name}" not in cleared]
-    near = _near(unknown, known) if unknown else set()
-    return [p for p in photos if f"{p.dataset}/{p.name}" not in near]
+    unknown = [p for p in photos if p.key not in cleared]
 
+    def compare() -> np.ndarray:
+        return nearest(fingerprints_of(unknown, [""] * len(unknown)).bits, known.only("test")) <= NEAR
 
-def groups_without_test_photos(groups: Sequence[Group], least: int, lists: Path | None = None) -> list[Group]:
-    """The groups less such photographs; groups of which fewer than `least` stay are left out. Raises as above."""
-    kept = {(p.dataset, p.name) for p in without_test_photos([p for g in groups for p in g.photos], lists)}
-    result = []
-    for group in groups:
-        photos = tuple(p for p in group.photos if (p.dataset, p.name) in kept)
-        if len(photos) >= least:
-            result.append(Group(group.dataset, group.name, photos, group.targets))
-    return result
+    found = remembered("near", [NEAR, known.names, versions(unknown)], compare) if unknown else []
+    near = {p.key for p, is_near in zip(unknown, found, strict=True) if is_near}
+    return [p for p in photos if p.key not in near]

@@ -19,20 +19,16 @@ from coseglib.core.files import atomic
 from coseglib.data.record import Photo
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
+_TOO_MANY = f"more than {MOST_PIXELS // 10**6} megapixels; scale it down first"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-
 
 _FAULTS = {
     FileNotFoundError: "no such file; check the name",
     IsADirectoryError: "is a folder, not a picture; name the files in it",
     UnidentifiedImageError: "no image format that Pillow knows; save it as JPEG or PNG",
     PermissionError: "may not be read; change its permissions",
-    Image.DecompressionBombError: f"more than {MOST_PIXELS // 10**6} megapixels; scale it down first",
+    Image.DecompressionBombError: _TOO_MANY,
 }
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if os.path.isfile(path) else 0
 
 
 @contextmanager
@@ -45,29 +41,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             with Image.open(path) as picture:
                 width, height = picture.size
                 if width * height > MOST_PIXELS:
-                    limit = f"more than {MOST_PIXELS // 10**6} megapixels"
-                    raise CosegError(f"{path}: {width} × {height} is {limit}; scale it down first")
+                    raise CosegError(f"{path}: {width} × {height} is {_TOO_MANY}")
                 yield picture
     except CosegError:
         raise
     except Exception as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, …
-        reason, size = " ".join(str(fault).split()) or type(fault).__name__, _size(path)
-        why = f"cannot be decoded ({reason}; the file has {size:,} bytes); get it anew"
+        reason = " ".join(str(fault).split()) or type(fault).__name__
+        size = path.stat().st_size if os.path.isfile(path) else 0
+        why = _FAULTS.get(type(fault), f"cannot be decoded ({reason}; the file has {size:,} bytes); get it anew")
         if isinstance(fault, UnidentifiedImageError) and not size:
             why = "an empty file; get it anew"
-        elif type(fault) in _FAULTS:
-            why = _FAULTS[type(fault)]
         raise CosegError(f"{path}: {why}") from fault
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey, by range; other modes as they are."""
-    if picture.mode == "F":
-        raise CosegError(f"{picture.filename}: floating-point pixels have no agreed white; save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):
-        grey = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
-    return picture
 
 
 def _has_alpha(picture: Image.Image) -> bool:
@@ -75,11 +59,14 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    picture = _eight_bit(picture)
+    if picture.mode == "F":
+        raise CosegError(f"{picture.filename}: floating-point pixels have no agreed white; save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):  # 16-bit grey, by its range
+        grey = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
+        picture = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     if _has_alpha(picture):
         layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return picture.convert("RGB")
 
 
@@ -88,9 +75,8 @@ _ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)  # EXIF's tag, and its values that
 
 def _orientation(picture: Image.Image) -> int:
     """1 to 8, from the header; 1 where there is none, none that can be read, or no turn that is left to us."""
-    if picture.format == "TIFF":  # Pillow turns these while it decodes them
-        return 1
-    if picture.format == "PNG" and "exif" not in picture.info:  # else Pillow would decode it to look behind the pixels
+    # Pillow turns a TIFF while it decodes it, and decodes a PNG without EXIF to look behind the pixels.
+    if picture.format == "TIFF" or (picture.format == "PNG" and "exif" not in picture.info):
         return 1
     try:
         return picture.getexif().get(_ORIENTATION, 1)
@@ -143,12 +129,8 @@ def read_mask(path: str | Path) -> torch.Tensor:
             opaque = np.asarray(upright.convert("RGBA").getchannel("A")) > 127
             if opaque.any() and not opaque.all():
                 return torch.from_numpy(opaque.astype(np.uint8))
-        if upright.mode == "1":
-            grey = np.asarray(upright.convert("L"))
-        elif upright.mode in ("L", "F") or upright.mode.startswith("I"):
-            grey = np.asarray(upright)
-        else:
-            grey = np.asarray(upright.convert("RGB")).max(axis=2)
+        one_channel = upright.mode in ("1", "L", "F") or upright.mode.startswith("I")
+        grey = np.asarray(upright) if one_channel else np.asarray(upright.convert("RGB")).max(axis=2)
         return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
 
 
@@ -159,15 +141,15 @@ def read_labels(path: str | Path) -> torch.Tensor:
     """
     with _opened(path) as picture:
         if picture.mode not in ("P", "L", "1"):
-            has = f"this has mode {picture.mode}"
-            raise CosegError(f"{path}: a label map has one 8-bit index a pixel, {has}; convert it")
+            raise CosegError(f"{path}: has mode {picture.mode}, a label map one 8-bit index a pixel; convert it")
         return torch.from_numpy(np.array(picture, np.uint8))
 
 
 def _sized_labels(read: Callable[[Path], torch.Tensor], mask: Path, image: Path) -> torch.Tensor:
     labels, (width, height) = read(mask), image_size(image)
-    if tuple(labels.shape) != (height, width):
-        has = f"{labels.shape[1]} × {labels.shape[0]} pixels, its photograph {image.name} has {width} × {height}"
+    h, w = labels.shape
+    if (h, w) != (height, width):
+        has = f"{w} × {h} pixels, its photograph {image.name} has {width} × {height}"
         raise CosegError(f"{mask}: {has}; give a mask of the photograph's size")
     return labels
 
@@ -181,9 +163,8 @@ def photo_of(
     read: Callable[[Path], torch.Tensor] = read_mask,
     holds: tuple[str, ...] = (),
 ) -> Photo:
-    """A photograph from its file, and from `mask` its label map, by `read`; see `Photo`. Nothing is read yet.
-
-    A mask of another size than its photograph is a CosegError when it is read.
+    """A `Photo` from its file and its mask's, which `read` makes a label map; a mask of another size is a CosegError
+    when it is read. Nothing is read yet.
     """
     labels = partial(_sized_labels, read, mask, path) if mask else None
     return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds)
@@ -219,7 +200,7 @@ def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> No
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
-    """uint8 (H, W) or RGB (3, H, W) to `path`, which is there whole or not at all.
+    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all.
 
     Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
     """
@@ -231,15 +212,18 @@ def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray, quality: int 
     _write(path, pixels, format="JPEG", quality=quality)
 
 
+def _shown(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The image files of a folder by name (suffixes of `SUFFIXES`); hidden ones are left out."""
-    files = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    return sorted(p for p in files if not p.name.startswith("."))
+    return [p for p in _shown(folder) if p.suffix.lower() in SUFFIXES and p.is_file()]
 
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder by name; hidden ones are left out."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in _shown(folder) if p.is_dir()]
 
 
 def dataset_folder(root: Path, *parts: str, get: str) -> Path:

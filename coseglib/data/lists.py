@@ -34,7 +34,7 @@ from coseglib.core import paths
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import write_table
 from coseglib.data import load, training_photos, validation_groups
-from coseglib.data.by_class import Pair, class_areas, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
+from coseglib.data.by_class import class_areas, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
 from coseglib.data.fingerprints import fingerprints_of, write_fingerprints
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import msrc, multiclass, voc
@@ -48,8 +48,9 @@ SAMPLED = 13_200  # pairs, as Li et al.; a list of more is a sample, and counts.
 WORTH = 20  # photographs: smaller groups of several classes get no row in counts.csv
 
 
-def _write(file: Path, header: str, rows: Iterable[Sequence]) -> None:
+def _write(file: Path, header: str, rows: Iterable[Sequence]) -> Path:
     write_table(pd.DataFrame(rows, columns=header.split(), dtype=object), file)
+    return file
 
 
 def halves(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -76,18 +77,18 @@ def _counts(root: Path, groups: dict[str, list[Group]], training: list[Photo]) -
     rows.append(("voc", "photographs of train.txt", "", len(parts["train"]), "1464"))
     rows.append(("voc", "pairs of train.txt", rule, pairs_of_any_area(parts["train"], areas["train"]), "over 160000"))
     papers = {"first": ("724", "46973"), "second": ("725", "37700")}
-    for which, names in zip(papers, halves(p.name for p in parts["val"]), strict=True):
-        at = [i for i, p in enumerate(parts["val"]) if p.name in set(names)]
-        pairs_here = pairs_of_any_area([parts["val"][i] for i in at], areas["val"][at])
-        rows.append(("voc", f"photographs of val.txt, {which} half", "halved by SHA-256", len(at), papers[which][0]))
-        rows.append(("voc", f"pairs of val.txt, {which} half", rule, pairs_here, papers[which][1]))
+    for (which, (photos, couples)), names in zip(papers.items(), halves(p.name for p in parts["val"]), strict=True):
+        at = [i for i, p in enumerate(parts["val"]) if p.name in names]
+        here = pairs_of_any_area([parts["val"][i] for i in at], areas["val"][at])
+        rows.append(("voc", f"photographs of val.txt, {which} half", "halved by SHA-256", len(at), photos))
+        rows.append(("voc", f"pairs of val.txt, {which} half", rule, here, couples))
     combos = [c for n in (2, 3) for c in combinations(voc.CLASSES, n)]
     both = np.concatenate([areas["train"], areas["val"]])
     for group in multiclass_groups(parts["train"] + parts["val"], combos, areas=both):
         if len(group) >= WORTH:
             rows.append(("voc", f"photographs of {group.name}", "exactly these, 1 % or more", len(group), "about 80"))
-    rows.append(("voc", "photographs that train", "", sum(p.dataset == "voc" for p in training), "1743"))
-    rows.append(("msrc", "photographs that train", "", sum(p.dataset == "msrc" for p in training), "430"))
+    for name, paper in (("voc", "1743"), ("msrc", "430")):
+        rows.append((name, "photographs that train", "", sum(p.dataset == name for p in training), paper))
     return rows
 
 
@@ -95,15 +96,13 @@ def _group_rows(groups: Sequence[Group], split: str) -> list[tuple]:
     return [(p.dataset, split, g.name, "+".join(g.targets), p.name) for g in groups for p in g.photos]
 
 
-def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LISTS) -> Path:
+def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LISTS) -> list[Path]:
     """Write multiclass.csv alone; `out` holds fingerprints.csv, which says what is a test photograph.
 
     Raises CosegError where VOC or the fingerprints are missing.
     """
-    out = Path(out)
-    groups = multiclass.load(paths.data_root(root), out)
-    _write(out / "multiclass.csv", GROUP_HEADER, _group_rows(groups, "test"))
-    return out / "multiclass.csv"
+    groups = multiclass.load(paths.data_root(root), Path(out))
+    return [_write(Path(out) / "multiclass.csv", GROUP_HEADER, _group_rows(groups, "test"))]
 
 
 def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -> list[Path]:
@@ -114,38 +113,24 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     """
     root, out = paths.data_root(root), Path(out)
     groups = {name: load(name, root) for name in SPLIT_OF}
-    candidates = voc.photos(root, "train") + msrc.photos(root, "train")
-    choosing = voc.photos(root, "val") + msrc.photos(root, "val")
+    candidates, choosing = (voc.photos(root, split) + msrc.photos(root, split) for split in ("train", "val"))
     tested = [p for name in ("icoseg", "pascal") for g in groups[name] for p in g.photos] + msrc.photos(root, "test")
     splits = ["test"] * len(tested) + ["train"] * len(candidates) + ["val"] * len(choosing)
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-
-    def write(name: str, header: str, rows: Iterable[Sequence]) -> None:
-        _write(out / name, header, rows)
-        written.append(out / name)
-
-    known = fingerprints_of([*tested, *candidates, *choosing], splits).without_near_duplicates()
+    known = fingerprints_of([*tested, *candidates, *choosing], splits).only("test", far=True)
     write_fingerprints(known, out / "fingerprints.csv")
-    written.append(out / "fingerprints.csv")
-    training, choosing_groups = training_photos(root, out), validation_groups(root, out)
-    for name, members in groups.items():
-        write(f"groups_{name}.csv", GROUP_HEADER, _group_rows(members, SPLIT_OF[name]))
-    write("training.csv", "dataset photo", ((p.dataset, p.name) for p in training))
-    rows = ((g.dataset, g.name, "+".join(g.targets), p.name) for g in choosing_groups for p in g.photos)
-    write("validation.csv", "dataset group target photo", rows)
-
-    def write_pairs(name: str, chosen: Iterable[Pair]) -> None:
-        rows = ((p.first.dataset, p.first.name, p.second.name, "+".join(p.groups)) for p in chosen)
-        write(f"pairs_{name}.csv", "dataset first second groups", rows)
-
-    for name in ("icoseg8", "msrc7"):
-        write_pairs(name, pairs(groups[name]))
-    for name, members in {"train": groups["voc-train"] + groups["msrc-train"], "voc-val": groups["voc-val"]}.items():
-        write_pairs(name, sample_pairs(members, SAMPLED))
-    written.append(write_multiclass(root, out))
-    write("counts.csv", "dataset what formula here paper", _counts(root, groups, training))
-    return written
+    training = training_photos(root, out)
+    chosen = [(g.dataset, g.name, "+".join(g.targets), p.name) for g in validation_groups(root, out) for p in g.photos]
+    tables = {f"groups_{name}": (GROUP_HEADER, _group_rows(of, SPLIT_OF[name])) for name, of in groups.items()}
+    tables["training"] = "dataset photo", [(p.dataset, p.name) for p in training]
+    tables["validation"] = "dataset group target photo", chosen
+    sampled = {"train": groups["voc-train"] + groups["msrc-train"], "voc-val": groups["voc-val"]}
+    couples = {name: pairs(groups[name]) for name in ("icoseg8", "msrc7")}
+    for name, found in (couples | {name: sample_pairs(of, SAMPLED) for name, of in sampled.items()}).items():
+        rows = [(p.first.dataset, p.first.name, p.second.name, "+".join(p.groups)) for p in found]
+        tables[f"pairs_{name}"] = "dataset first second groups", rows
+    tables["counts"] = "dataset what formula here paper", _counts(root, groups, training)
+    written = [_write(out / f"{name}.csv", header, rows) for name, (header, rows) in tables.items()]
+    return [out / "fingerprints.csv", *written, *write_multiclass(root, out)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,8 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--multiclass", action="store_true", help="multiclass.csv alone, by the fingerprints in --out")
     given = parser.parse_args(arguments)
     try:
-        write = (lambda *folders: [write_multiclass(*folders)]) if given.multiclass else write_lists
-        for file in write(given.data, given.out):
+        for file in (write_multiclass if given.multiclass else write_lists)(given.data, given.out):
             print(f"{file}  {file.stat().st_size:,} bytes")
     except CosegError as fault:
         print(f"coseg: {fault}", file=sys.stderr)

@@ -4,7 +4,7 @@ A label map is uint8 (H, W): 0 background, k the class `classes[k - 1]`, 255 voi
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +16,19 @@ from coseglib.core.errors import CosegError
 VOID = 255
 
 
+def relabelled(labels: torch.Tensor, new: Mapping[int, int]) -> torch.Tensor:
+    """A label map uint8 (H, W) with other labels: k becomes `new[k]`, others 0; void stays void."""
+    lookup = torch.zeros(256, dtype=torch.uint8)
+    lookup[VOID] = VOID
+    for k, label in new.items():
+        lookup[k] = label
+    return lookup[labels.long()]
+
+
 @dataclass(frozen=True)
 class Photo:
     """One photograph and, where there is one, its label map; both are read only when asked for.
 
-    dataset      "voc", "msrc", …
     name         unique within the data set ("2007_000032", "Bird/img_1001")
     classes      the vocabulary of its label map: label k is `classes[k - 1]`
     read_image   () -> uint8 RGB (3, H, W); of a file (at_most=None), as `images.read_image`
@@ -39,6 +47,11 @@ class Photo:
     mask_path: Path | None = None
     holds: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Its name among all data sets, "voc/2007_000032"."""
+        return f"{self.dataset}/{self.name}"
+
     def image(self) -> tv_tensors.Image:
         """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""
         return tv_tensors.Image(self.read_image())
@@ -55,13 +68,8 @@ class Photo:
 
     def mask(self, targets: tuple[str, ...]) -> tv_tensors.Mask:
         """The label map of `targets` alone: k where the k-th target is, 0 elsewhere, 255 void. uint8 (H, W)."""
-        labels = self.labels()
-        lookup = torch.zeros(256, dtype=torch.uint8)
-        lookup[VOID] = VOID
-        for k, target in enumerate(targets, start=1):
-            if target in self.classes:  # a class outside the vocabulary is nowhere in this photograph
-                lookup[self.classes.index(target) + 1] = k
-        return tv_tensors.Mask(lookup[labels.long()])
+        new = {self.classes.index(target) + 1: k for k, target in enumerate(targets, 1) if target in self.classes}
+        return tv_tensors.Mask(relabelled(self.labels(), new))
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,16 @@ from coseglib.core.files import atomic
 from coseglib.data.record import Photo
 
 
-def stamp(path: Path | None) -> tuple[int, int] | None:
-    """Size and date of a file, which are others after a change; None where there is no file to a photograph.
-
-    Raises CosegError where the file is missing.
-    """
+def _size_and_date(path: Path | None) -> tuple[int, int] | None:
     try:
         return (path.stat().st_size, path.stat().st_mtime_ns) if path else None
     except OSError as fault:
         raise CosegError(f"{path}: no such file, but a list names it; unpack the data set again") from fault
 
 
-def stamps(photos: Sequence[Photo]) -> list:
-    """Of each photograph what it is called, what its label map may hold, and the stamps of its picture and its mask."""
-    return [(p.dataset, p.name, p.classes, stamp(p.path), stamp(p.mask_path)) for p in photos]
+def versions(photos: Sequence[Photo]) -> list:
+    """Of each photograph names, classes, and size and date of its files. Raises CosegError where one is missing."""
+    return [(p.dataset, p.name, p.classes, _size_and_date(p.path), _size_and_date(p.mask_path)) for p in photos]
 
 
 def digest(key: object) -> str:
@@ -36,10 +32,7 @@ def digest(key: object) -> str:
 
 
 def remembered(kind: str, key: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """`compute()`, once for every `key`: afterwards from `paths.CACHE`.
-
-    A folder that cannot be written costs the computing next time, no more.
-    """
+    """`compute()`, once for every `key`. A folder that cannot be written costs the computing next time, no more."""
     home = paths.CACHE / f"{kind}-{digest(key)}.npy"
     if home.is_file():
         return np.load(home)

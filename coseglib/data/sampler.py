@@ -4,8 +4,8 @@ Three kinds of group, with shares to set:
   plain   all photographs hold one class, and no other class is common to all of them: that class is asked for
   hard    as plain, but half of the photographs hold a second class as well; the partners say which one is meant
   empty   the partners of a photograph hold none of its classes: nothing is asked for, the masks are empty
-The papers train on plain pairs alone. Photographs of two classes are few and mostly of the same kinds (a person and a
-dog), so a share of the second classes is pasted in from other photographs (`transforms.paste`).
+The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
+share of the second classes is pasted in from other photographs (`transforms.paste`).
 
 A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds*
 a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
@@ -55,61 +55,51 @@ class GroupPlan:
     pastes: tuple[tuple[int, int, int], ...] = ()  # (which of the photographs, donor, label)
 
 
+@dataclass(eq=False)
 class GroupSampler(Dataset):
     """Batch number `step` of training, for a map-style loader: any process, any order, the same batch.
 
-    photographs  the cache
-    size         N, photographs a group (2: pairs)
-    groups       B, groups a batch
-    side         of the network's input, pixels; or several, of which each batch draws one (the number of groups is
-                 then scaled so that every batch has about as many pixels)
-    shares       of plain, hard and empty groups; any non-negative numbers, normalised to sum 1
-    pasted       share of hard groups whose second class is pasted in
-    twins        share of plain groups that are crops of one photograph: what looks the same is common, whatever it is
-    by_set       a class's photographs of two data sets are drawn as two classes, so that the small set is not drowned
+    side    of the network's input, pixels; or several, of which each batch draws one (the number of groups is then
+            scaled so that every batch has about as many pixels)
+    twins   share of plain groups that are crops of one photograph: what looks the same is common, whatever it is
+    by_set  a class's photographs of two data sets are drawn as two classes, so that the small set is not drowned
     Classes are drawn by the square root of their number of photographs.
     """
 
-    def __init__(
-        self,
-        photographs: TrainingSet,
-        size: int = 2,
-        groups: int = 8,
-        side: int | tuple[int, ...] = 224,
-        shares: tuple[float, float, float] = (1.0, 0.0, 0.0),
-        pasted: float = 0.5,
-        twins: float = 0.0,
-        crop: tuple[float, float] = (0.4, 1.0),
-        steps: int = 1000,
-        seed: int = 0,
-        rank: int = 0,
-        by_set: bool = False,
-    ):
-        if size < 2:
-            raise CosegError(f"groups of {size}: a photograph needs a partner; set group_size to 2 or more")
-        self.photographs, self.size, self.groups = photographs, size, groups
-        self.sides = (side,) if isinstance(side, int) else tuple(side)
-        self.shares = np.asarray(shares, float) / sum(shares)
-        self.pasted, self.twins, self.crop = pasted, twins, crop
-        self.steps, self.seed, self.rank = steps, seed, rank
-        self.present = np.asarray(photographs.areas) >= PRESENT  # (n, K)
-        self.holds = np.asarray(photographs.holds)  # (n, K')
-        self._set_pools(by_set)
+    photographs: TrainingSet
+    size: int = 2  # N, photographs a group (2: pairs)
+    groups: int = 8  # B, groups a batch
+    side: int | tuple[int, ...] = 224
+    shares: tuple[float, float, float] = (1.0, 0.0, 0.0)  # of plain, hard and empty groups; normalised to sum 1
+    pasted: float = 0.5  # share of hard groups whose second class is pasted in
+    twins: float = 0.0
+    crop: tuple[float, float] = (0.4, 1.0)
+    steps: int = 1000
+    seed: int = 0
+    rank: int = 0
+    by_set: bool = False
 
-    def _set_pools(self, by_set: bool) -> None:
+    def __post_init__(self):
+        if self.size < 2:
+            raise CosegError(f"groups of {self.size}: a photograph needs a partner; set group_size to 2 or more")
+        self.sides = (self.side,) if isinstance(self.side, int) else tuple(self.side)
+        self.shares = np.asarray(self.shares, float) / sum(self.shares)
+        self.present = np.asarray(self.photographs.areas) >= PRESENT  # (n, K)
+        self.holds = np.asarray(self.photographs.holds)  # (n, K')
+        self._set_pools()
+
+    def _set_pools(self) -> None:
         """What groups are drawn from: `pools`, (class, photographs that stand for it), and the pools' `chances`."""
-        counts = self.present.sum(0)
-        self.usable = np.flatnonzero(counts >= self.size)
-        if len(self.usable) == 0 or (self.shares[1:].any() and len(self.usable) < 2):
-            raise CosegError(
-                f"training set: no class (or one alone) has {self.size} photographs; give more data or no hard pairs"
-            )
+        self.usable = np.flatnonzero(self.present.sum(0) >= self.size)
+        if len(self.usable) < (2 if self.shares[1:].any() else 1):
+            few = f"no class (or one alone) has {self.size} photographs"
+            raise CosegError(f"training set: {few}; give more data or no hard pairs")
         self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in self.usable}
         sets = np.array([name.split("/")[0] for name in self.photographs.names])
         self.pools = [
             (c, pool)
             for c, found in self.holding.items()
-            for pool in ([found[sets[found] == own] for own in np.unique(sets)] if by_set else [found])
+            for pool in ([found[sets[found] == own] for own in np.unique(sets)] if self.by_set else [found])
             if len(pool) >= self.size
         ]
         if not self.pools:
@@ -186,7 +176,7 @@ class GroupSampler(Dataset):
         return GroupPlan("empty", tuple(first + second), (0,) * self.size, weights)
 
     def plan(self, rng) -> GroupPlan:
-        """A group of a kind that is drawn by the shares."""
+        """A group of a kind drawn by the shares."""
         return getattr(self, KINDS_OF_GROUP[rng.choice(3, p=self.shares)])(rng)
 
     def _augmented(self, image: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Joint augmentation of an image and its label map, torchvision v2.
 
 Images are sampled about pixel centres, bilinearly and with antialiasing; masks by `resize_labels` and nothing else, the
-nearest neighbour about the same centres. torchvision takes a mask's samples from the corners of the pixels: what comes
-out lies half a pixel of the result too low and too far to the right.
+nearest neighbour about the same centres. torchvision samples masks from the corners of the pixels, half a pixel of the
+result too low and too far to the right.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from coseglib.data.record import VOID
+from coseglib.data.record import relabelled
 
 
 def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -60,9 +60,8 @@ def paste(
     if len(rows) == 0:
         raise ValueError(f"the donor holds no pixel of class {label}")
     box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    h, w = box[0].stop - box[0].start, box[1].stop - box[1].start
     factor = rng.uniform(*scale)
-    h, w = max(8, round(h * factor)), max(8, round(w * factor))
+    h, w = (max(8, round((of.stop - of.start) * factor)) for of in box)
     piece = tvf.resize(tv_tensors.Image(donor[:, box[0], box[1]]), [h, w], antialias=True)
     stencil = resize_labels(cut[box], (h, w)).bool()
     if rng.random() < 0.5:
@@ -71,14 +70,11 @@ def paste(
     h, w = min(h, side - top), min(w, side - left)
     piece, stencil = piece[:, :h, :w], stencil[:h, :w]
     image, labels = image.clone(), labels.clone()
-    window = image[:, top : top + h, left : left + w]
-    window[:] = torch.where(stencil, piece, window)
+    image[:, top : top + h, left : left + w][:, stencil] = piece[:, stencil]
     labels[top : top + h, left : left + w][stencil] = label
     return image, labels
 
 
 def target_of(labels: torch.Tensor, label: int) -> tv_tensors.Mask:
     """The binary mask of one class: 1 there, 0 elsewhere, 255 void. label = 0: nothing is asked for."""
-    mask = torch.zeros_like(labels) if label == 0 else (labels == label).to(torch.uint8)
-    mask[labels == VOID] = VOID
-    return tv_tensors.Mask(mask)
+    return tv_tensors.Mask(relabelled(labels, {label: 1} if label else {}))

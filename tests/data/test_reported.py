@@ -5,7 +5,7 @@ import pytest
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import LISTS
 from coseglib.data.reported import FIELDS, SHARES, reported
-from coseglib.data.sets.internet import TARGETS
+from coseglib.data.sets.binary import TARGETS
 from coseglib.models import METHODS
 
 SETS_OF_THE_PAPERS_ALONE = {"voc-test-pairs", "thesis-two-class", "thesis-three-class"}

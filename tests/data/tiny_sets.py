@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coseglib.data.sets import icoseg, msrc
+from coseglib.data.sets import binary, msrc
 
 
 def picture(seed: str, width: int = 48, height: int = 36) -> Image.Image:
@@ -74,7 +74,7 @@ VOC = {
 
 def all_sets(root: Path) -> Path:
     """iCoseg (the eight groups and one more), PASCAL, MSRC and VOC, two photographs a group or more."""
-    binary_set(root / "iCoseg", {name: ["a", "b"] for name in [*icoseg.EIGHT.values(), "048 Windmill"]})
+    binary_set(root / "iCoseg", {name: ["a", "b"] for name in [*binary.EIGHT.values(), "048 Windmill"]})
     binary_set(root / "PASCAL_coseg", {"Bird": ["img_1001", "img_1002"], "Dog": ["img_1001", "img_1002", "img_1003"]})
     msrc_set(root, MSRC)
     voc_set(root, VOC)

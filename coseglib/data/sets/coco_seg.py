@@ -5,8 +5,8 @@ Layout  coco/{train2017,val2017}/<number>.jpg   coco/annotations/instances_{trai
 Zhang et al. 2020 train on it: 200,000 images in 78 groups. By which rule 78 of COCO's 80 classes were taken, and which
 images, we could not find in any public source. Ours, until somebody knows better: the two classes with the fewest
 instances (hair drier, toaster) are left out, and an image stands in the group of every class whose instances cover at
-least 1 % of it; a class's mask is the union of its instances, its crowd regions are void. An image may stand in several
-groups, with another mask in each. What trains (`photos`) is every image once, with a label map of all its classes.
+least 1 % of it (overlaps count twice, crowds not); a class's mask is the union of its instances, its crowd regions are
+void. An image may stand in several groups, with another mask in each.
 """
 
 import json
@@ -39,11 +39,11 @@ class _Instance:
         """bool (height, width), as COCO's own tools draw it. Raises ValueError and others where it is damaged."""
         from pycocotools import mask as coco
 
-        runs = self.shape if isinstance(self.shape, dict) else None
-        if runs and isinstance(runs["counts"], list) and sum(runs["counts"]) != height * width:
-            raise ValueError(f"runs of {sum(runs['counts'])} pixels for a mask of {width} × {height}")
-        if runs and not isinstance(runs["counts"], list):
-            packed = {"size": [height, width], "counts": runs["counts"]}
+        runs = self.shape["counts"] if isinstance(self.shape, dict) else None
+        if isinstance(runs, list) and sum(runs) != height * width:
+            raise ValueError(f"runs of {sum(runs)} pixels for a mask of {width} × {height}")
+        if isinstance(runs, str):
+            packed = {"size": [height, width], "counts": runs}
         else:
             packed = coco.frPyObjects(self.shape, height, width)
         mask = coco.decode(packed if runs else coco.merge(packed))
@@ -81,7 +81,7 @@ def _annotations(root: Path, split: str) -> tuple[Path, Path]:
     return dataset_folder(home, split, get="get COCO 2017"), listed
 
 
-def count(root: Path, split: str = "train2017") -> int:
+def count(root: Path, split: str) -> int:
     """How many photographs there are, without reading the annotations. Raises CosegError where the set is missing."""
     return sum(1 for p in _annotations(root, split)[0].iterdir() if p.suffix == ".jpg")
 
@@ -93,10 +93,10 @@ class _Image:
     instances: tuple[_Instance, ...]  # of every class, those that are left out too
 
     def classes(self, names: Sequence[str], min_area: float) -> tuple[str, ...]:
-        """Those of `names` whose instances cover `min_area`: the sum of what is annotated, crowds left out."""
-        areas = dict.fromkeys((i.name for i in self.instances), 0.0)
+        """Those of `names` whose annotated areas sum to `min_area` of the image, crowds left out."""
+        areas: dict[str, float] = {}
         for instance in self.instances:
-            areas[instance.name] += 0 if instance.crowd else instance.area
+            areas[instance.name] = areas.get(instance.name, 0) + (0 if instance.crowd else instance.area)
         least = min_area * self.size[0] * self.size[1]
         return tuple(name for name in names if areas.get(name, -1) >= least)
 
@@ -129,28 +129,23 @@ def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path
     return images, tuple(name for name in names.values() if name not in LEFT_OUT), listed
 
 
-def load(root: Path, split: str = "train2017", min_area: float = PRESENT) -> list[Group]:
-    """A group for every class, images by number. min_area: share of the image that the class's instances cover.
+def load(root: Path, split: str = "train2017") -> list[Group]:
+    """A group for every class, images by number; no picture is read.
 
-    The area is the sum of the annotated instances' (overlaps count twice), crowds left out; no picture is read.
     Raises CosegError where the set is missing or the annotations cannot be read.
     """
     images, names, listed = _images(root, split)
     held: dict[str, list[Photo]] = {name: [] for name in names}
     for image in images:
-        for name in image.classes(names, min_area):
+        for name in image.classes(names, PRESENT):
             held[name].append(image.photo((name,), listed))
     groups = [Group("coco-seg", name, tuple(photos), (name,)) for name, photos in held.items() if photos]
     if not groups:
-        raise CosegError(f"{listed}: no class covers {min_area:.0%} of any image; get the annotations anew")
+        raise CosegError(f"{listed}: no class covers {PRESENT:.0%} of any image; get the annotations anew")
     return groups
 
 
-def photos(root: Path, split: str = "train2017", min_area: float = PRESENT) -> list[Photo]:
-    """What trains: every image of `load`'s groups once, by number, with a label map of all the classes that it holds.
-
-    Raises CosegError as `load` does.
-    """
+def photos(root: Path, split: str = "train2017") -> list[Photo]:
+    """What trains: every image of `load`'s groups once, with a label map of all its classes. Raises as `load` does."""
     images, names, listed = _images(root, split)
-    chosen = [image for image in images if image.classes(names, min_area)]
-    return [image.photo(image.classes(names, 0), listed) for image in chosen]
+    return [image.photo(image.classes(names, 0), listed) for image in images if image.classes(names, PRESENT)]

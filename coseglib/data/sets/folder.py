@@ -27,14 +27,11 @@ def _group(name: str, prefix: str, images: Path, masks: Path | None) -> Group | 
 
 
 def load_folder(folder: str | Path) -> list[Group]:
-    """The groups of a folder, by name; loose photographs come last, under the folder's own name.
+    """The groups of a folder that is there, by name; loose photographs come last, under the folder's own name.
 
-    Raises CosegError for a folder without photographs, and for a photograph whose mask is missing; a mask of another
-    size than its photograph is an error when it is read.
+    Raises CosegError for a folder without photographs, and for a photograph whose mask is missing.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CosegError(f"{folder}: no such folder; check the name")
     home, masks = folder, None
     if (folder / "images").is_dir():
         home = folder / "images"

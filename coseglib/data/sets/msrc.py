@@ -33,7 +33,7 @@ SEVEN = {  # group -> prefix, class
     "bird": (12, "bird"), "car": (7, "car"), "cat": (15, "cat"), "cow": (5, "cow"), "dog": (16, "dog"),
     "plane": (4, "aeroplane"), "sheep": (9, "sheep"),
 }  # fmt: skip
-NEVER = frozenset({"1_26_s"})
+NEVER = {"1_26_s"}
 SET_ASIDE, AT_LEAST = 15, 4  # of 100 photographs; photographs a group
 
 _LABEL = np.full(1 << 24, 254, np.uint8)  # colour code -> label; 254: no colour of the table
@@ -58,17 +58,12 @@ def read_painted(path: Path, person: bool = False) -> torch.Tensor:
     return torch.from_numpy(labels)
 
 
-def _prefix(name: str) -> tuple[int, int]:
-    p, n, _ = name.split("_")
-    return int(p), int(n)
-
-
 def split_of(names: list[str]) -> dict[str, str]:
     """name -> "test", "val", "train" or "never", from the names alone."""
     tested = {prefix for prefix, _ in SEVEN.values()}
     split = {}
     for name in names:
-        prefix, number = _prefix(name)
+        prefix, number = map(int, name.split("_")[:2])
         if name in NEVER:
             split[name] = "never"
         elif prefix in tested and number <= 10:
@@ -80,38 +75,35 @@ def split_of(names: list[str]) -> dict[str, str]:
 
 
 def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    home = dataset_folder(root, "MSRC_ObjCategImageDatabase_v2", get="get MSRC v2")
-    images = {p.stem: p for p in pictures_in(dataset_folder(home, "Images", get="get MSRC v2"))}
-    masks = {p.stem.removesuffix("_GT"): p for p in pictures_in(dataset_folder(home, "GroundTruth", get="get MSRC v2"))}
+    home = root / "MSRC_ObjCategImageDatabase_v2"
+    folders = [dataset_folder(home, name, get="get MSRC v2") for name in ("Images", "GroundTruth")]
+    images, masks = ({p.stem.removesuffix("_GT"): p for p in pictures_in(folder)} for folder in folders)
     for name, path in images.items():
         if len(name.split("_")) != 3 or not all(part.isdigit() for part in name.split("_")[:2]):
             raise CosegError(f"{path}: MSRC photographs are named <prefix>_<number>_s; take other files out")
         if name not in masks:
-            raise CosegError(f"{path}: has no mask {name}_GT.png in {home / 'GroundTruth'}; unpack MSRC v2 again")
+            raise CosegError(f"{path}: has no mask {name}_GT.png in {folders[1]}; unpack MSRC v2 again")
     return dict(sorted(images.items())), masks
 
 
-def _photo(dataset: str, name: str, image: Path, mask: Path, person: bool = False) -> Photo:
-    classes = tuple({"face": "person"}.get(c, c) for c in CLASSES) if person else CLASSES
-    return photo_of(dataset, name, classes, image, mask, partial(read_painted, person=person))
+def photos(root: Path, split: str, dataset: str = "msrc", person: bool = False) -> list[Photo]:
+    """The photographs of a split ("train", "val", "test", "never"), with label maps of all 23 classes.
 
-
-def photos(root: Path, split: str) -> list[Photo]:
-    """The photographs of a split ("train", "val", "test", "never"), with label maps of all 23 classes."""
+    person: faces and bodies are one class. Raises CosegError where the set or a mask is missing.
+    """
     images, masks = _files(root)
-    which = split_of(list(images))
-    return [_photo("msrc", name, images[name], masks[name]) for name in images if which[name] == split]
+    which, read = split_of(list(images)), partial(read_painted, person=person)
+    classes = tuple("person" if person and c == "face" else c for c in CLASSES)
+    chosen = [name for name in images if which[name] == split]
+    return [photo_of(dataset, name, classes, images[name], masks[name], read) for name in chosen]
 
 
 def load(root: Path, split: str) -> list[Group]:
     """Groups by class of object, where four photographs or more hold at least 1 % of it; faces and bodies are persons.
 
-    Raises CosegError where the set is missing or a mask cannot be read.
+    Raises CosegError as `photos` does, and where a mask cannot be read.
     """
-    images, masks = _files(root)
-    which = split_of(list(images))
-    names = [name for name in images if which[name] == split]
-    members = [_photo("msrc", name, images[name], masks[name], person=True) for name in names]
+    members = photos(root, split, person=True)
     classes = [c for c in members[0].classes if c not in SURROUNDINGS and c != "body"] if members else []
     return groups_of(members, classes, least=AT_LEAST)
 
@@ -122,12 +114,10 @@ def load_seven(root: Path) -> list[Group]:
     Void is ignored in the measures: it hides the edges of things, and other things that nobody labelled.
     Raises CosegError where the set or a group is missing.
     """
-    images, masks = _files(root)
-    groups = []
+    tested, groups = photos(root, "test", "msrc7"), []
     for group, (prefix, target) in SEVEN.items():
-        names = [name for name in images if _prefix(name)[0] == prefix and _prefix(name)[1] <= 10]
-        if not names:
+        members = tuple(p for p in tested if p.name.startswith(f"{prefix}_"))
+        if not members:
             raise CosegError(f"{root}: MSRC v2 has no photographs {prefix}_1_s to {prefix}_10_s; unpack it again")
-        members = tuple(_photo("msrc7", name, images[name], masks[name]) for name in names)
         groups.append(Group("msrc7", group, members, (target,)))
     return groups

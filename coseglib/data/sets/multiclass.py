@@ -5,13 +5,13 @@
 The thesis took VOC's photographs of two or three classes and added others from the web, about 80 a group; its set was
 never released. Ours are VOC's alone: photographs that hold exactly these classes, each on 1 % or more of the area.
 They come from the training list without near duplicates of any test photograph, so no group shares a photograph with
-another table's test set; the validation list, which two other tables ask about, is left out as well. A method that
-trained on VOC's masks has seen these photographs: only methods that need no masks can be compared here. The list is
-written by `coseglib.data.lists`, to data/lists/multiclass.csv.
+another table's test set. A method that trained on VOC's masks has seen these photographs: only methods that need no
+masks can be compared here. `coseglib.data.lists` writes the list, data/lists/multiclass.csv.
 """
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from coseglib.data.synthetic import CATEGORIES, load_synthetic
 
 PHOTOS_AT_MOST = 80  # photographs a group: "about 80" in the thesis
 PHOTOS_AT_LEAST = 10  # smaller groups are left out
-CLASSES_A_GROUP = (2, 3)  # classes a group
 
 
 def sample_photos(photos: Sequence[Photo], most: int = PHOTOS_AT_MOST, seed: int = 0) -> tuple[Photo, ...]:
@@ -44,22 +43,19 @@ def groups_of_several(
 ) -> list[Group]:
     """The groups of two classes, then those of three; within each the largest first, equal ones by name.
 
-    photos  of one vocabulary; areas (n, classes) from `by_class.class_areas`, None: the label maps are read
+    areas   as for `by_class.groups_of`
     most    photographs a group, a seeded choice of all; least: with fewer there is no group
     """
-    if not photos:
-        return []
-    found = []
-    for size in CLASSES_A_GROUP:
-        all_of = multiclass_groups(photos, list(combinations(photos[0].classes, size)), areas=areas)
-        found += sorted((g for g in all_of if len(g) >= least), key=lambda g: (-len(g), g.name))
-    return [Group(g.dataset, g.name, sample_photos(g.photos, most, seed), g.targets) for g in found]
+    classes = photos[0].classes if photos else ()
+    combos = [combo for size in (2, 3) for combo in combinations(classes, size)]
+    found = [g for g in multiclass_groups(photos, combos, areas) if len(g) >= least]
+    found.sort(key=lambda g: (len(g.targets), -len(g), g.name))
+    return [replace(g, photos=sample_photos(g.photos, most, seed)) for g in found]
 
 
 def load(root: Path, lists: Path | None = None) -> list[Group]:
-    """The groups from VOC 2012's training list under `root`.
+    """The groups from VOC 2012's training list; `lists` as for `without_test_photos`.
 
-    lists  the folder of fingerprints.csv; None: data/lists
     Raises CosegError where the set, a mask or the fingerprints are missing.
     """
     members = voc.photos(root, "train")

@@ -6,7 +6,7 @@ Layout  VOCdevkit/VOC2012/{JPEGImages/<name>.jpg, SegmentationClass/<name>.png, 
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.by_class import class_areas, groups_of
+from coseglib.data.by_class import groups_of
 from coseglib.data.images import dataset_folder, photo_of, read_labels
 from coseglib.data.record import Group, Photo
 
@@ -41,8 +41,7 @@ def load(root: Path, split: str) -> list[Group]:
 
     Raises CosegError where the set is missing or a mask cannot be read.
     """
-    members = photos(root, split)
-    return groups_of(members, CLASSES, areas=class_areas(members), least=4)
+    return groups_of(photos(root, split), CLASSES, least=4)
 
 
 def download(root: Path) -> Path:

@@ -59,18 +59,16 @@ def draw(scene: Scene, size: int) -> tuple[Array, Array]:
     """image uint8 (3, size, size), labels uint8 (size, size), 0 where no category is seen."""
     x, y = centres(size)
     base, pattern = (_paint(t, x, y) for t in scene.background)
-    image = 0.65 * base + 0.35 * pattern
-    image = image * (1 + 0.3 * ((x - 0.5) * np.cos(scene.light) + (y - 0.5) * np.sin(scene.light)))
+    light = (x - 0.5) * np.cos(scene.light) + (y - 0.5) * np.sin(scene.light)
+    image = (0.65 * base + 0.35 * pattern) * (1 + 0.3 * light)
     labels = np.zeros((size, size), np.uint8)
     for layer in scene.layers:
         rows, columns = _window(layer, size, 0.04)
-        wx, wy = x[:, columns], y[rows]
-        if wx.size == 0 or wy.size == 0:
+        wx, wy, part = x[:, columns], y[rows], image[:, rows, columns]
+        if part.size == 0:
             continue
-        part = image[:, rows, columns]
         drop = 0.02 + 0.05 * layer.radius  # the shadow falls to the lower right, softly
-        shade = np.clip(0.5 - distance(layer, wx - drop, wy - drop) * 3, 0, 1)
-        part *= 1 - layer.shadow * shade
+        part *= 1 - layer.shadow * np.clip(0.5 - distance(layer, wx - drop, wy - drop) * 3, 0, 1)
         d = distance(layer, wx, wy)
         u, v = local(layer, wx, wy)
         side = np.clip(0.5 - 0.35 * ((wx - layer.x) + (wy - layer.y)) / layer.radius, 0, 1)  # light from the upper left

@@ -30,13 +30,11 @@ def _photo(split: str, categories: tuple[str, ...], number: int, size: int, seed
     return Photo("synthetic", name, CATEGORIES, image, labels)
 
 
-def _checked(split: str, size: int, seed: int) -> None:
+def _check(split: str, size: int, seed: int) -> None:
     if split not in SPLITS:
         raise CosegError(f"synthetic: no split {split}; one of {', '.join(SPLITS)}")
-    if size < 8:
-        raise CosegError(f"synthetic: size = {size}; give 8 pixels or more")
-    if seed < 0:
-        raise CosegError(f"synthetic: seed = {seed}; give 0 or more")
+    if size < 8 or seed < 0:
+        raise CosegError(f"synthetic: size = {size}, seed = {seed}; give 8 pixels or more, and a seed of 0 or more")
 
 
 def synthetic_photos(split: str = "train", count: int = 240, size: int = 128, seed: int = 0) -> list[Photo]:
@@ -44,7 +42,7 @@ def synthetic_photos(split: str = "train", count: int = 240, size: int = 128, se
 
     size  pixels of a side. Raises CosegError for an unknown split, a size below 8 or a negative seed.
     """
-    _checked(split, size, seed)
+    _check(split, size, seed)
     photos = []
     for i in range(count):
         dice = Dice(seed, SPLITS[split], 2, i)
@@ -61,16 +59,15 @@ def load_synthetic(
     """One group a category, `photos` photographs each; a group's target is its category.
 
     groups  how many (the first so many of `CATEGORIES`), or their names
-    size    pixels of a side
     Of a group's photographs a quarter stand in the next group as well and a quarter in the one before (rounded down;
     the last group's next is the first): they hold both categories, under one name. Half of the others hold a category
     that no group asks for, as long as there is one.
     Raises CosegError for an unknown split or category, too many groups, no photographs, a size below 8, a seed below 0.
     """
-    _checked(split, size, seed)
+    _check(split, size, seed)
     names = CATEGORIES[:groups] if isinstance(groups, int) else tuple(groups)
-    unknown = [c for c in names if c not in CATEGORIES]
-    if unknown or not names or len(set(names)) < len(names) or (isinstance(groups, int) and groups > len(CATEGORIES)):
+    wanted = groups if isinstance(groups, int) else len(set(names))
+    if not names or wanted != len(names) or not set(names) <= {*CATEGORIES}:
         raise CosegError(f"synthetic: groups = {groups}; 1 to {len(CATEGORIES)}, or names from {', '.join(CATEGORIES)}")
     if photos < 1:
         raise CosegError(f"synthetic: photos = {photos}; a group needs one or more")

@@ -71,6 +71,11 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
     return colorsys.hsv_to_rgb(hue % 1, saturation, value)
 
 
+def _texture(dice: Dice, colours: tuple[Colour, Colour], low: float, high: float, kinds: tuple[str, ...]) -> Texture:
+    """Of a frequency between low and high, turned at will."""
+    return Texture(dice.pick(kinds), colours, dice.between(low, high), dice.between(0, np.pi), dice.below(2**31))
+
+
 def _contrast(a: Colour, b: Colour) -> float:
     """Euclidean distance of two colours, 0 … √3."""
     return float(np.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True))))
@@ -92,9 +97,7 @@ def local(layer: Layer, x: Array, y: Array) -> tuple[Array, Array]:
 
 def distance(layer: Layer, x: Array, y: Array) -> Array:
     """Signed distance in object units at points of the unit square; coordinates broadcast."""
-    u, v = local(layer, x, y)
-    u, v = np.broadcast_arrays(u, v)
-    return (SHAPES | CLUTTER)[layer.shape](u, v)
+    return (SHAPES | CLUTTER)[layer.shape](*np.broadcast_arrays(*local(layer, x, y)))
 
 
 def coverage(layer: Layer, size: int) -> Array:
@@ -117,8 +120,7 @@ def _object_texture(dice: Dice, category: int, ground: Colour) -> Texture:
             break
     hue, first = best
     second = _colour(hue + dice.between(-0.09, 0.09), dice.between(0.35, 0.9), dice.between(0.45, 1.0))
-    kind = dice.pick(PATTERNS)
-    return Texture(kind, (first, second), dice.between(1.2, 3.0), dice.between(0, np.pi), dice.below(2**31))
+    return _texture(dice, (first, second), 1.2, 3.0, PATTERNS)
 
 
 def _ground_textures(dice: Dice) -> tuple[Texture, Texture]:
@@ -130,7 +132,7 @@ def _ground_textures(dice: Dice) -> tuple[Texture, Texture]:
             _colour(hue + dice.between(-0.08, 0.08), dice.between(0.08, 0.38), min(1, value * dice.between(0.75, 1.25)))
             for _ in range(2)
         )
-        return Texture(dice.pick(kinds), colours, dice.between(low, high), dice.between(0, np.pi), dice.below(2**31))
+        return _texture(dice, colours, low, high, kinds)
 
     return one(("noise", "gradient", "noise"), 2, 5), one(PATTERNS[1:], 3, 9)
 
@@ -144,14 +146,13 @@ def _clutter(dice: Dice, ground: tuple[Texture, Texture], loud: bool) -> Layer:
         else _colour(hue + dice.between(-0.15, 0.15), dice.between(0.1, 0.45), min(1, value * dice.between(0.55, 1.35)))
         for _ in range(2)
     )
-    texture = Texture(dice.pick(PATTERNS), colours, dice.between(1.5, 4), dice.between(0, np.pi), dice.below(2**31))
+    texture = _texture(dice, colours, 1.5, 4, PATTERNS)
     place = dice.between(0, 1), dice.between(0, 1), dice.between(0.06, 0.2), dice.between(0, 2 * np.pi)
     return Layer(dice.pick(tuple(CLUTTER)), 0, *place, dice.between(0.8, 1.25), texture, 0.25)
 
 
 def _named(dice: Dice, category: str, radius: tuple[float, float], ground: Colour) -> Layer:
-    k = CATEGORIES.index(category)
-    r = dice.between(*radius)
+    k, r = CATEGORIES.index(category), dice.between(*radius)
     turn = dice.between(-0.85, 0.85) if category in UPRIGHT else dice.between(0, 2 * np.pi)
     x, y = dice.between(0.8 * r, 1 - 0.8 * r), dice.between(0.8 * r, 1 - 0.8 * r)
     return Layer(category, k + 1, x, y, r, turn, dice.between(0.85, 1.18), _object_texture(dice, k, ground), 0.45)

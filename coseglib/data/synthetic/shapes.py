@@ -42,18 +42,6 @@ def _box(x: Array, y: Array, half_width: float, half_height: float) -> Array:
     return np.sqrt(np.maximum(dx, 0) ** 2 + np.maximum(dy, 0) ** 2) + np.minimum(np.maximum(dx, dy), 0)
 
 
-def _ring(x: Array, y: Array) -> Array:
-    return np.abs(_disc(x, y, radius=0.7)) - 0.28
-
-
-def _cross(x: Array, y: Array) -> Array:
-    return np.minimum(_box(x, y, 0.95, 0.31), _box(x, y, 0.31, 0.95))
-
-
-def _crescent(x: Array, y: Array) -> Array:
-    return np.maximum(_disc(x, y), -_disc(x, y, 0.48, 0, 0.82))
-
-
 def _heart(x: Array, y: Array) -> Array:
     """Two quarter discs on a square that stands on its corner."""
     x, y = np.abs(x) * 0.66, 0.56 - y * 0.66
@@ -68,27 +56,14 @@ def _gear(x: Array, y: Array) -> Array:
     return np.maximum((_disc(x, y, radius=0.82) - 0.16 * teeth) * 0.8, -_disc(x, y, radius=0.34))
 
 
-def _leaf(x: Array, y: Array) -> Array:
-    return np.maximum(_disc(x, y, -0.72, 0, 1.23), _disc(x, y, 0.72, 0, 1.23))
-
-
 _TIP = _polygon((0.0, -1.0), (0.563, -0.025), (-0.563, -0.025))
-
-
-def _drop(x: Array, y: Array) -> Array:
-    return np.minimum(_disc(x, y, 0, 0.3, 0.65), _TIP(x, y))
-
-
-def _flower(x: Array, y: Array) -> Array:
-    return (_disc(x, y, radius=0.68) - 0.3 * np.cos(5 * np.arctan2(x, -y))) * 0.75
 
 
 def _spiral(x: Array, y: Array, pitch: float = 0.43, half_width: float = 0.13) -> Array:
     """The band around r = pitch · turns, from 0.15 to 2 turns, with round ends."""
     r, turn = np.sqrt(x**2 + y**2), np.arctan2(y, x) / (2 * np.pi) % 1
     nearest = np.full(x.shape, np.inf)
-    for whole in (0, 1):
-        turns = turn + whole
+    for turns in (turn, turn + 1):
         nearest = np.minimum(nearest, np.where(turns >= 0.15, np.abs(r - pitch * turns), np.inf))
     for end in (0.15, 2.0):
         ex, ey = pitch * end * np.cos(2 * np.pi * end), pitch * end * np.sin(2 * np.pi * end)
@@ -98,32 +73,24 @@ def _spiral(x: Array, y: Array, pitch: float = 0.43, half_width: float = 0.13) -
 
 SHAPES: dict[str, Distance] = {
     "star": _regular(5, 0.45),
-    "ring": _ring,
+    "ring": lambda x, y: np.abs(_disc(x, y, radius=0.7)) - 0.28,
     "heart": _heart,
     "arrow": _polygon((-1, -0.27), (0.1, -0.27), (0.1, -0.72), (1, 0), (0.1, 0.72), (0.1, 0.27), (-1, 0.27)),
     "gear": _gear,
-    "crescent": _crescent,
+    "crescent": lambda x, y: np.maximum(_disc(x, y), -_disc(x, y, 0.48, 0, 0.82)),
     "triangle": _regular(3),
-    "flower": _flower,
+    "flower": lambda x, y: (_disc(x, y, radius=0.68) - 0.3 * np.cos(5 * np.arctan2(x, -y))) * 0.75,
     "disc": _disc,
-    "cross": _cross,
-    "leaf": _leaf,
+    "cross": lambda x, y: np.minimum(_box(x, y, 0.95, 0.31), _box(x, y, 0.31, 0.95)),
+    "leaf": lambda x, y: np.maximum(_disc(x, y, -0.72, 0, 1.23), _disc(x, y, 0.72, 0, 1.23)),
     "square": partial(_box, half_width=0.74, half_height=0.74),
     "spiral": _spiral,
-    "drop": _drop,
+    "drop": lambda x, y: np.minimum(_disc(x, y, 0, 0.3, 0.65), _TIP(x, y)),
     "bolt": _polygon((0.2, -0.95), (-0.6, 0.15), (-0.08, 0.15), (-0.25, 1), (0.6, -0.25), (0.08, -0.25), (0.45, -0.95)),
     "hexagon": _regular(6),
 }
 CATEGORIES = tuple(SHAPES)  # label k is CATEGORIES[k - 1]
-UPRIGHT = {
-    "heart",
-    "drop",
-    "flower",
-    "leaf",
-    "bolt",
-    "triangle",
-    "crescent",
-}  # turned by less than 50°, the others at will
+UPRIGHT = frozenset(("heart", "drop", "flower", "leaf", "bolt", "triangle", "crescent"))  # turned by less than 50°
 
 # What clutters and hides but has no name: irregular, or much longer than wide.
 CLUTTER: dict[str, Distance] = {

@@ -1,0 +1,75 @@
+"""Sets with one binary mask a photograph, of the one thing that its folder is named for.
+
+iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading.
+    iCoseg/images/<group>/*.jpg           iCoseg/ground_truth/<group>/<stem>.png
+PASCAL (Faktor and Irani, ICCV 2013)   1037 photographs of VOC 2010 in 20 classes. 113 stand in two folders, byte for
+byte, with a mask each.
+    PASCAL_coseg/images/<Class>/*.jpg     PASCAL_coseg/ground_truth/<Class>/<stem>.png
+Internet / Object Discovery (Rubinstein et al., CVPR 2013)   aeroplanes, cars and horses; photographs without the object
+have an empty mask (of the hundreds 18, 11 and 7). Of the full set 561, 1306 and 879 photographs have masks, the others
+are left out. In one of `HOMES`, the third is as published:
+    {Airplane100,Car100,Horse100}/*.jpg   <group>/GroundTruth/<stem>.png    100 photographs a group
+    {Airplane,Car,Horse}/*.jpg            likewise                          the full set
+
+Loaders raise CosegError where the set or a folder of it is missing or empty.
+"""
+
+from pathlib import Path
+
+from coseglib.core.errors import CosegError
+from coseglib.data.images import dataset_folder, folders_in, photo_of, pictures_in
+from coseglib.data.record import Group
+
+EIGHT = {  # name in the papers -> how the folder's name begins
+    "bear2": "002 Alaskan Brown Bear", "brownbear": "brown_bear", "cheetah": "028 Cheetah",
+    "elephant": "021 Elephants", "helicopter": "025 Airshows-helicopter", "hotballoon": "041 Hot Balloons",
+    "panda1": "023 Pandas", "panda2": "029 Pandas",
+}  # fmt: skip
+HOMES = ("Internet100", "Internet", "ObjectDiscovery-data/Data", ".")
+TARGETS = {"Airplane": "airplane", "Car": "car", "Horse": "horse"}
+
+
+def _group(dataset: str, name: str, images: Path, masks: Path, all_have_masks: bool = True) -> Group:
+    """A folder of photographs and the folder of their masks, <stem>.png each, as a group whose target is its name."""
+    files = [(path, masks / f"{path.stem}.png") for path in pictures_in(images)]
+    photos = tuple(
+        photo_of(dataset, f"{images.name}/{path.stem}", (name,), path, mask)
+        for path, mask in files
+        if all_have_masks or mask.is_file()
+    )
+    if not photos:
+        raise CosegError(f"{images}: holds no photographs (with a mask in {masks}); unpack the data set again")
+    return Group(dataset, name, photos, (name,))
+
+
+def load_icoseg(root: Path) -> list[Group]:
+    """All 38 groups by name of their folder."""
+    home = dataset_folder(root, "iCoseg", "images", get="get iCoseg")
+    return [_group("icoseg", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]
+
+
+def load_eight(root: Path) -> list[Group]:
+    """The papers' eight groups under the papers' names."""
+    home = dataset_folder(root, "iCoseg", "images", get="get iCoseg")
+    groups = []
+    for name, start in EIGHT.items():
+        found = next((p for p in folders_in(home) if p.name.startswith(start)), None)
+        if not found:
+            raise CosegError(f"{home}: no folder {start}… (group {name}); unpack iCoseg again")
+        groups.append(_group("icoseg8", name, found, home.parent / "ground_truth" / found.name))
+    return groups
+
+
+def load_pascal(root: Path) -> list[Group]:
+    """A group for every class."""
+    home = dataset_folder(root, "PASCAL_coseg", "images", get="get the PASCAL co-segmentation set")
+    return [_group("pascal", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]
+
+
+def load_internet(root: Path, dataset: str) -> list[Group]:
+    """Three groups: "internet", of 100 photographs each, or "internet-full"."""
+    names = {name + ("100" if dataset == "internet" else ""): target for name, target in TARGETS.items()}
+    for home in (root / h for h in HOMES):
+        if all((home / name).is_dir() for name in names):
+            return [_group(dataset, of, home / name, home / name / "GroundTruth", False) for name, of in names.items()]
+    raise CosegError(f"{root}: the folders {', '.join(names)} are not there; get the Internet set, see data/README.md")
