@@ -11,21 +11,18 @@ Symbols   i^Q, i^A   index features of the query and the answer image    (B, I, 
 | channel_cross_attention | all channels of the other image       | M C²            | the maps, and C²             |
 | nonlocal_attention      | all positions of the other image      | M² (I + C)      | several M²                   |
 
-How the cross is computed. The usual way in plain PyTorch (criss-cross attention) multiplies rows and columns apart,
-writes −inf where a column meets its row a second time, concatenates the two halves to (B, M, H + W), takes one softmax
-and cuts it in two again; autograd keeps that softmax, its halves and a copy of every map by rows and by columns. Here
+How the cross is computed. Usually (criss-cross attention) rows and columns are multiplied apart, concatenated to
+(B, M, H + W), put through one softmax and cut in two again; autograd keeps all of it. Here
 
-  * the halves are never put side by side. Each has a softmax of its own, and two softmaxes over disjoint sets are one:
-    with s = log Σ exp of a half's scores, the row's counts σ(s_row − s_column) and the column's the rest of 1;
-  * nothing of the size M (H + W) outlives a few lines of the map. What is kept for the backward pass is the inputs, the
-    output and one number a position (s of the whole cross); it computes the scores again, which is an eleventh
-    of the backward pass's multiplications where I = C / 4;
-  * lines are taken in slabs that stay in a processor core's cache: the softmax then costs little beside its products.
+  * each half has a softmax of its own, and two softmaxes over disjoint sets are one: with s = log Σ exp of a half's
+    scores, the row's counts σ(s_row − s_column) and the column's the rest of 1;
+  * nothing of the size M (H + W) outlives a few lines of the map. The backward pass keeps the inputs, the output and
+    one number a position (s of the whole cross) and computes the scores again;
+  * lines are taken in slabs that stay in a processor core's cache.
 
-It is the faster of the two where contents are as wide as ResNet-50's. Where they are much narrower than a line is long
-(16 channels on 28 × 28: MobileNetV2 at stride 8) it takes up to half as long again and a third of the memory.
-The scores and their softmax are computed in float32 at least, whatever the maps are; contents are weighed in their own
-type. `benchmarks/cross_attention.py` has the figures.
+It is the faster of the two where contents are as wide as ResNet-50's; on narrow ones (16 channels on 28 × 28) it takes
+up to half as long again, and a third of the memory (`benchmarks/cross_attention.py`). Scores and softmax are float32 at
+least, whatever the maps are; contents are weighed in their own type.
 """
 
 import math
@@ -80,12 +77,12 @@ class _SpatialCross(torch.autograd.Function):
         log_sum = v.new_empty((*v.shape[:3], 1), dtype=wide)  # log Σ exp(Z) over the cross  (B, H, W, 1)
         with torch.autocast(v.device.type, enabled=False):
             for columns, slab in _slabs(v):
-                lines = [_view(x, columns, slab).flatten(0, 1) for x in (q, k, v)]
-                z = _scores(lines[0].to(wide), lines[1].to(wide), columns)  # (B·n, L, L)
+                lq, lk, lv = (_view(x, columns, slab).flatten(0, 1) for x in (q, k, v))
+                z = _scores(lq.to(wide), lk.to(wide), columns)  # (B·n, L, L)
                 most = z.amax(dim=-1, keepdim=True)
                 z.sub_(most).exp_()  # softmax in place; torch's own is slow on lines shorter than 16
                 total = z.sum(dim=-1, keepdim=True)
-                half = torch.bmm(z.div_(total).to(v.dtype), lines[2])  # Σ A · d^A over this half  (B·n, L, C)
+                half = torch.bmm(z.div_(total).to(v.dtype), lv)  # Σ A · d^A over this half  (B·n, L, C)
                 h, s = _view(out, columns, slab), _view(log_sum, columns, slab)  # to write in
                 half, half_sum = half.view(h.shape), most.add_(total.log_()).view(s.shape)
                 if columns:
@@ -132,8 +129,7 @@ def _check(index_query: Tensor, index_answer: Tensor, content: Tensor) -> None:
 def spatial_cross_attention(index_query: Tensor, index_answer: Tensor, content: Tensor) -> Tensor:
     """H_u = Σ_v A_uv d^A_v over the cross of u, A_u = softmax(i^Q_u · i^A_v), Li et al., eqs. (1), (2).
 
-    index_query, index_answer (B, I, H, W), content (B, C, H, W) -> (B, C, H, W), of the content's type.
-    Differentiable once. Raises ValueError where the sizes differ.
+    (B, I, H, W) twice, content (B, C, H, W) -> (B, C, H, W). Differentiable once. Raises ValueError where sizes differ.
     """
     _check(index_query, index_answer, content)
     return _SpatialCross.apply(index_query, index_answer, content)
@@ -142,30 +138,27 @@ def spatial_cross_attention(index_query: Tensor, index_answer: Tensor, content: 
 def nonlocal_attention(index_query: Tensor, index_answer: Tensor, content: Tensor) -> Tensor:
     """The same over all M positions: M × M scores are held, several times in training. Shapes as above."""
     _check(index_query, index_answer, content)
-    q, k, v = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (index_query, index_answer, content))  # (B, M, channels)
-    wide = _wide(q)
+    q, k, v = (x.flatten(2).mT for x in (index_query, index_answer, content))  # (B, M, channels)
     with torch.autocast(v.device.type, enabled=False):
-        attention = torch.bmm(q.to(wide), k.to(wide).transpose(1, 2)).softmax(dim=-1)  # (B, M, M)
+        attention = _scores(q.to(_wide(q)), k.to(_wide(q)), columns=False).softmax(dim=-1)  # (B, M, M)
         h = torch.bmm(attention.to(v.dtype), v)  # (B, M, C)
-    return h.unflatten(1, content.shape[-2:]).permute(0, 3, 1, 2)
+    return h.mT.unflatten(2, content.shape[-2:])
 
 
 def channel_cross_attention(query: Tensor, answer: Tensor, sharpness: float | None = None) -> Tensor:
     """Z^C = (d^Q)ᵀ d^A over all positions, H^C = d^A A_C, eqs. (3), (4): A_C = softmax of Z^C over what (4) sums.
 
-    query, answer (B, C, H, W) -> (B, C, H, W), of the answer's type: channel b at a position is the mean of the
-    answer's channels a there, weighed by how the query's a goes with the answer's b. Z^C is C × C.
+    Both (B, C, H, W) -> the same, of the answer's type: channel b at a position is the mean of the answer's channels a
+    there, weighed by how the query's a goes with the answer's b. Raises ValueError where the sizes differ.
     sharpness  not in the paper: scores are cosines of the channels' maps, times this; None: products, as printed
-    Raises ValueError where the sizes differ.
     """
     if query.ndim != 4 or query.shape != answer.shape:
         raise ValueError(f"maps of {tuple(query.shape)} and {tuple(answer.shape)}: must be the same, (B, C, H, W)")
-    q, a = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (query, answer))  # (B, M, C)
-    wide = _wide(q)
+    q, a = query.flatten(2).mT, answer.flatten(2).mT  # (B, M, C)
     with torch.autocast(a.device.type, enabled=False):
-        left, right = q.to(wide), a.to(wide)
+        left, right = q.to(_wide(q)), a.to(_wide(q))
         if sharpness is not None:
             left, right = sharpness * F.normalize(left, dim=1), F.normalize(right, dim=1)
-        z = torch.bmm(left.transpose(1, 2), right)  # eq. (3)  (B, C, C)
+        z = torch.bmm(left.mT, right)  # eq. (3)  (B, C, C)
         h = torch.bmm(a, z.softmax(dim=1).to(a.dtype))  # eq. (4)  (B, M, C)
-    return h.unflatten(1, answer.shape[-2:]).permute(0, 3, 1, 2)
+    return h.mT.unflatten(2, answer.shape[-2:])

@@ -2,11 +2,10 @@
 
     out[b, c, y, x] = Σ_{u, v} kernels[b, c, u, v] · base[b, c, y + u − ⌊k/2⌋, x + v − ⌊k/2⌋],  base = 0 outside
 
-B images of C channels are B·C groups of a single convolution. On CPUs its gradient with regard to the kernels is the
-slow part, many times the forward pass: libraries expect few kernels and many images, here there are as many of both.
-That gradient is itself a correlation, of `base` with the incoming gradient, and by fast Fourier transforms it is
-several times faster (`benchmarks/depthwise_correlation.py`). The forward pass is always the convolution. Everything is
-computed in float32, or float64, under autocast as well: sums of 361 products are not for bfloat16's eight bits.
+B images of C channels are B·C groups of a single convolution. On CPUs its gradient with regard to the kernels takes
+many times the forward pass: libraries expect few kernels and many images. It is itself a correlation, of `base` with
+the incoming gradient, and several times faster by FFT (`benchmarks/depthwise_correlation.py`). Everything is computed
+in float32, or float64, under autocast as well: sums of 361 products are not for bfloat16's eight bits.
 """
 
 from collections.abc import Sequence
@@ -36,14 +35,12 @@ def depthwise_correlation(base: Tensor, kernels: Tensor) -> Tensor:
 
 def _grouped(base: Tensor, kernels: Tensor) -> Tensor:
     """One convolution in B·C groups. Channels-last on CPUs: from k = 15 on the other layout is ten times slower."""
-    b, c, h, w = base.shape
-    k = kernels.shape[-1]
+    b, c, _, k = kernels.shape
+    maps = base.reshape(1, b * c, *base.shape[2:])
     if base.device.type == "cpu":
-        maps = base.permute(2, 3, 0, 1).reshape(1, h, w, b * c).contiguous().permute(0, 3, 1, 2)
-    else:
-        maps = base.reshape(1, b * c, h, w)
+        maps = maps.contiguous(memory_format=torch.channels_last)
     out = F.conv2d(maps, kernels.reshape(b * c, 1, k, k), padding=k // 2, groups=b * c)
-    return out.reshape(b, c, h, w)
+    return out.reshape(base.shape)
 
 
 class _Correlation(torch.autograd.Function):
@@ -59,13 +56,11 @@ class _Correlation(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         base, kernels = ctx.saved_tensors
         to_base, to_kernels = ctx.needs_input_grad
-        return (
-            _grouped(grad, kernels.flip(-2, -1)) if to_base else None,
-            kernel_gradient(base, grad, kernels.shape[-1]) if to_kernels else None,
-        )
+        for_base = _grouped(grad, kernels.flip(-2, -1)) if to_base else None
+        return for_base, _kernel_gradient(base, grad, kernels.shape[-1]) if to_kernels else None
 
 
-def kernel_gradient(base: Tensor, grad: Tensor, k: int) -> Tensor:
+def _kernel_gradient(base: Tensor, grad: Tensor, k: int) -> Tensor:
     """Σ_{y, x} grad[y, x] · base[y + u − ⌊k/2⌋, x + v − ⌊k/2⌋] for all u, v, by FFT. Both (B, C, H, W) -> (B, C, k, k).
 
     A transform of side n repeats the maps every n positions; n ≥ H + ⌊k/2⌋: no lag reaches the repetition.
@@ -78,10 +73,7 @@ def kernel_gradient(base: Tensor, grad: Tensor, k: int) -> Tensor:
 
 
 def normalise_channels(kernels: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each channel over the Euclidean norm of its k² values, at least eps: zeros stay zeros. (B, C, k, k), float32.
-
-    eps also bounds the gradient of a channel that is zero everywhere, by 1 / eps.
-    """
+    """Each channel over the Euclidean norm of its k² values, at least eps: zeros stay zeros. (B, C, k, k), float32."""
     kernels = kernels.to(torch.promote_types(kernels.dtype, torch.float32))
     return F.normalize(kernels.flatten(2), dim=2, eps=eps).view_as(kernels)
 
@@ -98,11 +90,10 @@ def merge_kernels(kernels: Sequence[Tensor]) -> Tensor:
     Correlation is linear in its kernel, and zeros around a kernel change nothing: pad all to the largest, take the
     mean. Costs k² in place of Σ k_i²: half, for 11, 15 and 19.
     """
-    k = max(one.shape[-1] for one in kernels)
-    if any(one.shape[-1] % 2 == 0 for one in kernels):
-        raise ValueError(f"kernels of sides {[one.shape[-1] for one in kernels]}: odd ones alone have a common centre")
-    padded = [F.pad(one, [(k - one.shape[-1]) // 2] * 4) for one in kernels]
-    return torch.stack(padded).mean(dim=0)
+    sides = [one.shape[-1] for one in kernels]
+    if any(side % 2 == 0 for side in sides):
+        raise ValueError(f"kernels of sides {sides}: odd ones alone have a common centre")
+    return torch.stack([F.pad(one, [(max(sides) - one.shape[-1]) // 2] * 4) for one in kernels]).mean(dim=0)
 
 
 def peaks(maps: Tensor) -> Tensor:

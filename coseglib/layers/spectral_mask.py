@@ -11,23 +11,21 @@ for which YYᵀ = AAᵀ they are also those of the symmetric C = AᵀJA:
 
     C w = λ w,  z = J A w / λ   ⇒   J YYᵀ z = λ z,  s = Yᵀz,  G s = λ s,  ‖s‖ = 1.
 
-A is YYᵀ's Cholesky factor, so C is n × n; where M < n it is Y itself, and C is G. The rows of Y are centred (m), which
-costs J its diagonal form and keeps the digits of features that are nearly equal everywhere. All of it in float64. X is
-read in blocks and never copied as a whole: M costs time in proportion, and no memory beside X and s.
+A is YYᵀ's Cholesky factor, so C is n × n; where M < n it is Y itself, and C is G. Centring by m keeps the digits of
+features that are nearly equal everywhere. All of it in float64; X is read in blocks and never copied as a whole.
 
 Backward. dλ = λ zᵀ dK z and dz = H dK z with K = YYᵀ, t = J A w for the other eigenpairs (θ, w) of C, and
 
     H = J/λ − (3/2) zzᵀ + Σ t tᵀ / (λ (λ − θ)).
 
-Nothing is divided by a small θ, so a K of low rank does no harm. Where λ − θ nearly vanishes s is not determined and
-its gradient has no limit: 1/gap becomes gap/(gap² + (damping · λ)²), which is 0 for a repeated λ.
-
-Where λ itself vanishes, all columns being equal up to their rounding, there are no two clusters: s = 0, no gradient.
-The sign of s is arbitrary; `foreground_positive` fixes it.
+Where λ − θ nearly vanishes s is not determined and its gradient has no limit: 1/gap becomes
+gap/(gap² + (damping · λ)²), which is 0 for a repeated λ. Where λ itself vanishes, all columns being equal up to their
+rounding, there are no two clusters: s = 0, no gradient. The sign of s is arbitrary; `foreground_positive` fixes it.
 """
 
 from collections.abc import Iterator
 
+import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
@@ -88,11 +86,11 @@ def _top_pair(c: Tensor) -> tuple[Tensor, Tensor]:
     if c.device.type != "cpu":
         values, vectors = torch.linalg.eigh(c)
         return values[..., -1], vectors[..., -1:]
-    size = c.shape[-1]
-    one_pair = {"subset_by_index": [size - 1, size - 1], "driver": "evr", "check_finite": False, "overwrite_a": True}
-    pairs = [scipy.linalg.eigh(one.T, **one_pair) for one in c.reshape(-1, size, size).numpy()]  # LAPACK's own layout
-    values, vectors = (torch.stack([torch.from_numpy(pair[i]) for pair in pairs]) for i in (0, 1))
-    return values.reshape(c.shape[:2]), vectors.reshape(*c.shape[:3], 1)
+    top = c.shape[-1] - 1
+    one_pair = {"subset_by_index": [top, top], "driver": "evr", "check_finite": False, "overwrite_a": True}
+    pairs = [scipy.linalg.eigh(one.T, **one_pair) for one in c.flatten(0, 1).numpy()]  # LAPACK's own layout
+    values, vectors = (torch.from_numpy(np.stack(found)) for found in zip(*pairs, strict=True))
+    return values.view(c.shape[:2]), vectors.view(*c.shape[:3], 1)
 
 
 class _Leading(torch.autograd.Function):
@@ -127,10 +125,8 @@ class _Leading(torch.autograd.Function):
     def backward(ctx, for_value: Tensor, for_s: Tensor) -> tuple[Tensor, None, None]:
         x, members, mean, a, value, inverse, z = ctx.saved_tensors
         for_s = for_s.transpose(1, 2) * members.mT[..., None]  # (B, N, S, P), float64
-        pulled = 0
-        for i, k in _blocks(x):
-            pulled = pulled + (_lifted(x, mean, (i, k)) @ for_s[:, i, :, k].mT).sum(dim=1)  # Y · ds  (B, d + 1, S)
-        pulled = pulled.mT[..., None]  # (B, S, d + 1, 1)
+        pulled = sum((_lifted(x, mean, (i, k)) @ for_s[:, i, :, k].mT).sum(dim=1) for i, k in _blocks(x))
+        pulled = pulled.mT[..., None]  # Y · ds  (B, S, d + 1, 1)
         ja = _times_j(mean, a)
         theta, w = torch.linalg.eigh(a.mT @ ja)
         gap = (value[..., None] - theta[..., :-1]).clamp(min=0)
@@ -155,24 +151,19 @@ def group_eigenvectors(x: Tensor, members: Tensor | None = None, damping: float 
     x        (B, N, d, P) with unit columns: P positions in each of N images; G is exact for columns of any length
     members  (B, S, N) bool: which images each of S sets holds; s is 0 in the others. None: one set, of all of them
     damping  gaps to the next eigenvalue below this share of λ are damped in the gradient of s, see the file's head
-    The sign of s is whatever comes out. A batch entry that is not finite gives NaN.
-    Raises ValueError for other shapes.
+    A batch entry that is not finite gives NaN. Raises ValueError for other shapes.
     """
     if x.ndim != 4 or not x.numel():
         raise ValueError(f"x of {tuple(x.shape)}: must be (B, N, d, P), not empty")
     b, n = x.shape[:2]
-    if members is None:
-        members = x.new_ones(b, 1, n)
+    members = x.new_ones(b, 1, n) if members is None else members
     if members.ndim != 3 or members.shape[::2] != (b, n):
         raise ValueError(f"members of {tuple(members.shape)}: must be (B, S, N) with B, N = {b}, {n}")
     return _Leading.apply(x, members.to(x.device, torch.float64), damping)
 
 
 def leading_eigenvector(x: Tensor, damping: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalue λ (B,) of G = XᵀX − 11ᵀ, its unit eigenvector s (B, M), eq. (10). x (B, d, M), unit columns.
-
-    Differentiable in both. Where all columns are equal λ is 0 and so is s. See `group_eigenvectors`.
-    """
+    """The same for x (B, d, M) as one set of positions: λ (B,) and s (B, M), eq. (10). Differentiable in both."""
     if x.ndim != 3:
         raise ValueError(f"x of {tuple(x.shape)}: must be (B, d, M)")
     value, s = group_eigenvectors(x[:, None], damping=damping)
@@ -182,18 +173,19 @@ def leading_eigenvector(x: Tensor, damping: float = 1e-3) -> tuple[Tensor, Tenso
 def foreground_positive(s: Tensor) -> Tensor:
     """s with the sign that makes the foreground positive. (…, N, h, w) -> (…, N, h, w), one sign for the N images.
 
-    The foreground is the side that touches the images' borders less: of |s| on each side, the smaller share on the
-    outermost rows and columns. Where the shares are equal (maps without an inside) it is the side of fewer positions;
-    where these are equal too, the one with the larger values (by the sum of cubes).
+    The foreground is the side with the smaller share of its |s| on the images' outermost rows and columns. Where the
+    shares are equal (maps without an inside) it is the side of fewer positions; where these are equal too, the one with
+    the larger values (by the sum of cubes).
     """
+    every = (-3, -2, -1)
     with torch.no_grad():
-        border = torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device)
-        border[1:-1, 1:-1] = False
+        border = s.new_ones(s.shape[-2:])
+        border[1:-1, 1:-1] = 0
         sides = torch.stack([s.clamp(min=0), (-s).clamp(min=0)])  # (2, …, N, h, w)
-        share = (sides * border).sum(dim=(-3, -2, -1)) / sides.sum(dim=(-3, -2, -1)).clamp(min=1e-30)
-        count = (sides > 0).sum(dim=(-3, -2, -1))
+        share = (sides * border).sum(dim=every) / sides.sum(dim=every).clamp(min=1e-30)
+        count = (sides > 0).sum(dim=every)
         tie = (share[0] - share[1]).abs() <= 1e-4
         flip = torch.where(tie, count[0] > count[1], share[0] > share[1])
-        flip = torch.where(tie & (count[0] == count[1]), (s**3).sum(dim=(-3, -2, -1)) < 0, flip)
-        sign = torch.where(flip, -1.0, 1.0).to(s.dtype)[..., None, None, None]
-    return s * sign
+        flip = torch.where(tie & (count[0] == count[1]), (s**3).sum(dim=every) < 0, flip)
+        sign = torch.where(flip, -1.0, 1.0).to(s.dtype)
+    return s * sign[..., None, None, None]
