@@ -11,8 +11,7 @@ from coseglib.evaluation.benchmark import photo_rows, score_table
 from coseglib.evaluation.systems import load_systems
 from coseglib.explorer.session import Session
 from coseglib.models import METHODS, load_model
-from coseglib.models.contract import Paper, PartnerModel
-from coseglib.models.output import Output
+from coseglib.models.contract import Output, Paper, PartnerModel
 from coseglib.scoring.metrics import PROTOCOLS
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import evaluate

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from coseglib.models.contract import ContextModel, GroupModel, PartnerModel
-from coseglib.models.output import Output
+from coseglib.models.contract import ContextModel, GroupModel, Output, PartnerModel
 
 
 class Tiny:

@@ -25,8 +25,7 @@ from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
-from coseglib.models.contract import GroupModel
-from coseglib.models.output import Output
+from coseglib.models.contract import GroupModel, Output
 
 FLOORS = ("everything", "ellipse", "features")
 SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .9997

@@ -1,10 +1,10 @@
 """Models: what an image and its group are made into logits by.
 
-contract     the base of all models, what may be asked of one; POSTS, LOOKS, POOLINGS
+contract     the base of all models, what may be asked of one, `Output`; POSTS, LOOKS, POOLINGS
 registry     METHODS: a method's name and its class; `build_model`
 checkpoints  models in safetensors with a card: `load_model`, `save_model`, `find`
 semantic_attention, spatial_semantic, pyramid_correlation, dual_cross, multiclass   one file a paper
-output, partners, backbones, losses, tensors   what the papers share
+backbones, losses, tensors   what the papers share
 """
 
 from coseglib.models.checkpoints import load_model

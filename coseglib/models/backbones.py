@@ -9,10 +9,9 @@
 | hrnet_w18, _w32  | timm        | 64, C·(1, 2, 4, 8) of the last stage     |
 
 Weights come from a local folder (`COSEG_WEIGHTS`) where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or
-`<name>-<8 hexadecimal digits>.safetensors`, else from the libraries' own download. Where weights come from decides how
-images are padded and normalised (`Origin`): TF-slim's MobileNetV2 pads its stride-2 convolutions more on the right and
-below, Caffe's ResNet-50 has its strides in the first 1×1 convolutions. A local file's origin is what the caller says,
-else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
+`<name>-<8 hexadecimal digits>.safetensors`, else from the libraries' own download. Where they come from decides how
+images are padded and normalised (`Origin`). A local file's origin is what the caller says, else its metadata
+("origin"), else what is known of its checksum (`KNOWN`); never its name.
 """
 
 import re
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import weights_root
-from coseglib.models.tensors import read_safetensors
+from coseglib.models.tensors import fill, read_safetensors
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ KNOWN = {  # SHA-256 of files that say nothing of themselves, and their origin
     "2782a07fba70f72f7f1af0e04ded58a6d1b6fcfe9f3fc582d513c55e46576f7e": "caffe-v1",  # resnet50.fp16
 }
 BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
-STRIDES = (2, 4, 8, 16, 32)
 
 
 class SameConv2d(nn.Conv2d):
@@ -71,13 +69,11 @@ class SameConv2d(nn.Conv2d):
 class Backbone(nn.Module):
     """A feature pyramid.
 
-    strides   (2, 4, 8, 16, 32): side of the image over side of the map, rounded up
-    channels  of the five maps
-    embedding_channels  of `embed`'s map
+    channels  of the five maps                   embedding_channels  of `embed`'s map
     origin    key of ORIGINS: the preprocessing and padding that the weights want
     """
 
-    strides = STRIDES
+    strides = (2, 4, 8, 16, 32)
 
     def __init__(self, name: str, stages: list[nn.Module], channels: tuple[int, ...], origin: str, embedding=None):
         super().__init__()
@@ -125,39 +121,28 @@ class HRNet(Backbone):
         return [first if self.stem_learns else first.detach(), *others]
 
 
-def _split_mobilenet(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], tuple[nn.Module, int]]:
+def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...], tuple[nn.Module, int] | None]:
+    """torchvision's module -> its five stages, their channels, and what embeds the last map, with its channels."""
+    if name.startswith("resnet"):
+        stem, first = nn.Sequential(net.conv1, net.bn1, net.relu), nn.Sequential(net.maxpool, net.layer1)
+        channels = (64, *(net.fc.in_features // 2**k for k in (3, 2, 1, 0)))
+        return [stem, first, net.layer2, net.layer3, net.layer4], channels, None
     blocks = list(net.features)
-    cuts = (0, 2, 4, 7, 14, 18)  # a stage ends with the last block before the next stride
-    stages = [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)]
-    return stages, (16, 24, 32, 96, 320), (blocks[18], 1280)
-
-
-def _split_resnet(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], None]:
-    stages = [
-        nn.Sequential(net.conv1, net.bn1, net.relu),
-        nn.Sequential(net.maxpool, net.layer1),
-        net.layer2,
-        net.layer3,
-        net.layer4,
-    ]
-    widths = [net.fc.in_features // 2**k for k in (3, 2, 1, 0)]
-    return stages, (64, *widths), None
-
-
-def _split_vgg(net: nn.Module) -> tuple[list[nn.Module], tuple[int, ...], None]:
-    layers = list(net.features)
-    ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    stages = [nn.Sequential(*layers[a:b]) for a, b in pairwise([0, *ends])]
-    return stages, (64, 128, 256, 512, 512), None
+    if name == "vgg16":
+        cuts = [0, *(i + 1 for i, layer in enumerate(blocks) if isinstance(layer, nn.MaxPool2d))]
+        channels, embedding = (64, 128, 256, 512, 512), None
+    else:
+        cuts = (0, 2, 4, 7, 14, 18)  # a stage ends with the last block before the next stride
+        channels, embedding = (16, 24, 32, 96, 320), (blocks[18], 1280)
+    return [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)], channels, embedding
 
 
 def _follow_origin(net: nn.Module, origin: Origin) -> None:
     """Give torchvision's module the padding and the strides that the weights were trained with."""
     if origin.same_padding:
-        for parent in net.modules():
-            for conv in parent.children():
-                if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2):
-                    conv.__class__ = SameConv2d  # same parameters under the same keys, another forward
+        for conv in net.modules():
+            if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2):
+                conv.__class__ = SameConv2d  # same parameters under the same keys, another forward
     if origin.stride_in_1x1:
         for layer in (net.layer2, net.layer3, net.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
@@ -178,21 +163,13 @@ def _origin_of(file: Path, stated: dict[str, str], digest: str) -> str:
     raise CosegError(f"{file}: {what}; say so: origin={'|'.join(ORIGINS)} (`--set origin=…`)")
 
 
-def _fill(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    missing, unexpected = net.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise CosegError(f"{file}: does not fit the module (first of them {(missing + unexpected)[0]}); fetch it again")
-
-
 def build_backbone(
     name: str, weights: str | None = "imagenet", root: str | Path | None = None, origin: str | None = None
 ) -> Backbone:
     """A backbone by its name, see BACKBONES.
 
-    weights  "imagenet": from `root` (else COSEG_WEIGHTS) if it holds a file of that name, else the library's own
-             download; None: random, with `origin`'s padding and preprocessing
-    origin   key of ORIGINS; None or "": the file's, see the head; of a download and of random weights "torchvision"
+    weights  "imagenet": from `root` (else COSEG_WEIGHTS) or downloaded, see the head; None: random
+    origin   key of ORIGINS; None or "": the file's; of a download and of random weights "torchvision"
     Raises CosegError for an unknown name, or when weights can neither be found nor fetched, or say not what they are.
     """
     if name not in BACKBONES:
@@ -224,11 +201,10 @@ def build_backbone(
             f"{name}: no ImageNet weights here (COSEG_WEIGHTS is {where}) and none could be fetched; set COSEG_WEIGHTS "
             f"to a folder with {name}.safetensors, or go online once"
         ) from error
-    if file:
-        _fill(net.stages[0]["body"] if isinstance(net, HRNet) else net, tensors, file)
+    if file and (wrong := fill(net.stages[0]["body"] if isinstance(net, HRNet) else net, tensors)):
+        raise CosegError(f"{file}: does not fit the module (first of them {wrong}); fetch it again")
     if isinstance(net, HRNet):
         return net
     _follow_origin(net, ORIGINS[origin])
-    split = _split_mobilenet if name == "mobilenet_v2" else _split_vgg if name == "vgg16" else _split_resnet
-    stages, channels, embedding = split(net)
+    stages, channels, embedding = _split(net, name)
     return Backbone(name, stages, channels, origin, embedding)

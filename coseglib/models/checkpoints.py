@@ -13,7 +13,7 @@ from coseglib.core.files import atomic
 from coseglib.core.paths import CHECKPOINTS
 from coseglib.models.contract import LOOKS, POSTS, Model
 from coseglib.models.registry import build_model
-from coseglib.models.tensors import read_safetensors, sha256
+from coseglib.models.tensors import fill, read_safetensors, sha256
 
 __all__ = ["FORMAT", "find", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
 
@@ -63,10 +63,9 @@ def save_model(path: str | Path, model: Model, config: dict, dtype: torch.dtype 
     config  must hold method and backbone; origin, variant, input_size and options are taken from the model itself
     dtype   torch.float16 for shipping (matrices only: batch-norm variances leave fp16's range), None: as they are
     """
-    tensors = dict(model.state_dict())
+    tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in tensors.items()}
-    tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     header = {
         **config,
         "format": FORMAT,
@@ -85,27 +84,13 @@ def find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".safetensors" or path.is_file():
         return path
-    shipped = CHECKPOINTS / f"{path}.safetensors"
+    shipped, of_run = CHECKPOINTS / f"{path}.safetensors", path / "model.safetensors"
     if len(path.parts) == 1 and shipped.is_file():
         return shipped
-    if (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
+    if of_run.is_file():
+        return of_run
     names = ", ".join(sorted(p.stem for p in CHECKPOINTS.glob("[!.]*.safetensors"))) or "none"
     raise CosegError(f"{name_or_path}: no such checkpoint; shipped: {names}; or give a .safetensors file")
-
-
-def _fill(model: Model, tensors: dict[str, torch.Tensor]) -> str:
-    """Load a file's tensors into a model, in float32. Returns the name of the first that does not fit, else ""."""
-    want = model.state_dict()
-    wrong = [
-        k
-        for k in want
-        if not k.endswith("num_batches_tracked") and (k not in tensors or tensors[k].shape != want[k].shape)
-    ]
-    wrong += sorted(set(tensors) - set(want))
-    if not wrong:
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, strict=False)
-    return wrong[0] if wrong else ""
 
 
 def load_model(
@@ -114,9 +99,8 @@ def load_model(
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
     beside the file has them, common_from (`coseglib.evaluation.measuring`) and withdrawn (`coseglib.evaluation.cards`).
 
-    expect  the method that it must be of
-    looks   how often it looks at a photograph; None: as its header says, else once
-    post    how its maps become masks; None: as its header or its training says, else as its method does
+    expect       the method that it must be of
+    looks, post  as of `Model`; None: as its header or its training says, else as its method does
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """
@@ -135,7 +119,7 @@ def load_model(
     if expect and method != expect:
         raise CosegError(f"{path}: holds a {method} model, {expect} was asked for; give another checkpoint")
     model = build_model(method, backbone, variant, input_size, None, origin=origin, options=header.get("options"))
-    if wrong := _fill(model, tensors):
+    if wrong := fill(model, tensors):
         raise CosegError(f"{path}: its tensors do not fit {method} on {backbone} (first: {wrong})")
     looks = looks or header.get("looks", 1)
     if looks not in LOOKS or (looks > 1 and model.kind != "context"):

@@ -6,7 +6,7 @@ Nothing outside asks for a class or whether an attribute exists: every model has
 | kind    | base           | answers by                                                                                |
 |---------|----------------|-------------------------------------------------------------------------------------------|
 | context | `ContextModel` | `answer(maps, context)`: each image by D numbers, the pool of the group's `attention`     |
-| partner | `PartnerModel` | `answer(maps, reference maps)`: each image with one other; probabilities are averaged |
+| partner | `PartnerModel` | `answer(maps, reference maps)`: each image with one other; probabilities are averaged     |
 | group   | `GroupModel`   | `answer(images, weights)`: N images at once                                               |
 
 All three: `encode(images)` -> maps of each image, `model(images, weights)` -> `Output` for whole groups, `loss(…)`,
@@ -18,8 +18,9 @@ Symbols   images in [0, 1]; B groups, N images a group, K classes, D numbers of 
 """
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -28,22 +29,21 @@ from torch import Tensor, nn
 
 from coseglib.core.errors import CosegError
 from coseglib.models.losses import cross_entropy, foreground_dice
-from coseglib.models.output import Output
-from coseglib.models.partners import ask, others_equally
 
-KINDS_OF_MODEL = ("context", "partner", "group")
+GROUPS = "(B, N, 3, H, W)"
 POSTS = ("argmax", "crf")  # how maps become masks: the largest wins, or a dense CRF decides
 LOOKS = (1, 2)  # how often a photograph is looked at: 2 is for context models
 POOLINGS = ("mean", "min")  # how the attention of a group's images becomes its context
 STRIDE = 32  # sides of images are multiples of the coarsest map's
+Terms = dict[str, Tensor]  # of a loss, by name
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What a paper says of its own system.
+    """What a paper says of its own system: "" where it varies or is not said.
 
-    key         in `data/reported.csv`            systems     the system's names as printed there
-    protocol    of `coseglib.scoring.metrics`     backbone, trained_on  as stated; "" where it varies or is not
+    key       in `data/reported.csv`              systems   the system's names as printed there
+    protocol  of `coseglib.scoring.metrics`
     """
 
     key: str
@@ -53,15 +53,42 @@ class Paper:
     trained_on: str = ""
 
 
-def check(images: Tensor, dimensions: int, weights: Tensor | None = None) -> None:
-    """Raises ValueError for images that are not ([B,] N, 3, H, W) with sides that are multiples of 32, or weights."""
-    if images.ndim != dimensions or images.shape[-3] != 3 or not images.numel():
-        wanted = "(B, N, 3, H, W)" if dimensions == 5 else "(B, 3, H, W)"
+@dataclass
+class Output:
+    """logits (B, N, K + 1, H, W) at the images' size; extras by name (attention, …).
+
+    An extra that costs time is a function without arguments: called when somebody asks for it, and not in training.
+    """
+
+    logits: Tensor
+    extras: dict[str, Tensor | Callable[[], Tensor]] = field(default_factory=dict)
+
+    def extra(self, name: str) -> Tensor:
+        """The extra of that name. Raises CosegError, naming the extras there are and the methods that offer it."""
+        if name not in self.extras:
+            from coseglib.models.registry import METHODS
+
+            offered = [method for method, model in METHODS.items() if name in model.EXTRAS]
+            by = f"offered by {', '.join(offered)}" if offered else "no method offers it"
+            raise CosegError(f"{name}: not among this output's extras ({', '.join(self.extras) or 'none'}); {by}")
+        if callable(self.extras[name]):
+            self.extras[name] = self.extras[name]()
+        return self.extras[name]
+
+
+def others_equally(n: int) -> Tensor:
+    """Weights (n, n) whose rows sum to 1: every other image in equal parts; of one image, itself."""
+    return torch.ones(1, 1) if n == 1 else (1 - torch.eye(n)) / (n - 1)
+
+
+def _check(images: Tensor, wanted: str, weights: Tensor | None = None) -> None:
+    if images.ndim != len(wanted.split(", ")) or images.shape[-3] != 3 or not images.numel():
         raise ValueError(f"images of {tuple(images.shape)}: must be {wanted}")
     if images.shape[-1] % STRIDE or images.shape[-2] % STRIDE:
         raise ValueError(f"images of {tuple(images.shape[-2:])}: both sides must be multiples of {STRIDE}")
-    if weights is not None and weights.shape != (images.shape[0], *2 * images.shape[1:2]):
-        raise ValueError(f"weights of {tuple(weights.shape)}: must be {(images.shape[0], *2 * images.shape[1:2])}")
+    b, n = images.shape[:2]
+    if weights is not None and weights.shape != (b, n, n):
+        raise ValueError(f"weights of {tuple(weights.shape)}: must be {(b, n, n)}")
 
 
 class Model(nn.Module):
@@ -128,16 +155,14 @@ class Model(nn.Module):
 
         Here the backbone's, s = 2 … 32. Raises ValueError when H or W is no multiple of 32.
         """
-        check(images, 4)
+        _check(images, "(B, 3, H, W)")
         return self.backbone(images)
 
     def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
         raise NotImplementedError
 
-    def loss(
-        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
-    ) -> dict[str, Tensor]:
+    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> Terms:
         """output, targets uint8 (B, N, H, W), classes (B, L) or None -> terms by name, whose sum is minimised.
 
         targets  1 asked for, 0 not, 255 void    classes  1 for what the group has in common; None: there are no labels
@@ -194,8 +219,7 @@ class ContextModel(Model):
 
     def pool(self, alpha: Tensor, how: str = "mean") -> Tensor:
         """alpha (B, D), of the images of one group -> (D,). Raises ValueError for a pooling that there is not."""
-        if how not in POOLINGS:
-            raise ValueError(f"how {how!r}: 'mean' or 'min'")
+        self.choose(how=(how, POOLINGS))
         return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
 
     def contexts(self, alpha: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -214,7 +238,7 @@ class ContextModel(Model):
 
     def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras alpha, context."""
-        check(images, 5, weights)
+        _check(images, GROUPS, weights)
         b, n = images.shape[:2]
         maps = self.encode(images.flatten(0, 1))
         alpha = self.attention(maps).unflatten(0, (b, n))  # (B, N, D)
@@ -247,8 +271,30 @@ class PartnerModel(Model):
         Image i is compared with each j of weight above 0. With one such j the logits are that comparison's; else the
         logarithm of the weighted mean of the probabilities. Extras are weighted means.
         """
-        check(images, 5, weights)
-        return ask(self, images, weights)
+        _check(images, GROUPS, weights)
+        b, n = images.shape[:2]
+        if weights is None:
+            weights = others_equally(n).to(images.device).expand(b, n, n)
+        group, i, j = weights.nonzero(as_tuple=True)  # P pairs, in the query images' order
+        query, share = group * n + i, weights[group, i, j].float()
+        maps = self.encode(images.flatten(0, 1))
+        reference = [m[group * n + j] for m in self.reference_maps(maps)]
+        one_each = len(query) == b * n
+        out = self.answer(maps if one_each else [m[query] for m in maps], reference)
+
+        def mean(x: Tensor) -> Tensor:
+            """Over an image's partners. (P, …) -> (B·N, …)."""
+            if one_each:
+                return x
+            return x.new_zeros(b * n, *x.shape[1:]).index_add(0, query, share.view(-1, *(1,) * (x.ndim - 1)) * x)
+
+        def extra(name: str) -> Tensor:
+            return mean(out.extra(name)).unflatten(0, (b, n))
+
+        logits = out.logits
+        if not one_each:
+            logits = mean(logits.softmax(dim=1)).clamp(min=torch.finfo(torch.float32).tiny).log()
+        return Output(logits.unflatten(0, (b, n)), {name: partial(extra, name) for name in out.extras})
 
 
 class GroupModel(Model):
@@ -262,6 +308,5 @@ class GroupModel(Model):
         raise NotImplementedError
 
     def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
-        check(images, 5, weights)
+        _check(images, GROUPS, weights)
         return self.answer(images, weights)

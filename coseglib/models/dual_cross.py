@@ -10,36 +10,33 @@ Symbols   Q, A       the query image, which is segmented, and the answer image, 
           y_n        [H, d^Q] at stride 2^n                                 (B, C, h, w)
           K          loops of the correlation, with the same weights
 
-Each position of the query asks the row and the column of the answer image that it stands in, and each channel asks all
-channels. What is collected so becomes the answer of a second loop: the cross of a position then meets every column and
-every row, so the whole other image is within reach at the cost of H + W − 1 positions a loop. The decoder (MCFD) takes
-y_5, y_4 and y_3, then r_2 and r_1, each beside what comes from below.
+Each position of the query asks the row and the column of the answer image that it stands in, each channel all channels.
+What is collected so is the answer of a second loop, in which a position's cross meets every column and every row: the
+whole other image is within reach at H + W − 1 positions a loop. The decoder (MCFD) takes y_5, y_4, y_3, r_2 and r_1.
 
 Where this differs
-  * Eq. (3) is printed with (H+W−1) × C/2 matrices. A C/2 × C/2 correlation of two whole maps needs all M positions:
-    an erratum, we take all. It is not said over which channels softmax(Z^C) is normalised: we take those that eq. (4)
-    sums. No scale is printed. As printed, scores grow with the features until nearly all weight lies on one position
-    and one channel, where the softmax passes no gradient on (in MobileNetV2 after 1400 steps: products with a standard
-    deviation of 20 to 800, 81 to 99.99 % of the weight on the largest). scores="cosine" keeps them in ± `SHARPNESS`.
+  * Eq. (3) is printed with (H+W−1) × C/2 matrices; a C/2 × C/2 correlation of whole maps needs all M positions: an
+    erratum. It is not said over which channels softmax(Z^C) is normalised: we take those that eq. (4) sums. No scale is
+    printed: scores grow with the features until one position and one channel have nearly all weight, where the softmax
+    passes no gradient on (MobileNetV2 after 1400 steps: products with a standard deviation of 20 to 800, 81 to 99.99 %
+    of the weight on the largest). scores="cosine" keeps them in ± `SHARPNESS`.
   * The text of eq. (1) gathers "the same column" twice: row and column, the centre once.
   * What a loop feeds back is not said. If the query's side changed, each position would see one row and one column of
     the answer image for ever. Ours: H becomes the content of the answer side, a 1×1 convolution (the same in all
-    loops) its index, and the query side stays. After two loops every position depends on every position of the answer.
-    That is spatial reach. The channel part reaches everything at once, but through C/2 × C/2 numbers without places.
-  * Layers that are not described: content and index are 1×1 convolutions without activation; W_f in eq. (5) is a 1×1
-    convolution to one channel, so that positions are mixed by the attention alone; the decoder's transposed
-    convolutions have batch normalisation and ReLU behind them, but for the last. The two at the end: kernel 3 at
-    stride 2, then kernel 7 with stride 2, the mirror of ResNet-50's first layer.
+    loops) its index. After two loops every position depends on every position of the answer, in space; the channel part
+    reaches everything at once, but through C/2 × C/2 numbers without places.
+  * Layers that are not described: content and index are 1×1 convolutions without activation; W_f in eq. (5) is one to
+    one channel; the decoder's transposed convolutions have batch normalisation and ReLU behind them, but for the last.
+    The two at the end: kernel 3, then kernel 7 with stride 2, the mirror of ResNet-50's first layer.
   * 448² photographs are said to give 28² maps: that is r_4, with the usual strides; r_5 has 14².
-  * The baseline "combines the features of each residual block": without `multiscale`, r_4 and r_3 stand where y_4 and
-    y_3 would. The non-local baseline has no gates and one loop, which reaches everything; SCCM keeps g_s, so that
-    the step to DCCM adds the channels alone.
+  * Without `multiscale` (the baseline), r_4 and r_3 stand where y_4 and y_3 would. The non-local baseline has no gates
+    and one loop; SCCM keeps g_s, so that the step to DCCM adds the channels alone.
   * Dice: ε is one pixel. With two classes p^f = 1 − p^b.
   * Groups of N > 2: the mean of the probabilities over the partners. The paper tests an image with one random partner.
   * Any backbone; C is each stride's own number of channels, halves and eighths rounded down.
   * The paper's "increase rates" are relative, not points; its tables III (.91) and V (.90) disagree on the same set.
-  * variant="workbook" is not in the paper: the same correlation at strides 32, 16 and 8, y_n and r_n concatenated, and
-    `LateralDecoder` in place of the MCFD, with cosines for scores, and cross-entropy, unless told otherwise.
+  * variant="workbook" is not in the paper: y_n and r_n concatenated at strides 32, 16 and 8, and `LateralDecoder` in
+    place of the MCFD, with cosines for scores, and cross-entropy, unless told otherwise.
 """
 
 from collections.abc import Iterator
@@ -52,9 +49,8 @@ from torch.nn import functional as F
 from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_attention, spatial_cross_attention
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import Paper, PartnerModel
+from coseglib.models.contract import Output, Paper, PartnerModel, Terms
 from coseglib.models.losses import cross_entropy, foreground_dice, two_sided_dice
-from coseglib.models.output import Output
 
 CORRELATIONS = ("dual", "spatial", "nonlocal")  # DCCM, SCCM, CRM
 OBJECTIVES = ("dice", "cross_entropy")
@@ -72,14 +68,7 @@ class Loop(NamedTuple):
 
 
 class Correlation(nn.Module):
-    """DCCM at one stride: contents and indices of two images -> y = [H, d^Q].
-
-    channels     C, of the backbone's map
-    correlation  "dual": over space and channels (DCCM); "spatial": eqs. (1), (2), (5) (SCCM); "nonlocal": over all
-                 positions, without gates (CRM)
-    loops        K
-    scores       "product": of features, as printed; "cosine": of the same features, times `SHARPNESS`
-    """
+    """DCCM at one stride: contents and indices of two images -> y = [H, d^Q]. Options as of `DCNet`."""
 
     def __init__(self, channels: int, correlation: str = "dual", loops: int = 2, scores: str = "product"):
         super().__init__()
@@ -132,20 +121,15 @@ class FusingDecoder(nn.Module):
 
     channels  of the maps at strides 32, 16, 8, 4, 2
     widths    of the transposed convolutions to strides 16, 8, 4, 2: the backbone's
-    maps, coarsest first -> logits (B, classes, H, W).
+    maps, coarsest first -> logits (B, 2, H, W).
     """
 
-    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...], classes: int = 2):
+    def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...]):
         super().__init__()
-        below = channels[0]
-        self.up = nn.ModuleList()
-        for width, beside in zip(widths, channels[1:], strict=True):
-            self.up.append(self._block(below, width, stride=2))
-            below = width + beside
-        self.last = nn.Sequential(
-            self._block(below, widths[-1], stride=1),
-            nn.ConvTranspose2d(widths[-1], classes, 7, stride=2, padding=3, output_padding=1),
-        )
+        below = (channels[0], *(width + beside for width, beside in zip(widths, channels[1:], strict=True)))
+        self.up = nn.ModuleList(self._block(c, width, stride=2) for c, width in zip(below, widths, strict=False))
+        last = self._block(below[-1], widths[-1], stride=1)
+        self.last = nn.Sequential(last, nn.ConvTranspose2d(widths[-1], 2, 7, stride=2, padding=3, output_padding=1))
 
     @staticmethod
     def _block(channels: int, width: int, stride: int) -> nn.Sequential:
@@ -162,14 +146,13 @@ class FusingDecoder(nn.Module):
 class DCNet(PartnerModel):
     """The network, with its ablations.
 
-    backbone     any of `coseglib.models.backbones`
-    variant      "paper": the MCFD; "workbook": see the head of this file
-    input_size   side in pixels of the squares that photographs are resized to, a multiple of 32
-    correlation  "dual", "spatial" or "nonlocal", see `Correlation`
+    correlation  "dual": over space and channels (DCCM); "spatial": eqs. (1), (2), (5) (SCCM); "nonlocal": over all
+                 positions, without gates (CRM)
     multiscale   correlation at strides 32, 16 and 8; False: at 32 alone
     loops        K; a non-local correlation has one, whatever is given
     objective    "dice" or "cross_entropy"; None: dice for the paper's variant, cross-entropy for the workbook's
-    scores       "product" or "cosine", see `Correlation`; None: products for the paper's variant, cosines for the other
+    scores       "product": of features, as printed; "cosine": of the same features, times `SHARPNESS`; None: products
+                 for the paper's variant, cosines for the workbook's
 
     The paper's table IV: Baseline (correlation="nonlocal", multiscale=False), + MCFD (correlation="nonlocal"),
     + SCCM (correlation="spatial"), + DCCM (the defaults).
@@ -202,17 +185,13 @@ class DCNet(PartnerModel):
         backbone.embedding = nn.Identity()  # the classifier's last convolution has no part in this
         c2, c4, c8, c16, c32 = backbone.channels
         self.strides_compared = STRIDES if multiscale else STRIDES[:1]
-        self.correlations = nn.ModuleList(
-            Correlation(c, correlation, self.loops, scores)
-            for c, _ in zip((c32, c16, c8), self.strides_compared, strict=False)
-        )
+        correlated, plain = ((c32, c16, c8), ()) if multiscale else ((c32,), (c16, c8))
+        self.correlations = nn.ModuleList(Correlation(c, correlation, self.loops, scores) for c in correlated)
         y = [module.channels for module in self.correlations]
-        plain = [c16, c8][len(y) - 1 :]  # where there is no correlation
         if variant == "paper":
             self.decoder = FusingDecoder((*y, *plain, c4, c2), (c16, c8, c4, c2))
         else:
-            beside = [a + c for a, c in zip(y, (c32, c16, c8), strict=False)]
-            self.decoder = LateralDecoder((*beside, *plain, c4))
+            self.decoder = LateralDecoder((*(a + c for a, c in zip(y, correlated, strict=True)), *plain, c4))
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """images (B, 3, H, W) in [0, 1] -> r_1 … r_5, then d and i at strides 32, 16, 8: all that pairs need."""
@@ -227,7 +206,7 @@ class DCNet(PartnerModel):
     def _sides(self, maps: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """d and i at strides 32, 16, 8, which stand at the end of an image's maps."""
         last = maps[-2 * len(self.strides_compared) :]
-        return list(zip(last[0::2], last[1::2], strict=True))
+        return list(zip(last[::2], last[1::2], strict=True))
 
     def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
         """maps of B query images, `reference_maps` of the answer image of each -> logits (B, 2, H, W), extras.
@@ -243,30 +222,20 @@ class DCNet(PartnerModel):
             extras[f"correlation{stride}"] = last.aggregate.detach().float().abs().mean(dim=1)
             if last.gate is not None:
                 extras[f"gate{stride}"] = last.gate.detach().float()[:, 0]
-        r1, r2, r3, r4, r5 = maps[:5]
-        plain = [r4, r3][len(y) - 1 :]
-        if self.variant == "paper":
-            logits = self.decoder([*y, *plain, r2, r1])
-        else:
-            beside = [torch.cat([a, r], dim=1) for a, r in zip(y, (r5, r4, r3), strict=False)]
-            logits = self.decoder([*beside, *plain, r2])
-        return Output(logits.float(), extras)
+        finer = maps[4 - len(y) :: -1]  # r_n, from the coarsest that is not correlated to r_1
+        if self.variant == "workbook":
+            y = [torch.cat([a, r], dim=1) for a, r in zip(y, maps[4::-1], strict=False)]
+            finer = finer[:-1]  # its decoder ends at r_2
+        return Output(self.decoder([*y, *finer]).float(), extras)
 
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
         return correlation_of(self, query, reference, cell, stride)[0]
 
-    def loss(
-        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
-    ) -> dict[str, Tensor]:
-        """Eqs. (8), (9), or cross-entropy, and `dice` times the foreground's dice where the caller wants it.
-
-        targets uint8 (B, N, H, W): 1 asked for, 0 not, 255 void.
-        """
+    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> Terms:
+        """Eqs. (8), (9), or cross-entropy, and `dice` times the foreground's dice."""
         objective = two_sided_dice if self.objective == "dice" else cross_entropy
         terms = {self.objective: objective(output.logits, targets)}
-        if dice:
-            terms["foreground_dice"] = dice * foreground_dice(output.logits, targets)
-        return terms
+        return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
 
 
 def correlation_of(
@@ -278,8 +247,8 @@ def correlation_of(
     level          a stride that is correlated, 32, 16 or 8
 
     With A_k the weights of loop k (M × M, not zero on crosses alone), the row `position` of A_K … A_1: (B, h, w), each
-    image's sum is 1. The gates, which scale what is collected, and the channels' part, which has no places, are left
-    out. No M × M is made: the row is the gradient of what `position` collects with respect to the contents.
+    image's sum is 1. Gates and the channels' part, which has no places, are left out. No M × M is made: the row is the
+    gradient of what `position` collects with respect to the contents.
     Raises ValueError for a level without correlation, or a position outside of the map.
     """
     if level not in model.strides_compared:

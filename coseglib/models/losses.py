@@ -15,17 +15,26 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != VOID).sum().clamp(min=1)
 
 
-def foreground_dice(logits: Tensor, labels: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 − (2 Σ p t + s) / (Σ p + Σ t + s), p the soft-max probability of not being background; mean over the images.
+def _dice(p: Tensor, g: Tensor, valid: Tensor, epsilon: float) -> Tensor:
+    """1 − (2 Σ p g + ε) / (Σ p + Σ g + ε), mean over the images. p probabilities, g and valid bool: all (…, H, W)."""
+    p, g = p * valid, (g & valid).to(p.dtype)
+    overlap, total = (p * g).sum(dim=(-2, -1)), (p + g).sum(dim=(-2, -1))
+    return (1 - (2 * overlap + epsilon) / (total + epsilon)).mean()
 
-    smooth  s, in pixels: an empty prediction of an empty mask loses nothing.
+
+def foreground_dice(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tensor:
+    """Dice loss of the foreground: p is the soft-max probability of not being background.
+
+    epsilon  ε, in pixels: an empty prediction of an empty mask loses nothing.
     """
-    valid = (labels != VOID).float()
-    p = (1 - logits.softmax(dim=-3).select(-3, 0)) * valid
-    t = ((labels != 0) & (labels != VOID)).float()
-    overlap = (p * t).sum(dim=(-2, -1))
-    total = p.sum(dim=(-2, -1)) + t.sum(dim=(-2, -1))
-    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+    return _dice(1 - logits.softmax(dim=-3).select(-3, 0), labels != 0, labels != VOID, epsilon)
+
+
+def two_sided_dice(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tensor:
+    """Mean of the dice losses of foreground and background, DCNet's eqs. (8), (9)."""
+    p_background, valid = logits.softmax(dim=-3).select(-3, 0), labels != VOID
+    background = _dice(p_background, labels == 0, valid, epsilon)
+    return (background + _dice(1 - p_background, labels != 0, valid, epsilon)) / 2
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, dice: float = 0.0) -> Tensor:
@@ -41,19 +50,3 @@ def batch_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
         p, t = (logits.argmax(dim=-3) != 0) & valid, (labels != 0) & valid
         union = (p | t).sum(dim=(-2, -1))
         return torch.where(union == 0, 1.0, (p & t).sum(dim=(-2, -1)) / union.clamp(min=1)).mean()
-
-
-def two_sided_dice(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tensor:
-    """Mean of the dice losses of foreground and background, DCNet's eqs. (8), (9); mean over the images.
-
-    1 − (2 Σ g p + ε) / (Σ g + Σ p + ε) for each of the two sides: p its probability, g its true mask. Void is left out.
-    epsilon  ε, in pixels: an image without a foreground (or without a background) loses nothing when none is predicted
-    """
-    valid = labels != VOID
-    p_background = logits.softmax(dim=-3).select(-3, 0)
-    losses = []
-    for p, g in ((p_background, labels == 0), (1 - p_background, labels != 0)):
-        p, g = p * valid, (g & valid).to(p.dtype)
-        overlap, total = (p * g).sum(dim=(-2, -1)), (p + g).sum(dim=(-2, -1))
-        losses.append(1 - (2 * overlap + epsilon) / (total + epsilon))
-    return torch.stack(losses).mean()

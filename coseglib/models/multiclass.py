@@ -10,35 +10,32 @@ Symbols   I_n      image n of a group of N                             (3, H, W)
           f        the feature extractor, frozen                       D numbers of an image and a map
           d⁺, d⁻   squared distances within a class and between classes, divided by D
 
-Nobody says where the objects are. The generator guesses K+1 maps; the image multiplied by a map shows one guess; the
-frozen network says what it shows. The loss asks that the k-th guess looks alike in all images, and that guesses of one
-image look different. So it is optimised anew on every group that it segments (`coseglib.unsupervised.learner`).
+The generator guesses K+1 maps; the image multiplied by a map shows one guess; the frozen network says what it shows.
+The loss asks that the k-th guess looks alike in all images, and that guesses of one image look different. So it is
+optimised anew on every group that it segments (`coseglib.unsupervised.learner`).
 
 Where this differs
-  * Channel 0 is the background, as everywhere in this library; the text's background is channel K+1. The maps are the
-    soft-max of the logits, of which there are K+1 and not 2. `loss` takes no masks but the images and the extractor.
+  * Channel 0 is the background, as everywhere in this library; the text's background is channel K+1.
   * Not stated: where in the FCN the attention sits, and how the FCN is initialised. Ours: F is the map at stride 32;
-    scores are 1×1 convolutions at strides 32, 16 and 8, summed from coarse to fine (FCN-8s), then ×8 bilinearly. FCN's
-    two layers of 4096, which hold VGG16's classifier, are left out: no other backbone has them. The scores at stride
-    32 start at random, those at 16 and 8 at 0; were all 0, all maps would be equal and no class would ever part.
+    FCN's two layers of 4096, which hold VGG16's classifier, are left out: no other backbone has them. The scores at
+    stride 32 start at random, those at 16 and 8 at 0; were all 0, all maps would be equal and no class would ever part.
   * SA: query, key and value are printed with one size and without a layer behind them, so that size is C. MA: C/2.
   * MA scales v by a factor whose symbol is lost in the text: √M is our reading. The mean over references is taken of
-    `a` alone: the layers behind it are linear, so the result is the mean that is printed.
+    `a` alone: the layers behind it are linear.
   * d⁻: the sums' normaliser is lost. We average, over both images and over the K other maps, so that K does not change
     the scale. Distances are divided by D, as in the single-class work before it: else exp underflows.
   * Masked image: I is read as the network's normalised input, so what a map hides turns to the mean colour
     (`fill="mean"`); the product with the picture itself turns it black (`fill="black"`).
   * An image alone in its group is its own reference and its own pair: d⁺ = 0, and d⁻ is all that it learns from.
-  * As printed, the loss has a low value where nothing is found: with every pixel background all classes show f the same
-    constant picture, so d⁺ = 0, while d⁻ holds the whole image against that picture. Our runs at larger rates ended
-    there; nothing in the text keeps away from it but small steps and few of them. Three options, off by default, close
-    that way out; none of them looks at a mask:
+  * As printed, the loss is low where nothing is found: with every pixel background all classes show f the same constant
+    picture, so d⁺ = 0, while d⁻ holds the whole image against that picture. Our runs at larger rates ended there. Three
+    options, off by default, close that way out; none of them looks at a mask:
       masking="features"   f sees the whole image, and its map of features is averaged with S as weights. An empty map
                            still describes where it is least empty. f runs once an image, without gradient
       balance              weight of `imbalance`: half of an image is background, and the classes are of one size
       border               weight of `at_the_border`: the image's border is background
-  * Adam moves γ by one learning rate a step at most, so at the small rates that fit the rest it stays near 0, and the
-    attention with it: `coseglib.unsupervised.learner` can give γ a rate of its own.
+  * Adam moves γ by one learning rate a step at most, so at small rates it stays near 0, and the attention with it:
+    `coseglib.unsupervised.learner` can give γ a rate of its own.
   * variant="workbook" is not in the text: attended and plain features side by side, laterals to stride 4.
   * Any backbone, for g and for f.
 """
@@ -51,9 +48,7 @@ from torch.nn import functional as F
 
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import GroupModel, Paper
-from coseglib.models.output import Output
-from coseglib.models.partners import others_equally
+from coseglib.models.contract import GroupModel, Output, Paper, others_equally
 
 MASKINGS = ("image", "features")
 FILLS = ("mean", "black")
@@ -144,16 +139,10 @@ class FCNHead(nn.Module):
 
 
 class MultiClass(GroupModel):
-    """The generator g with the attention module inside.
+    """The generator g with the attention module inside. In the paper: VGG16, `input_size` 384.
 
-    backbone          any of `coseglib.models.backbones`; VGG16 in the paper
-    variant           "paper": FCN-8s; "workbook": see the head of this file
-    input_size        side in pixels of the squares that photographs are resized to, a multiple of 32; 384 in the paper
-    classes           K, how many classes the images have in common
-    self_attention    F + γ (SA + MA); either part can be left out, or both ("w/o ATT")
-    mutual_attention
-
-    Raises ValueError for values that are none of these.
+    classes                           K, how many classes the images have in common
+    self_attention, mutual_attention  F + γ (SA + MA); either part can be left out, or both ("w/o ATT")
     """
 
     paper = Paper("multiclass-thesis", ("SA+MA",), "multiclass")
@@ -187,10 +176,8 @@ class MultiClass(GroupModel):
         self.mutual_attention = MutualAttention(c32) if mutual_attention else None
         if self_attention or mutual_attention:
             self.gamma = nn.Parameter(torch.zeros(()))  # γ of eq. (3)
-        if variant == "paper":
-            self.decoder = FCNHead((c32, c16, c8), classes + 1)
-        else:
-            self.decoder = LateralDecoder((2 * c32, c16, c8, c4), classes + 1)
+        k = classes + 1
+        self.decoder = FCNHead((c32, c16, c8), k) if variant == "paper" else LateralDecoder((2 * c32, c16, c8, c4), k)
 
     def attend(self, f: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """f (B, N, C, h, w) -> F + γ (SA(F) + MA(F)), eq. (3), the same, and a (B, N, h, w) or None without MA."""
@@ -198,13 +185,10 @@ class MultiClass(GroupModel):
         if self.self_attention is not None:
             added = self.self_attention(f.flatten(0, 1)).unflatten(0, f.shape[:2])
         if self.mutual_attention is not None:
-            if weights is None:
-                weights = others_equally(f.shape[1]).to(f.device)
+            weights = others_equally(f.shape[1]).to(f.device) if weights is None else weights
             mutual, a = self.mutual_attention(f, weights)
             added = added + mutual
-        if isinstance(added, int):
-            return f, a
-        return f + (self.gamma * added).to(f.dtype), a
+        return f if isinstance(added, int) else f + (self.gamma * added).to(f.dtype), a
 
     def decode(self, attended: Tensor, features: list[Tensor]) -> Tensor:
         """attended (B, C, h, w) and the plain maps at strides 2 … 32 -> logits (B, K+1, H, W), float32."""
@@ -216,9 +200,7 @@ class MultiClass(GroupModel):
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background; S is their soft-max.
 
-        weights  (B, N, N): whose query image i is matched with
-        Extras: features F and attended F + γ (SA + MA) (B, N, C, h, w), and with mutual attention foreground, a
-        (B, N, h, w), at stride 32.
+        Extras: features F and attended F + γ (SA + MA), and with mutual attention foreground, a, at stride 32.
         """
         b, n = images.shape[:2]
         features = self.encode(images.flatten(0, 1))
@@ -229,10 +211,7 @@ class MultiClass(GroupModel):
         return Output(logits, extras if a is None else {**extras, "foreground": a})
 
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
-        """Which share of its vote each position of the reference gives to the position, in [0, 1].
-
-        The column of softmax(query(F_reference) key(F_query)ᵀ) whose sum v decides about a.
-        """
+        """The column of softmax(query(F_reference) key(F_query)ᵀ) whose sum v decides about a, in [0, 1]."""
         layer, anchor, other = self.mutual_attention, query[-1], reference[-1]
         q, k = layer.query(other).flatten(2).mT[0], layer.key(anchor).flatten(2).mT[0]  # (M, C')
         shares = (q.float() @ k.float().mT).softmax(dim=-1)  # a row of 1 for each of the reference's positions
@@ -260,10 +239,9 @@ class MultiClass(GroupModel):
         else:
             seen = extractor.pool(described.flatten(0, 1), maps.flatten(0, 1))
         losses = {"co_attention": co_attention_loss(seen.unflatten(0, (b, n)), "sum")}
-        if balance:
-            losses["balance"] = balance * terms(n, self.classes) * imbalance(maps)
-        if border:
-            losses["border"] = border * terms(n, self.classes) * at_the_border(maps)
+        for name, weight, penalty in (("balance", balance, imbalance), ("border", border, at_the_border)):
+            if weight:
+                losses[name] = weight * terms(n, self.classes) * penalty(maps)
         return losses
 
 
@@ -273,16 +251,13 @@ class MultiClass(GroupModel):
 class FeatureExtractor(nn.Module):
     """f: what a frozen ImageNet network says of an image seen through a map.
 
-    backbone  any of `coseglib.models.backbones`; ResNet-50 in the paper. It is frozen here, in training mode too
-    masking   "image": f(I ⊙ S), eq. (1), averaged over all positions; "features": f(I) averaged with S as weights
-    fill      what S hides in I ⊙ S: "mean", the colour that the network's input is centred on, or "black"
+    backbone       ResNet-50 in the paper. It is frozen here, in training mode too
+    masking, fill  see the head of this file
     """
 
     def __init__(self, backbone: Backbone, masking: str = "image", fill: str = "mean"):
         super().__init__()
-        for name, value, allowed in (("masking", masking, MASKINGS), ("fill", fill, FILLS)):
-            if value not in allowed:
-                raise ValueError(f"{name} {value!r}: one of {', '.join(allowed)}")
+        GroupModel.choose(masking=(masking, MASKINGS), fill=(fill, FILLS))
         self.backbone, self.masking, self.fill = backbone.requires_grad_(False).eval(), masking, fill
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
@@ -337,10 +312,9 @@ def terms(n: int, classes: int) -> int:
 
 
 def imbalance(maps: Tensor) -> Tensor:
-    """How far an image's maps are from half background and the other half in K equal parts, mean over the images.
+    """Kullback-Leibler divergence of the maps' shares of an image from (½, 1/2K, …, 1/2K), mean over the images.
 
-    maps (..., K+1, H, W), summing to 1 at each pixel: the Kullback-Leibler divergence of their shares of the image from
-    (½, 1/2K, …, 1/2K). 0 there, log 2 where the background has everything, log 2K where one class has.
+    maps (..., K+1, H, W): log 2 where the background has everything, log 2K where one class has.
     """
     shares = maps.float().mean(dim=(-2, -1))  # (..., K+1)
     k = shares.shape[-1] - 1
@@ -368,8 +342,7 @@ def co_attention_loss(described: Tensor, reduction: str = "mean") -> Tensor:
     reduction  "sum" over pairs and classes, as printed, and the mean over B; "mean": of those, too: log 2 = .693 where
                nothing tells a class from the rest
     """
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction {reduction!r}: 'mean' or 'sum'")
+    GroupModel.choose(reduction=(reduction, ("mean", "sum")))
     within, apart = distances(described.float() if described.dtype in (torch.float16, torch.bfloat16) else described)
     each = F.softplus(within - apart)  # (B, pairs, K)
     return each.mean() if reduction == "mean" else each.sum(dim=(1, 2)).mean()

@@ -9,26 +9,24 @@ Symbols   f_A, f_B   features at stride 16 of the query and of its answer    (B,
 
 The answer's whole map is made small and slid over the query's map, channel by channel: where both have the same thing
 on the same channel, their product is large. Several sizes of the kernel stand for several ratios of the objects' sizes.
-For B the two change places. The query and the answer may be of different sizes.
+For B the two change places.
 
 Where this differs
-  * The letter leaves encoder and decoder to an appendix that we lack. Encoder: ResNet at output stride 16 in the way of
-    DeepLabv3+, the last stage dilated by 2 instead of strided. Any other backbone keeps its strides; f is its stride-16
-    map beside its stride-32 map, enlarged. Decoder: DeepLabv3+'s head without its skip: atrous spatial pyramid pooling
-    on [F_A, f_A], ×4, two convolutions, logits, ×4. Its 3×3 convolutions are separable ones, as in that paper's title;
-    its pooled branch has no batch normalisation, since a batch of one has no variance there.
-  * The letter names no loss. Cross-entropy, to which a caller may add dice.
-  * D and the decoder's width are 256 (`width`), the letter says no number. φ2 has no batch normalisation, as printed.
+  * The letter leaves encoder and decoder to an appendix that we lack. Encoder: ResNet at output stride 16, the last
+    stage dilated by 2 instead of strided. Any other backbone keeps its strides; f is its stride-16 map beside its
+    stride-32 map, enlarged. Decoder: DeepLabv3+'s head without its skip: atrous spatial pyramid pooling on [F_A, f_A],
+    ×4, two convolutions, logits, ×4, with separable 3×3 convolutions; its pooled branch has no batch normalisation,
+    since a batch of one has no variance there.
+  * The letter names no loss (ours: cross-entropy) and no number for D and the decoder's width (ours: `width`, 256).
   * Images of 512² in place of 513²: sides are multiples of 32 here. Maps are 32², not 33², and k = 19 fits as well.
   * Where a map of either image is smaller than k, k is the largest odd number that fits: 13 on 14² maps, 3 on 4². Then
     kernels coincide; their mean is taken over all m as printed.
-  * "⊗" slides a kernel without flipping it, as all deep-learning libraries do, with zeros outside the base.
+  * "⊗" slides a kernel without flipping it, with zeros outside the base.
   * "L2" is taken per channel over the k² values, ours of several readings; a norm below 1e-5 counts as 1e-5.
   * The bilinear resizing of eq. (2) has no antialiasing, as printed: k = 11 reads two of every three rows of a 32² map.
-  * Eq. (3)'s mean of m correlations is one correlation with the mean of the kernels, padded to the largest: the same
-    numbers at half of the cost.
-  * More than two images: the letter has pairs only. Every image asks its partners one by one, and the foreground
-    probabilities are averaged. Group of one: the image asks itself.
+  * Eq. (3)'s mean of m correlations is one correlation with the mean of the kernels, padded to the largest.
+  * More than two images: each asks its partners one by one, and the foreground probabilities are averaged. An image
+    alone asks itself.
   * variant="workbook" is not in the letter: the backbone keeps its strides, f as for other backbones, F_A joins the
     plain features at stride 16 in a decoder with laterals (`LateralDecoder`).
 """
@@ -40,7 +38,7 @@ import torch
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
+from coseglib.layers.decoders import DROPOUT, LateralDecoder, conv_bn_relu
 from coseglib.layers.depthwise_correlation import (
     depthwise_correlation,
     fitting_kernel,
@@ -48,16 +46,11 @@ from coseglib.layers.depthwise_correlation import (
     normalise_channels,
 )
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import Paper, PartnerModel
-from coseglib.models.output import Output
+from coseglib.models.contract import Output, Paper, PartnerModel
 
 
 def dilate(stage: nn.Module) -> None:
-    """Take a ResNet stage's stride away, in place, and dilate what comes after it by 2: the same sampling, unthinned.
-
-    Every second position of the result is what the strided stage computes. Which 3×3 convolutions come after the stride
-    depends on where it is: in the first block's 3×3 convolution (torchvision) or in the 1×1 before it (Caffe).
-    """
+    """Take a ResNet stage's stride away, in place, and dilate what comes after it by 2: the same, unthinned."""
     after = False
     for conv in (m for m in stage.modules() if isinstance(m, nn.Conv2d)):  # in the order of execution
         if conv.kernel_size == (3, 3) and after:
@@ -69,25 +62,22 @@ def dilate(stage: nn.Module) -> None:
 def separable(channels: int, width: int, rate: int = 1) -> nn.Sequential:
     """Atrous separable convolution: depth-wise 3×3 at a rate, then 1×1, each with batch normalisation and ReLU."""
     depthwise = nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False)
-    return nn.Sequential(
-        depthwise, nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *conv_bn_relu(channels, width, kernel=1)
-    )
+    bn_relu = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    return nn.Sequential(depthwise, *bn_relu, *conv_bn_relu(channels, width, kernel=1))
 
 
 class AtrousDecoder(nn.Module):
     """DeepLabv3+'s head without its skip, see the head of this file. (B, C, h, w) -> logits (B, 2, 16h, 16w)."""
 
-    rates = (6, 12, 18)
-
-    def __init__(self, channels: int, width: int, classes: int = 2, dropout: float = 0.1):
+    def __init__(self, channels: int, width: int):
         super().__init__()
-        branches = [conv_bn_relu(channels, width, 1), *(separable(channels, width, rate) for rate in self.rates)]
-        self.branches = nn.ModuleList(branches)
+        atrous = (separable(channels, width, rate) for rate in (6, 12, 18))
+        self.branches = nn.ModuleList([conv_bn_relu(channels, width, 1), *atrous])
         self.pooled = nn.Conv2d(channels, width, 1)
-        self.project = conv_bn_relu((len(branches) + 1) * width, width, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.project = conv_bn_relu(5 * width, width, 1)
+        self.dropout = nn.Dropout2d(DROPOUT)
         self.refine = nn.Sequential(separable(width, width), separable(width, width))
-        self.logits = nn.Conv2d(width, classes, 1)
+        self.logits = nn.Conv2d(width, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         whole = F.relu(self.pooled(x.mean(dim=(-2, -1), keepdim=True)))  # the image's mean  (B, width, 1, 1)
@@ -100,13 +90,10 @@ class AtrousDecoder(nn.Module):
 class PFCC(PartnerModel):
     """Pyramid-feature cross-correlation for pairs; groups ask pair by pair.
 
-    backbone    any of `coseglib.models.backbones`; of a ResNet, variant "paper" changes the last stage in place
-    variant     "paper" or "workbook", see the head of this file
-    input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
-    kernels     the k_i, odd; (): no correlation, F_A is left out and no image hears of its partner
-    normalise   L2 normalisation of the kernels. Without it f̄ may leave float16's range: train in bfloat16 or float32
-    width       D, and the channels of the paper's decoder
-    Raises ValueError for other values.
+    backbone   of a ResNet, variant "paper" changes the last stage in place
+    kernels    the k_i, odd; (): no correlation, F_A is left out and no image hears of its partner
+    normalise  L2 normalisation of the kernels. Without it f̄ may leave float16's range: train in bfloat16 or float32
+    width      D, and the channels of the paper's decoder
     """
 
     paper = Paper("chen2023", ("PFCC",), "pfcc")
@@ -138,11 +125,9 @@ class PFCC(PartnerModel):
         if self.dilated:
             dilate(backbone.stages[-1])
             backbone.strides = (*backbone.strides[:-1], 16)
-        c = c32 if self.dilated else c16 + c32
-        d = width if self.kernels else 0
-        if self.kernels:
-            self.phi1 = nn.Conv2d(c, width, 1)
-            self.phi2 = nn.Conv2d(width, width, 1)
+        c, d = c32 if self.dilated else c16 + c32, width if kernels else 0
+        if kernels:
+            self.phi1, self.phi2 = nn.Conv2d(c, width, 1), nn.Conv2d(width, width, 1)
         self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder((c32, d + c16, c8, c4))
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -162,16 +147,10 @@ class PFCC(PartnerModel):
         return maps[-1:]
 
     def pyramid(self, base: Tensor, answer: Tensor) -> list[Tensor]:
-        """L2(S_B^i), i = 1 … m, from the answers' f'; base: the queries' f', to whose size kernels are fitted, too.
-
-        Both (B, D, ·, ·) -> m of (B, D, k_i, k_i), float32.
-        """
-        kernels = []
-        for k in self.kernels:
-            side = fitting_kernel(k, base, answer)
-            s = F.interpolate(answer.float(), size=(side, side), mode="bilinear")  # eq. (2)
-            kernels.append(normalise_channels(s) if self.normalise else s)
-        return kernels
+        """L2(S_B^i), i = 1 … m, of the answers' f', fitted to the queries' f' (base), too: m of (B, D, k_i, k_i)."""
+        sides = (fitting_kernel(k, base, answer) for k in self.kernels)
+        kernels = [F.interpolate(answer.float(), size=(k, k), mode="bilinear") for k in sides]  # eq. (2)
+        return [normalise_channels(s) for s in kernels] if self.normalise else kernels
 
     def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
         """maps of B query images, f' of the answer image of each, of any size -> logits (B, 2, H, W), extras.
@@ -179,16 +158,15 @@ class PFCC(PartnerModel):
         correlation  (B, m, h, w): L2(S_B^i) ⊗ f'_A for each kernel, mean over the channels, without gradients
         fused        (B, D, h, w): F_A
         """
-        plain, base = (maps[:-1], maps[-1]) if self.kernels else (maps, None)
-        f = plain[0] if self.variant == "paper" else plain[1]
-        if base is None:
-            kernels, fused = [], f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
-        else:
+        f = maps[0] if self.variant == "paper" else maps[1]
+        kernels, fused = [], f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
+        if self.kernels:
+            *maps, base = maps
             kernels = self.pyramid(base, reference[-1])
             mean = depthwise_correlation(base, merge_kernels(kernels))  # f̄_A, eq. (3)  (B, D, h, w)
             fused = F.relu(self.phi2(mean))  # F_A, eq. (4)  (B, D, h, w)
         joined = cat([fused, f], dim=1)  # [F_A, f_A]  (B, D + C, h, w)
-        logits = self.decoder(joined if self.variant == "paper" else [plain[0], joined, *plain[2:]])
+        logits = self.decoder(joined if self.variant == "paper" else [maps[0], joined, *maps[2:]])
 
         @torch.no_grad()
         def correlation() -> Tensor:  # as much as all the rest of the comparison: only for whom it is asked
@@ -198,10 +176,8 @@ class PFCC(PartnerModel):
         return Output(logits.float(), {"correlation": correlation, "fused": fused.float()})
 
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
-        """The products of the position's features with each cell of the reference, as eq. (3) adds them up.
-
-        Mean over the channels, and over the kernels, each enlarged to the reference's map; any sign, 0 for cells that
-        never lie on the position.
+        """The products of the position's features with each cell of the reference, as eq. (3) adds them up: mean over
+        the channels and the kernels, each enlarged to the reference's map; 0 for cells that never lie on the position.
         """
         base, other = query[-1], reference[-1]  # f'  (1, D, h, w)
         (h, w), (row, column) = base.shape[-2:], cell

@@ -11,10 +11,9 @@ length is segmented in two passes of constant memory.
 
 Where this differs
   * The paper prints the group's attention as a sum; its algorithm box has the mean. We take the mean.
-  * FCA of a group: the paper's sum over a pair is N/2 times too large for N images; we use 2 · the mean over an image
-    and those that it is asked with, so that N = 2 is as printed, in training, in a group and for any partner.
-  * CSA of a group: the channel part is pooled, the spatial part stays the image's own.
-  * CA and CSA attend an image of a training group of N > 2 by the mean of the *others*; N = 2 is as printed.
+  * Groups of N > 2 (N = 2 is as printed). FCA: the paper's sum over a pair would be N/2 times too large; 2 · the mean
+    over an image and those that it is asked with. CA and CSA attend an image by the mean of the *others*; CSA's spatial
+    part stays the image's own.
   * Any backbone, not VGG16 alone; the decoder's dropout rate (.1) is ours, the paper states none.
   * The released code has other layers (two linear layers 512 -> 4096 -> tanh -> 512, residual blocks, 5×5 convolutions
     with reflected borders) and resizes masks so that objects grow; we build what the paper prints.
@@ -30,9 +29,8 @@ from torch import Tensor, nn
 
 from coseglib.layers.decoders import LateralDecoder, PlainDecoder
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import ContextModel, Paper
+from coseglib.models.contract import ContextModel, Output, Paper, Terms
 from coseglib.models.losses import segmentation_loss
-from coseglib.models.output import Output
 
 CHEN2018 = Paper("chen2018", protocol="chen2018", backbone="VGG16", trained_on="pairs of VOC 2012")
 
@@ -43,12 +41,7 @@ def spatial_attention(f: Tensor) -> Tensor:
 
 
 class SemanticAttention(ContextModel):
-    """What CA, FCA and CSA share. The three differ in `attended`, FCA in whose attention is pooled as well.
-
-    backbone    any of `coseglib.models.backbones`
-    variant     "paper": stride 32 only, decoder without skips; "workbook": see the head of this file
-    input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
-    """
+    """What CA, FCA and CSA share. The three differ in `attended`, FCA in whose attention is pooled as well."""
 
     paper = CHEN2018
     EXTRAS: ClassVar = {"alpha": "(B, N, D)", "context": "(B, N, D)"}
@@ -59,25 +52,19 @@ class SemanticAttention(ContextModel):
         if variant == "paper":
             backbone.embedding = nn.Identity()  # the paper attends the encoder's own last map
             self.attended_channels = (c32,)
-            self.attention_layers = nn.ModuleList([nn.Linear(c32, c32)])
-            self.decoder = PlainDecoder(c32)
+            layers = [nn.Linear(c32, c32)]
         else:
             e = backbone.embedding_channels
             self.attended_channels = (c32, c16, c8)
-            self.attention_layers = nn.ModuleList(
-                [nn.Sequential(nn.Linear(e, 256), nn.ReLU(), nn.Linear(256, c32)), nn.Linear(e, c16), nn.Linear(e, c8)]
-            )
-            self.decoder = LateralDecoder((2 * c32, 2 * c16, 2 * c8, c4))
-
-    @property
-    def context_size(self) -> int:
-        """D, the length of an image's attention: the attended strides' channels in a row."""
-        return sum(self.attended_channels)
+            deep = nn.Sequential(nn.Linear(e, 256), nn.ReLU(), nn.Linear(256, c32))
+            layers = [deep, nn.Linear(e, c16), nn.Linear(e, c8)]
+        self.context_size = sum(self.attended_channels)  # D
+        self.attention_layers = nn.ModuleList(layers)
+        self.decoder = PlainDecoder(c32) if variant == "paper" else LateralDecoder((2 * c32, 2 * c16, 2 * c8, c4))
 
     def attention(self, maps: list[Tensor]) -> Tensor:
         """maps at strides 2 … 32 -> alpha (B, D) = σ(W GAP(f) + b), eqs. (1), (2), (8), (9)."""
-        top = maps[-1] if self.variant == "paper" else self.backbone.embed(maps[-1])
-        pooled = top.float().mean(dim=(-2, -1))  # GAP  (B, C)
+        pooled = self.backbone.embed(maps[-1]).float().mean(dim=(-2, -1))  # GAP  (B, C)
         return torch.sigmoid(torch.cat([layer(pooled) for layer in self.attention_layers], dim=1).float())
 
     def attended(self, f: Tensor, alpha: Tensor, level: int) -> Tensor:
@@ -86,17 +73,17 @@ class SemanticAttention(ContextModel):
 
     def answer(self, maps: list[Tensor], context: Tensor) -> Tensor:
         """maps at strides 2 … 32, context (D,) or (B, D) -> logits (B, 2, H, W)."""
-        context, attended = context.expand(maps[-1].shape[0], -1), []
-        for level, alpha in enumerate(context.split(self.attended_channels, dim=1)):
-            f = maps[-1 - level]
-            attended.append(self.attended(f, alpha.to(f.dtype), level))
+        alphas = context.expand(maps[-1].shape[0], -1).split(self.attended_channels, dim=1)
+        plain = maps[:0:-1][: len(alphas)]  # those attended, coarsest first
+        attended = [
+            self.attended(f, a.to(f.dtype), level) for level, (f, a) in enumerate(zip(plain, alphas, strict=True))
+        ]
         if self.variant == "paper":
             return self.decoder(attended[0]).float()
-        beside = [torch.cat([a, maps[-1 - level]], dim=1) for level, a in enumerate(attended)]
-        return self.decoder([*beside, maps[1]]).float()
+        return self.decoder([*(torch.cat(pair, dim=1) for pair in zip(attended, plain, strict=True)), maps[1]]).float()
 
-    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> dict:
-        """Cross-entropy, section 3.6, + dice · foreground dice (the workbook's). targets (B, N, H, W), 255 void."""
+    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> Terms:
+        """Cross-entropy, section 3.6, + dice · foreground dice (the workbook's)."""
         return {"segmentation": segmentation_loss(output.logits, targets, dice)}
 
 

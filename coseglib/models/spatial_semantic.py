@@ -8,37 +8,33 @@ Symbols   R_1 … R_4  the backbone's maps at strides 4, 8, 16, 32              
           gamma      how important each channel is for the group's class          (B, d)
           S          the mask as added to features, √M' · s, resized              (B, N, 1, h_i, w_i)
 
-What the images of a group share is asked twice. Where: all positions of all images are split into two clusters, without
-any label. What: gamma is learned by naming the group's classes. Then every map is scaled by gamma and shifted by S, and
-a top-down decoder draws the masks.
+What the images of a group share is asked twice. Where: all positions of all images are split into two clusters. What:
+gamma is learned by naming the group's classes. Every map is then scaled by gamma, shifted by S, and decoded.
 
 Where this differs
-  * The paper's "I" in G = XᵀX − I is an all-ones matrix (it says so in words). G is never built: `layers.spectral_mask`
-    solves for its eigenvector exactly at any number of points. The released code runs 200 Adam steps instead, for 245
-    = 5·7·7 points alone, and mixes images with features in a reshape before gamma; neither is copied.
-  * The sign of an eigenvector is arbitrary, which the paper does not mention. Foreground is the side whose positions
-    touch the image border less.
-  * The entries of s shrink with the number of positions, so the shift would fade with size and group. We add √M' · s,
-    which is ±1 for two clear clusters of one size.
-  * The size of varphi is not stated. `mask_stride`: 32 (the released code's 7 × 7 of 224²) in the paper variant, 8 in
-    the workbook variant. Fused by a 1×1 convolution of the resized maps and batch normalisation; without a ReLU, so
-    that unit vectors can lie opposite to each other.
+  * The paper's "I" in G = XᵀX − I is an all-ones matrix (it says so in words). `layers.spectral_mask` solves for its
+    eigenvector exactly, at any number of points. The released code runs 200 Adam steps, for 245 = 5·7·7 points alone,
+    and mixes images with features in a reshape before gamma; neither is copied.
+  * The sign of an eigenvector is arbitrary: foreground is the side whose positions touch the image border less.
+  * The entries of s shrink with the number of positions. We add √M' · s, which is ±1 for two clear clusters of a size.
+  * The size of varphi is not stated. `mask_stride`: 32 (the released code's 7 × 7 of 224²) in the paper variant, else
+    8. Fused by a 1×1 convolution of the resized maps and batch normalisation; no ReLU, so that unit vectors can lie
+    opposite to each other.
   * One gamma for maps of different widths: each R_i is brought to `width` = d channels by a 1×1 convolution (batch
     normalisation, ReLU). d and the covariance's c = d/4 are not stated.
   * The second pooling of HSP takes XᵀX/N without subtracting the mean: over images, the covariance would remove just
     what they have in common (and be 0 for one image). The bias of its last layer starts at 1, so that gamma does too.
   * (12) and (13) are misprinted: the sign between their two terms. Both are binary cross-entropies.
   * (13) as printed, and in the released code, weighs the positives by their own share δ and so sharpens the imbalance
-    it is to cure: balance="paper". balance="inverse", the default, exchanges δ and 1 − δ; an image without positives
-    (or without negatives) then has weights ½, where the formula would ignore it. balance="none" weighs nothing.
+    it is to cure: balance="paper". "inverse", the default, exchanges δ and 1 − δ; an image without positives (or
+    without negatives) then has weights ½, where the formula would ignore it. "none" weighs nothing.
   * Void pixels count in no sum. Two logits a pixel and a softmax, whose difference is the paper's one logit.
-  * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', which
-    lies in [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a
-    smooth-L1 loss that the paper does not have). The workbook variant takes "none": the best features for (9) are ±1
-    times one vector by where a position lies, left or right, whatever the images show, and short trainings go there
-    (notebook 03). S is then trained by the masks alone.
-  * Where a question says whose answer counts (`weights`), an image's group is itself and those that it has weight to.
-    The paper trains on plain groups only, in which that is the whole group for every image.
+  * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', in
+    [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a smooth-L1 loss).
+    The workbook variant takes "none": the best features for (9) are ±1 times one vector by where a position lies,
+    whatever the images show, and short trainings go there (notebook 03). S is then trained by the masks alone.
+  * Where a question says whose answer counts (`weights`), an image's group is itself and those that it has weight to;
+    in the paper's plain groups that is the whole group.
   * Any backbone; the paper's are HRNet and VGG16. The authors' own correction: J of HRNet on Internet's car is 73.9.
   * variant="workbook" is not in the paper: modulated and plain features concatenated, `LateralDecoder`.
 """
@@ -53,9 +49,8 @@ from coseglib.data.record import VOID
 from coseglib.layers.decoders import LateralDecoder, conv_bn_relu
 from coseglib.layers.spectral_mask import foreground_positive, group_eigenvectors
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import GroupModel, Paper
+from coseglib.models.contract import GroupModel, Output, Paper, Terms
 from coseglib.models.losses import foreground_dice
-from coseglib.models.output import Output
 
 BALANCES = ("inverse", "paper", "none")
 SPATIAL_LOSSES = ("mean", "paper", "none")
@@ -89,23 +84,17 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, balance: str = "inver
     """
     logits, labels = logits.reshape(-1, *logits.shape[-3:]).float(), labels.reshape(-1, *labels.shape[-2:])
     valid, positive = labels != VOID, labels == 1
-    pixels = valid.sum(dim=(-2, -1)).clamp(min=1)  # P
-    delta = positive.sum(dim=(-2, -1)) / pixels
-    weight = {"paper": (delta, 1 - delta), "inverse": (1 - delta, delta), "none": (torch.ones_like(delta),) * 2}
-    of_positives, of_negatives = weight[balance]
-    if balance == "inverse":
-        one_kind = (delta == 0) | (delta == 1)
-        of_positives, of_negatives = (w.masked_fill(one_kind, 0.5) for w in (of_positives, of_negatives))
+    pixels = valid.sum(dim=(-2, -1), keepdim=True).clamp(min=1)  # P
+    delta = positive.sum(dim=(-2, -1), keepdim=True) / pixels
+    inverse = torch.where((delta == 0) | (delta == 1), 0.5, 1 - delta)
+    of_positives = {"paper": delta, "inverse": inverse, "none": None}[balance]
+    weights = 1 if of_positives is None else torch.where(positive, of_positives, 1 - of_positives)
     entropy = F.cross_entropy(logits, positive.long(), reduction="none")  # −log of the right side's probability
-    weights = torch.where(positive, of_positives[:, None, None], of_negatives[:, None, None]) * valid
-    return ((weights * entropy).sum(dim=(-2, -1)) / pixels).mean()
+    return ((weights * valid * entropy).sum(dim=(-2, -1), keepdim=True) / pixels).mean()
 
 
 class SecondOrderPooling(nn.Module):
-    """SP, section 3.3: 1×1 convolution to c channels, their c × c second moments, a fully connected layer to d.
-
-    channels, reduced, width  of the input, c, and d
-    """
+    """SP, section 3.3: 1×1 convolution to c channels, their c × c second moments, a fully connected layer to d."""
 
     def __init__(self, channels: int, reduced: int, width: int):
         super().__init__()
@@ -165,18 +154,12 @@ class TopDown(nn.Module):
 
 
 class SSNM(GroupModel):
-    """See the head of this file.
+    """The network, with its ablations; options that are None are the variant's, see "Where this differs".
 
-    backbone      any of `coseglib.models.backbones`
-    variant       "paper" or "workbook"
-    input_size    side in pixels of the squares that photographs are resized to, a multiple of 32
-    categories    L, the classes of the training set; 78 in the paper
-    width         d, channels of every modulated map
-    balance       of the segmentation loss: "inverse", "paper" (as printed) or "none"
-    spatial       False: without the spatial modulator and its loss (the paper's −f_spa)
-    semantic      False: without the semantic modulator and its loss (−f_sem)
-    mask_stride   of varphi: 4, 8, 16 or 32; None: the variant's, see "Where this differs"
-    spatial_loss  "mean": −λ/M'; "paper": −λ; "none": no such term; None: "mean" or, workbook variant, "none"
+    categories         L, the classes of the training set; 78 in the paper
+    width              d, channels of every modulated map
+    spatial, semantic  False: without that modulator and its loss (the paper's −f_spa, −f_sem)
+    mask_stride        of varphi: 4, 8, 16 or 32
     """
 
     paper = Paper("zhang2020", ("SSNM-HRNet", "SSNM-VGG16", "SSNM full"), "ssnm", "", "COCO-SEG")
@@ -203,15 +186,11 @@ class SSNM(GroupModel):
         spatial_loss: str | None = None,
     ):
         super().__init__(backbone, variant, input_size)
-        if mask_stride is None:
-            mask_stride = 32 if variant == "paper" else 8
-        if spatial_loss is None:
-            spatial_loss = "mean" if variant == "paper" else "none"
-        self.choose(
-            balance=(balance, BALANCES),
-            spatial_loss=(spatial_loss, SPATIAL_LOSSES),
-            mask_stride=(mask_stride, STRIDES),
-        )
+        usual_stride, usual_loss = (32, "mean") if variant == "paper" else (8, "none")
+        mask_stride = usual_stride if mask_stride is None else mask_stride
+        spatial_loss = usual_loss if spatial_loss is None else spatial_loss
+        self.choose(balance=(balance, BALANCES), spatial_loss=(spatial_loss, SPATIAL_LOSSES))
+        self.choose(mask_stride=(mask_stride, STRIDES))
         if categories < 1 or width < 4:
             raise ValueError(f"categories {categories}, width {width}: must be at least 1 and 4")
         self.balance, self.spatial_loss, self.categories = balance, spatial_loss, categories
@@ -226,10 +205,8 @@ class SSNM(GroupModel):
         if semantic:
             self.pooling = HierarchicalPooling(channels[-1], width // 4, width)
             self.classifier = nn.Linear(width, categories)  # W, b of eq. (11)
-        if variant == "paper":
-            self.decoder = TopDown(width)
-        else:
-            self.decoder = LateralDecoder(tuple(width + c for c in reversed(channels)))
+        beside = tuple(width + c for c in reversed(channels))
+        self.decoder = TopDown(width) if variant == "paper" else LateralDecoder(beside)
 
     def fused(self, maps: list[Tensor]) -> Tensor:
         """varphi: all resolutions in one, before the positions are made unit vectors. R_i -> (B·N, d, h, w)."""
@@ -252,11 +229,9 @@ class SSNM(GroupModel):
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W) in [0, 1], any N >= 1, weights (B, N, N) or None -> logits (B, N, 2, H, W), extras.
 
-        weights  whose answer image i receives. The network answers for a whole group at once, so only which
-                 weights are not 0 matters: image i is answered in the group of itself and those that it has weight to,
-                 as if this group alone had been given (batch normalisation in training apart). None: all images.
+        Image i is answered in the group of itself and those that it has weight to, as if this group alone had been
+        given (batch normalisation in training apart). None: all images. Extras, each image's as found in its own group:
 
-        Extras, each image's as found in its own group:
           spatial     s, of norm 1 over the group, positive on the foreground     (B, N, h, w)
           eigenvalue  lambda, between 0 and points                                (B, N)
           points      M'                                                          (B, N)
@@ -288,16 +263,8 @@ class SSNM(GroupModel):
         logits = self.decoder(modulated[::-1]).float()
         return Output(logits.unflatten(0, (b, n)), extras)
 
-    def loss(
-        self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0
-    ) -> dict[str, Tensor]:
-        """The terms of eq. (14), whose sum is minimised: segmentation (13), spatial (9), semantic (12).
-
-        targets  uint8 (B, N, H, W): 1 asked for, 0 not, 255 void
-        classes  (B, L), 1 for the classes that a group has in common. None: there are no labels, and the semantic term
-                 is left out; gamma then learns from the masks alone.
-        dice     weight of the foreground dice (the workbook variant's), its own term where it is not 0
-        """
+    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> Terms:
+        """The terms of eq. (14): segmentation (13), spatial (9), semantic (12, where there are classes), and dice."""
         terms = {"segmentation": balanced_cross_entropy(output.logits, targets, self.balance)}
         if dice:
             terms["dice"] = dice * foreground_dice(output.logits, targets)

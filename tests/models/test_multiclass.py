@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from coseglib.models.backbones import build_backbone
+from coseglib.models.contract import others_equally
 from coseglib.models.multiclass import (
     FeatureExtractor,
     MultiClass,
@@ -14,7 +15,6 @@ from coseglib.models.multiclass import (
     imbalance,
     vote_counts,
 )
-from coseglib.models.partners import others_equally
 
 VARIANTS = ("paper", "workbook")
 

@@ -114,7 +114,7 @@ def test_minimum_attention_keeps_only_what_all_images_switch_on(tiny):
     alpha = torch.tensor([[0.9, 0.1, 0.5], [0.8, 0.7, 0.4]])
     assert tiny().pool(alpha, "min").tolist() == pytest.approx([0.8, 0.1, 0.4])
     assert tiny().pool(alpha, "mean").tolist() == pytest.approx([0.85, 0.4, 0.45])
-    with pytest.raises(ValueError, match="'mean' or 'min'"):
+    with pytest.raises(ValueError, match="'median': one of mean, min"):
         tiny().pool(alpha, "median")
 
 
