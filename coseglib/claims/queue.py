@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -259,7 +260,7 @@ class Outcome(NamedTuple):
 def ablate(
     output: str | Path,
     profile: str = "cpu",
-    only: Iterable[str] = (),
+    only: Sequence[str] = (),
     seeds: int = SEEDS,
     say: Callable[[str], None] = print,
     data_root=None,
@@ -273,7 +274,6 @@ def ablate(
     traceback in error.txt there; with keep = False models are removed once they are scored.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
-    only = list(only)
     output, wanted = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
     configs = {one: config_of(one.variant, profile, one.seed) for one in wanted}
     online = {one for one, config in configs.items() if isinstance(config, OnlineConfig)}
@@ -289,8 +289,7 @@ def ablate(
         table = table[~stale]
         missing = [one for one in wanted if keys[one] not in set(table.key)]
         say(f"{len(wanted)} trainings, {len(wanted) - len(missing)} done before, {len(missing)} to run: {output}")
-        spent: dict[str, list[float]] = {}
-        failed: dict[str, str] = {}
+        spent, failed = defaultdict(list), {}
         for number, one in enumerate(missing, start=1):
             config, began = configs[one], time.perf_counter()
             folder = output / f"{one.variant.method}-{keys[one]}-{code}"
@@ -306,13 +305,13 @@ def ablate(
                 say(f"{number}/{len(missing)} {one}: failed, {failed[str(one)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began
-            about = _facts(one, config) | {"profile": profile, "key": keys[one], "code": code, "seconds": seconds}
-            rows = rows.assign(**about).reindex(columns=list(COLUMNS))
+            rows = rows.assign(**_facts(one, config), profile=profile, key=keys[one], code=code, seconds=seconds)
+            rows = rows.reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
             if not keep:
                 shutil.rmtree(folder)
-            spent.setdefault(one.variant.system, []).append(seconds)
+            spent[one.variant.system].append(seconds)
             first = rows[rows.group == "all"].iloc[0]
             eta = clock(remaining(missing[number:], spent))
             say(f"{number}/{len(missing)} {one}: J {first.J:.3f} on {first['set']}, {seconds:.0f} s; ETA {eta}")
@@ -362,7 +361,7 @@ def results(
     profile: str,
     kept: str | Path,
     queue: str | Path | None = None,
-    claims: Iterable[str] = (),
+    claims: Sequence[str] = (),
     seeds: int = SEEDS,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """What models score on whole data sets: tables, benchmarks beside the papers, the cards of checkpoints.
 
-tables             `coseg evaluate`: a checkpoint on a data set      multiclass_tables  the same with several classes
-benchmark          rows and tables of several systems                systems            checkpoints and floors, loaded
-papers             tables beside the papers' figures                 kept               rows that outlive a killed run
-measuring          the figures of a card                             shipping           from a run to a checkpoint
-cards              what cards say                                    shipped_costs      what trainings cost, by cards
+tables     `coseg evaluate`: a checkpoint on a data set     multiclass_tables  the same with several classes
+benchmark  rows and tables of several systems               systems            checkpoints and floors, loaded
+papers     tables beside the papers' figures                kept               rows that outlive a killed run
+shipping   from a run to a checkpoint, its card measured    cards              what cards say, costs and logs too
 """

@@ -97,7 +97,7 @@ def load_model(
     name_or_path: str | Path, expect: str | None = None, looks: int | None = None, post: str | None = None
 ) -> Model:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
-    beside the file has them, common_from (`coseglib.evaluation.measuring`) and withdrawn (`coseglib.evaluation.cards`).
+    beside the file has them, common_from (`coseglib.evaluation.shipping`) and withdrawn (`coseglib.evaluation.cards`).
 
     expect       the method that it must be of
     looks, post  as of `Model`; None: as its header or its training says, else as its method does

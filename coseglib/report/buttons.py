@@ -58,14 +58,17 @@ def buttons(repository: str, notebooks: Path = NOTEBOOKS) -> str:
     )
 
 
+def between(marks: tuple[str, str], text: str, block: str, file: str | Path) -> str:
+    """The text with a block between its two marks, whatever stood there. Raises CosegError without the marks."""
+    begin, end = marks
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+        raise CosegError(f"{file}: the marks {begin} and {end} are not both there once, in this order; put them back")
+    return f"{text.split(begin)[0]}{begin}\n{block}\n{end}{text.split(end)[1]}"
+
+
 def with_buttons(text: str, repository: str, notebooks: Path = NOTEBOOKS) -> str:
-    """A README with the buttons between its two marks, whatever stood there. Raises CosegError without the marks."""
-    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise CosegError(
-            f"README.md: the lines {BEGIN} and {END} are not both there once, in this order; put them back"
-        )
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{buttons(repository, notebooks)}\n{END}{rest.split(END)[1]}"
+    """A README with the buttons between its two marks. Raises CosegError without the marks."""
+    return between((BEGIN, END), text, buttons(repository, notebooks), "README.md")
 
 
 def for_colab(notebook: nbformat.NotebookNode, repository: str) -> nbformat.NotebookNode:

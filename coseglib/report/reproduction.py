@@ -6,16 +6,15 @@ writes them anew between the page's two marks, after a checkpoint was shipped or
 typed by hand.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import REPORTS
 from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation.cards import EARLIER, FOOTNOTE, beyond, cards, digits, others, reached, stated, withdrawn
+from coseglib.report.buttons import between
 from coseglib.report.summary import markdown_rows
 
 PAGE = REPORTS / "REPRODUCTION.md"
@@ -86,10 +85,7 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
 
 def renewed(page: str, block: str) -> str:
     """The page with the block between its marks. Raises CosegError where they are missing."""
-    begin, end = map(re.escape, MARKS)
-    if not re.search(f"{begin}.*{end}", page, flags=re.DOTALL):
-        raise CosegError(f"{PAGE}: the marks {MARKS[0]} and {MARKS[1]} are missing; put them back")
-    return re.sub(f"({begin}).*({end})", lambda m: f"{m[1]}\n\n{block}\n\n{m[2]}", page, flags=re.DOTALL)
+    return between(MARKS, page, f"\n{block}\n", PAGE)
 
 
 def main() -> None:

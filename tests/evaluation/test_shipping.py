@@ -5,10 +5,9 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation import measuring, shipping
+from coseglib.evaluation import shipping
 from coseglib.evaluation.cards import cards
-from coseglib.evaluation.measuring import common_from, measure
-from coseglib.evaluation.shipping import again, ship
+from coseglib.evaluation.shipping import again, common_from, measure, ship
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.scoring.metrics import aggregate, best_threshold
 from coseglib.scoring.questions import partner_swap, refusal
@@ -27,7 +26,7 @@ def run(tiny, tmp_path):
 @pytest.fixture
 def few_scenes(monkeypatch):
     groups = load_synthetic("test", groups=3, photos=4, size=48)
-    monkeypatch.setattr("coseglib.evaluation.measuring.load", lambda name, root=None: groups)
+    monkeypatch.setattr("coseglib.evaluation.shipping.load", lambda name, root=None: groups)
     return groups
 
 
@@ -133,16 +132,16 @@ def test_a_measurement_that_was_killed_goes_on_with_the_sets_that_are_missing(ru
         raise KeyboardInterrupt
 
     whole = measure(model, say=lambda _: None)
-    monkeypatch.setattr(measuring, "partner_swap", killed)
+    monkeypatch.setattr(shipping, "partner_swap", killed)
     with pytest.raises(KeyboardInterrupt):
         measure(model, kept, say=lambda _: None)
-    monkeypatch.setattr(measuring, "partner_swap", partner_swap)
-    monkeypatch.setattr(measuring, "evaluate", lambda *given, **options: ran.append(given))
+    monkeypatch.setattr(shipping, "partner_swap", partner_swap)
+    monkeypatch.setattr(shipping, "evaluate", lambda *given, **options: ran.append(given))
     said = []
     assert measure(model, kept, say=said.append) == whole and not ran
     assert said[0] == "synthetic: P and J: done before"
-    monkeypatch.setattr(measuring, "evaluate", evaluate)
-    monkeypatch.setattr(measuring, "code_hash", lambda: "other code")
+    monkeypatch.setattr(shipping, "evaluate", evaluate)
+    monkeypatch.setattr(shipping, "code_hash", lambda: "other code")
     again_said = []
     assert measure(model, kept, say=again_said.append) == whole and "done before" not in again_said[0]
 

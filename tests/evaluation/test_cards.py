@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 
-from coseglib.evaluation.cards import cards
-from coseglib.evaluation.shipped_costs import shipped_costs, shipped_logs
+from coseglib.evaluation.cards import cards, shipped_costs, shipped_logs
 
 
 def test_cards_tell_the_cost_of_what_is_shipped(tmp_path):
