@@ -1,16 +1,21 @@
 """The page's widgets and where they stand; what they do is in `page`."""
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 
 from coseglib.data.images import SUFFIXES
+from coseglib.explorer.pictures import encoded
 from coseglib.explorer.session import MOST
+from coseglib.figures import shortened
 from coseglib.models import METHODS
 
 OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probability", "Grad-CAM", "Matches"
 LOOKS = "Where it looks"
+CELLS = 14  # a side, of the grid that is clicked: as fine as a network of 224 pixels compares positions, at stride 16
 STYLE_SHEET = Path(__file__).with_name("explorer.css")
 FAULTS = 3  # faults that are named one by one
 WIDE = {"layout": {"width": "auto"}, "style": {"description_width": "90px"}}
@@ -20,6 +25,46 @@ def _classed(name: str, widget: widgets.DOMWidget) -> widgets.DOMWidget:
     """The widget, known to the style sheet as coseg-`name`."""
     widget.add_class(f"coseg-{name}")
     return widget
+
+
+class Card:
+    """A photograph on the page: its picture, the grid over it, and whether it is a partner.
+
+    Over the picture lie CELLS × CELLS transparent buttons, one widget of radio buttons, dressed by the style sheet.
+    """
+
+    def __init__(self, name: str, clicked: Callable, changed: Callable):
+        self.image = widgets.Image(layout={"width": "100%"})
+        places = [f"row {i // CELLS + 1}, column {i % CELLS + 1}" for i in range(CELLS**2)]
+        # Labels that are their own places: the browser then makes the buttons once, and not at every change.
+        options, style = [(str(i), i) for i in range(CELLS**2)], {"button_width": "auto"}
+        cells = widgets.ToggleButtons(options=options, value=None, tooltips=places, style=style)
+        self.cells = _classed("cells", cells)
+        self.cells.observe(lambda change: clicked(change.new), "value")
+        self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
+        self.partner.observe(lambda change: changed(change.new), "value")
+        self.values = widgets.HTML()
+        stage = _classed("stage", widgets.Box([self.image, self.cells]))
+        self.box = _classed("card", widgets.VBox([stage, self.partner, self.values]))
+
+    def state(self) -> tuple:
+        """What it shows, for `restore`."""
+        return self.image.format, self.image.value, self.values.value, self.cells.value
+
+    def restore(self, state: tuple) -> None:
+        """Show again what it showed."""
+        with self.image.hold_sync():
+            self.image.format, self.image.value, self.values.value, self.cells.value = state
+
+    def close(self) -> None:
+        """Take it off the browser's and the kernel's lists."""
+        for widget in (self.box, *self.box.children, *self.box.children[0].children):
+            widget.close()
+
+    def show(self, pixels: np.ndarray, values: str, place: int | None) -> None:
+        """A new picture, the line below it, and the cell that is marked, or none."""
+        data, kind = encoded(pixels)
+        self.restore((kind, data, f'<div class="coseg-values">{html.escape(values)}</div>', place))
 
 
 class Controls(widgets.VBox):

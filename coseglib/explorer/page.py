@@ -26,10 +26,9 @@ from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.data import available, load
 from coseglib.data.record import Group
 from coseglib.evaluation.cards import cards
-from coseglib.explorer.controls import GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, Controls
-from coseglib.explorer.pictures import CELLS, Card, heated, scale_bar
-from coseglib.explorer.session import MOST, Heat, Session
-from coseglib.explorer.uploads import Uploads
+from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, Card, Controls
+from coseglib.explorer.pictures import heated, scale_bar
+from coseglib.explorer.session import MOST, Heat, Session, Uploads
 from coseglib.figures import show_group
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model

@@ -1,24 +1,16 @@
-"""Pictures of the page: photographs and maps as bytes, and each photograph's card with the grid that is clicked.
-
-A picture that can be clicked: over each lies a grid of CELLS × CELLS transparent buttons, which is one widget of radio
-buttons, dressed by a style sheet. A cell is as fine as a network of 224 pixels compares positions, at stride 16.
-"""
+"""Pictures of the page: photographs and maps as bytes."""
 
 import html
 import io
-from collections.abc import Callable
 
-import ipywidgets as widgets
 import matplotlib
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from coseglib.explorer.session import Heat
-from coseglib.figures import shortened
 from coseglib.figures.style import COLOUR_MAP
 
-CELLS = 14  # a side, of the grid that is clicked
 HEAT_COLOURS = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)  # (256, 3)
 
 
@@ -61,43 +53,3 @@ def scale_bar(heat: Heat) -> str:
     low, high = (f"{value:.3g}" for value in heat.limits)
     bar = f'<span class="coseg-bar" style="background: linear-gradient(to right, {stops})"></span>'
     return f"<div>{low} {bar} {high} &ensp;{html.escape(heat.unit)}</div>"
-
-
-class Card:
-    """A photograph on the page: its picture, the grid over it, and whether it is a partner."""
-
-    def __init__(self, name: str, clicked: Callable, changed: Callable):
-        self.image = widgets.Image(layout={"width": "100%"})
-        places = [f"row {i // CELLS + 1}, column {i % CELLS + 1}" for i in range(CELLS**2)]
-        # Labels that are their own places: the browser then makes the buttons once, and not at every change.
-        self.cells = widgets.ToggleButtons(
-            options=[(str(i), i) for i in range(CELLS**2)], value=None, tooltips=places, style={"button_width": "auto"}
-        )
-        self.cells.add_class("coseg-cells")
-        self.cells.observe(lambda change: clicked(change.new), "value")
-        self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
-        self.partner.observe(lambda change: changed(change.new), "value")
-        self.values = widgets.HTML()
-        stage = widgets.Box([self.image, self.cells])
-        stage.add_class("coseg-stage")
-        self.box = widgets.VBox([stage, self.partner, self.values])
-        self.box.add_class("coseg-card")
-
-    def state(self) -> tuple:
-        """What it shows, for `restore`."""
-        return self.image.format, self.image.value, self.values.value, self.cells.value
-
-    def restore(self, state: tuple) -> None:
-        """Show again what it showed."""
-        with self.image.hold_sync():
-            self.image.format, self.image.value, self.values.value, self.cells.value = state
-
-    def close(self) -> None:
-        """Take it off the browser's and the kernel's lists."""
-        for widget in (self.box, *self.box.children, *self.box.children[0].children):
-            widget.close()
-
-    def show(self, pixels: np.ndarray, values: str, place: int | None) -> None:
-        """A new picture, the line below it, and the cell that is marked, or none."""
-        data, kind = encoded(pixels)
-        self.restore((kind, data, f'<div class="coseg-values">{html.escape(values)}</div>', place))

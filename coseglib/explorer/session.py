@@ -13,7 +13,10 @@ A session keeps what it has computed, so that a question costs only what it chan
 
 import json
 import math
+import re
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +33,7 @@ from coseglib.answering.memory import Memory
 from coseglib.answering.reading import Photographs, Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.data.images import write_png
+from coseglib.data.images import read_image, write_png
 from coseglib.data.record import Photo
 from coseglib.scoring.metrics import jaccard
 from coseglib.segmenting.finding import output_names
@@ -63,6 +66,40 @@ def opened(photo: Photo, targets: tuple[str, ...] = ()) -> Opened:
     shown = tvf.resize(picture.pixels, size, antialias=True)
     known = len(targets) == 1 and photo.read_labels is not None
     return Opened(photo, picture, shown, torch.as_tensor(photo.mask(targets)) if known else None)
+
+
+def file_name(name: str) -> str:
+    """What a browser calls a file, as a name that any folder takes: no path, no control characters, not too long."""
+    plain = re.sub(r"[\x00-\x1f\x7f]", "", re.split(r"[/\\]", name)[-1]).strip(" .") or "photo"
+    stem, dot, ending = plain.rpartition(".")
+    return f"{stem[:50]}{dot}{ending[:8]}" if stem else plain[:50]
+
+
+class Uploads:
+    """Photographs that a browser hands over, in their order, in a folder of their own that goes when this does."""
+
+    def __init__(self):
+        self.photos: tuple[Photo, ...] = ()
+        self._folder = tempfile.TemporaryDirectory(prefix="coseg-")
+
+    def add(self, files: Sequence[dict]) -> list[str]:
+        """Add files, each with a name and its content; a line for each that is no photograph or here already."""
+        faults = []
+        for file in files:
+            name, content = file_name(file["name"]), bytes(file["content"])
+            if any(p.path.name == name and p.path.read_bytes() == content for p in self.photos):
+                faults.append(f"{name}: is here already")
+                continue
+            path = Path(tempfile.mkdtemp(dir=self._folder.name), name)
+            path.write_bytes(content)
+            photo = Photo("folder", name, ("uploads",), partial(read_image, path), None, path)
+            try:
+                opened(photo)
+            except CosegError as fault:
+                faults.append(str(fault).replace(str(path), name))
+            else:
+                self.photos += (photo,)
+        return faults
 
 
 class _Read(Photographs):

@@ -15,11 +15,10 @@ from coseglib.core.paths import REPOSITORY
 from coseglib.data.images import write_png
 from coseglib.data.synthetic import load_synthetic
 from coseglib.explorer import page as explorer
-from coseglib.explorer.controls import GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, STYLE_SHEET
+from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, STYLE_SHEET
 from coseglib.explorer.page import Explorer
-from coseglib.explorer.pictures import CELLS, encoded, heated, scale_bar
-from coseglib.explorer.session import Heat
-from coseglib.explorer.uploads import file_name
+from coseglib.explorer.pictures import encoded, heated, scale_bar
+from coseglib.explorer.session import Heat, file_name
 from coseglib.models.checkpoints import load_model
 
 

@@ -1,13 +1,12 @@
-"""Bars have the heights of their tables, and diamonds the papers' figures."""
+"""Bars, diamonds, dots and lines stand where their tables say."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import rows_of_j
 
-from coseglib.figures import (
-    show_bars,
-    show_stacks,
-)
+from coseglib.analysis.gaps import mean_by_bin
+from coseglib.figures import show_bars, show_intervals, show_stacks
 
 
 def texts(fig) -> set[str]:
@@ -56,3 +55,15 @@ def test_stacks_have_a_bar_a_row_and_name_every_kind_once():
     assert ax.get_xlabel() == "share of the masks (0 to 1)" and ax.get_ylabel() == "system"
     with pytest.raises(ValueError, match="sum to 1"):
         show_stacks({"system": 2 * shares}, "Kinds", "share")
+
+
+def test_intervals_show_low_and_high_and_hollow_dots_where_there_are_none():
+    rows = rows_of_j(area=np.random.default_rng(1).random(80))
+    fig = show_intervals(
+        {"area (share)": mean_by_bin(rows, "area"), "group": mean_by_bin(rows, "group")}, "J by what is shown"
+    )
+    left, right = fig.axes
+    assert left.get_xlabel() == "area (share)" and left.get_ylabel() == "Jaccard index J (0 to 1)"
+    lines = [p.vertices[:, 1].tolist() for p in left.collections[0].get_paths()]
+    np.testing.assert_allclose(lines, mean_by_bin(rows, "area")[["low", "high"]])
+    assert not right.collections[0].get_paths() and len(right.lines[-1].get_xdata()) == 8
