@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coseglib.data.record import Group, Photo
-from coseglib.data.remembered import remembered, versions
+from coseglib.data.remembered import file_versions, remembered
 
 PRESENT = 0.01
 
@@ -33,7 +33,7 @@ def class_areas(photos: Sequence[Photo]) -> np.ndarray:
 
     if not photos:
         return np.zeros((0, 0), np.float32)
-    return remembered("areas", versions(photos), read) if all(p.mask_path for p in photos) else read()
+    return remembered("areas", file_versions(photos), read) if all(p.mask_path for p in photos) else read()
 
 
 def _held(photos: Sequence[Photo], areas: np.ndarray | None, min_area: float) -> list[frozenset[str]]:
@@ -47,11 +47,7 @@ def _group(photos: Sequence[Photo], chosen: Sequence[bool], targets: tuple[str, 
 
 
 def groups_of(
-    photos: Sequence[Photo],
-    classes: Sequence[str],
-    min_area: float = PRESENT,
-    areas: np.ndarray | None = None,
-    least: int = 1,
+    photos: Sequence[Photo], classes: Sequence[str], min_area=PRESENT, areas: np.ndarray | None = None, least: int = 1
 ) -> list[Group]:
     """A group for every class: the photographs of which it covers `min_area` or more, where there are `least`, one or
     more. areas: (n, K) from `class_areas`; None: the label maps are read.

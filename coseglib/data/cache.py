@@ -17,7 +17,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
 from coseglib.data.by_class import areas_of
 from coseglib.data.record import Photo, relabelled
-from coseglib.data.remembered import digest, versions
+from coseglib.data.remembered import digest, file_versions
 from coseglib.data.sets.msrc import SURROUNDINGS
 from coseglib.data.transforms import resize_labels
 
@@ -71,7 +71,7 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
     progress: called with (done, total). Raises CosegError for what cannot be read, and where the folder is full.
     """
     classes = vocabulary(photos)
-    key = [CACHE_FORMAT, classes, side, versions(photos), [p.holds for p in photos]]
+    key = [CACHE_FORMAT, classes, side, file_versions(photos), [p.holds for p in photos]]
     home = folder / f"{side}-{digest(key)}"
     try:
         if not home.is_dir():

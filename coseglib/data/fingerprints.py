@@ -23,7 +23,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.tables import read_table, write_table
 from coseglib.data.images import read_image
 from coseglib.data.record import Photo
-from coseglib.data.remembered import remembered, versions
+from coseglib.data.remembered import file_versions, remembered
 
 BITS, SIDE = 384, 16
 NEAR = 28  # bits
@@ -127,6 +127,6 @@ def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> l
     def compare() -> np.ndarray:
         return nearest(fingerprints_of(unknown, [""] * len(unknown)).bits, known.only("test")) <= NEAR
 
-    found = remembered("near", [NEAR, known.names, versions(unknown)], compare) if unknown else []
+    found = remembered("near", [NEAR, known.names, file_versions(unknown)], compare) if unknown else []
     near = {p.key for p, is_near in zip(unknown, found, strict=True) if is_near}
     return [p for p in photos if p.key not in near]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic
@@ -71,6 +71,8 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 _ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)  # EXIF's tag, and its values that swap width and height
+_WAYS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"  # to upright, from 2 on
+_TURNS = {value: Image.Transpose[way] for value, way in enumerate(_WAYS.split(), start=2)}
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -85,21 +87,14 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _turned(picture: Image.Image, orientation: int) -> Image.Image:
-    """Pillow's turn, told by an EXIF block of our own: the rest of the file's may be damaged."""
-    if orientation not in range(2, 9):
-        return picture
-    bare = picture.copy() if picture.format else picture  # a file remembers the block that it was opened with
-    exif = Image.Exif()
-    exif[_ORIENTATION] = orientation
-    bare.info = {k: v for k, v in picture.info.items() if k == "transparency"} | {"exif": exif.tobytes()}
-    return ImageOps.exif_transpose(bare)
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
 
 
 def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
     """uint8 RGB (3, H, W), turned as its EXIF orientation says.
 
     at_most  pixels: a longer side is brought to this or less, but more than half of it, by a whole-number factor (means
-             of blocks; a JPEG is not even decoded in full): a huge photograph costs little. None: as it is.
+             of blocks; a JPEG is not even decoded in full). None: as it is.
     Raises CosegError: missing, truncated, no picture, floating-point pixels, or more than `MOST_PIXELS` pixels.
     """
     with _opened(path) as picture:
@@ -186,7 +181,6 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
-    path = Path(path)
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
         raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
@@ -195,8 +189,7 @@ def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> No
         with atomic(path) as part:
             picture.save(part, **options)
     except OSError as fault:
-        why = fault.strerror or fault
-        raise CosegError(f"{path}: cannot be written ({why}); check the folder and its space") from fault
+        raise CosegError(f"{path}: cannot be written ({fault.strerror or fault}); check folder and space") from fault
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
@@ -207,9 +200,9 @@ def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
     _write(path, pixels, format="PNG")
 
 
-def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray, quality: int = 90) -> None:
-    """As `write_png`, as a JPEG of the given quality (1 to 95)."""
-    _write(path, pixels, format="JPEG", quality=quality)
+def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
+    """As `write_png`, as a JPEG."""
+    _write(path, pixels, format="JPEG", quality=90)
 
 
 def _shown(folder: Path) -> list[Path]:

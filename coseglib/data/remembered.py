@@ -21,7 +21,7 @@ def _size_and_date(path: Path | None) -> tuple[int, int] | None:
         raise CosegError(f"{path}: no such file, but a list names it; unpack the data set again") from fault
 
 
-def versions(photos: Sequence[Photo]) -> list:
+def file_versions(photos: Sequence[Photo]) -> list:
     """Of each photograph names, classes, and size and date of its files. Raises CosegError where one is missing."""
     return [(p.dataset, p.name, p.classes, _size_and_date(p.path), _size_and_date(p.mask_path)) for p in photos]
 

@@ -5,8 +5,8 @@ nearest neighbour about the same centres. torchvision samples masks from the cor
 result too low and too far to the right.
 """
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 from coseglib.data.record import relabelled
 
 
-def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """A mask or label map uint8 (…, H, W) at another size (H', W'), each pixel the one under its centre."""
     flat = labels.reshape(-1, 1, *labels.shape[-2:]).to(torch.uint8)
     return F.interpolate(flat, size=tuple(size), mode="nearest-exact").reshape(*labels.shape[:-2], *size)
@@ -32,24 +32,13 @@ class _AlignedCrop(v2.RandomResizedCrop):
 
 def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:
     """Random crop to `side`², flip, brightness, contrast, saturation. scale: the crop's share of the area."""
-    return v2.Compose(
-        [
-            _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(brightness=colour, contrast=colour, saturation=colour),
-        ]
-    )
+    crop = _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(colour, colour, colour)])
 
 
 def paste(
-    image: torch.Tensor,
-    labels: torch.Tensor,
-    donor: torch.Tensor,
-    donor_labels: torch.Tensor,
-    label: int,
-    rng: np.random.Generator,
-    scale: tuple[float, float] = (0.3, 0.9),
-) -> tuple[torch.Tensor, torch.Tensor]:
+    image: Tensor, labels: Tensor, donor: Tensor, donor_labels: Tensor, label: int, rng, scale=(0.3, 0.9)
+) -> tuple[Tensor, Tensor]:
     """Cut the class `label` out of a donor and put it, resized and flipped at random, somewhere onto an image.
 
     image, donor (3, S, S) uint8, labels (S, S); both results are new tensors. scale: of the cut-out's side to its own.
@@ -75,6 +64,6 @@ def paste(
     return image, labels
 
 
-def target_of(labels: torch.Tensor, label: int) -> tv_tensors.Mask:
+def target_of(labels: Tensor, label: int) -> tv_tensors.Mask:
     """The binary mask of one class: 1 there, 0 elsewhere, 255 void. label = 0: nothing is asked for."""
     return tv_tensors.Mask(relabelled(labels, {label: 1} if label else {}))

@@ -29,23 +29,21 @@ HOMES = ("Internet100", "Internet", "ObjectDiscovery-data/Data", ".")
 TARGETS = {"Airplane": "airplane", "Car": "car", "Horse": "horse"}
 
 
-def _group(dataset: str, name: str, images: Path, masks: Path, all_have_masks: bool = True) -> Group:
-    """A folder of photographs and the folder of their masks, <stem>.png each, as a group whose target is its name."""
-    files = [(path, masks / f"{path.stem}.png") for path in pictures_in(images)]
-    photos = tuple(
-        photo_of(dataset, f"{images.name}/{path.stem}", (name,), path, mask)
-        for path, mask in files
-        if all_have_masks or mask.is_file()
-    )
-    if not photos:
-        raise CosegError(f"{images}: holds no photographs (with a mask in {masks}); unpack the data set again")
-    return Group(dataset, name, photos, (name,))
+def _group(dataset: str, name: str, images: Path, masks: Path | None = None) -> Group:
+    """A folder of photographs as a group whose target is its name. masks: where only some have one; None: all have."""
+    home = masks or images.parents[1] / "ground_truth" / images.name
+    files = [(path, home / f"{path.stem}.png") for path in pictures_in(images)]
+    files = [(path, mask) for path, mask in files if not masks or mask.is_file()]
+    if not files:
+        raise CosegError(f"{images}: holds no photographs (with a mask in {home}); unpack the data set again")
+    photos = (photo_of(dataset, f"{images.name}/{path.stem}", (name,), path, mask) for path, mask in files)
+    return Group(dataset, name, tuple(photos), (name,))
 
 
 def load_icoseg(root: Path) -> list[Group]:
     """All 38 groups by name of their folder."""
     home = dataset_folder(root, "iCoseg", "images", get="get iCoseg")
-    return [_group("icoseg", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]
+    return [_group("icoseg", p.name, p) for p in folders_in(home)]
 
 
 def load_eight(root: Path) -> list[Group]:
@@ -56,14 +54,14 @@ def load_eight(root: Path) -> list[Group]:
         found = next((p for p in folders_in(home) if p.name.startswith(start)), None)
         if not found:
             raise CosegError(f"{home}: no folder {start}… (group {name}); unpack iCoseg again")
-        groups.append(_group("icoseg8", name, found, home.parent / "ground_truth" / found.name))
+        groups.append(_group("icoseg8", name, found))
     return groups
 
 
 def load_pascal(root: Path) -> list[Group]:
     """A group for every class."""
     home = dataset_folder(root, "PASCAL_coseg", "images", get="get the PASCAL co-segmentation set")
-    return [_group("pascal", p.name, p, home.parent / "ground_truth" / p.name) for p in folders_in(home)]
+    return [_group("pascal", p.name, p) for p in folders_in(home)]
 
 
 def load_internet(root: Path, dataset: str) -> list[Group]:
@@ -71,5 +69,5 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
     names = {name + ("100" if dataset == "internet" else ""): target for name, target in TARGETS.items()}
     for home in (root / h for h in HOMES):
         if all((home / name).is_dir() for name in names):
-            return [_group(dataset, of, home / name, home / name / "GroundTruth", False) for name, of in names.items()]
+            return [_group(dataset, of, home / name, home / name / "GroundTruth") for name, of in names.items()]
     raise CosegError(f"{root}: the folders {', '.join(names)} are not there; get the Internet set, see data/README.md")

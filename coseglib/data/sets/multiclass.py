@@ -35,11 +35,7 @@ def sample_photos(photos: Sequence[Photo], most: int = PHOTOS_AT_MOST, seed: int
 
 
 def groups_of_several(
-    photos: Sequence[Photo],
-    areas: np.ndarray | None = None,
-    most: int = PHOTOS_AT_MOST,
-    least: int = PHOTOS_AT_LEAST,
-    seed: int = 0,
+    photos: Sequence[Photo], areas: np.ndarray | None = None, most=PHOTOS_AT_MOST, least=PHOTOS_AT_LEAST, seed: int = 0
 ) -> list[Group]:
     """The groups of two classes, then those of three; within each the largest first, equal ones by name.
 
