@@ -19,14 +19,15 @@ from coseglib.data.record import VOID, Group, Photo
 
 __all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
 
-_LOADERS = {  # name -> where its loader is, and what that is given after the root
-    "icoseg8": "binary.load_eight", "icoseg": "binary.load_icoseg", "msrc7": "msrc.load_seven",
-    "msrc-train": "msrc.load train", "msrc-val": "msrc.load val", "pascal": "binary.load_pascal",
-    "voc-train": "voc.load train", "voc-val": "voc.load val", "voc-multiclass": "multiclass.load",
-    "internet": "binary.load_internet internet", "internet-full": "binary.load_internet internet-full",
-    "coco-seg": "coco_seg.load train2017", "coco-seg-val": "coco_seg.load val2017",
+_LOADERS = {  # name -> where its loader is, and what that is given after the root; the drawn ones are given nothing
+    "icoseg8": "sets.binary.load_eight", "icoseg": "sets.binary.load_icoseg", "msrc7": "sets.msrc.load_seven",
+    "msrc-train": "sets.msrc.load train", "msrc-val": "sets.msrc.load val", "pascal": "sets.binary.load_pascal",
+    "voc-train": "sets.voc.load train", "voc-val": "sets.voc.load val", "voc-multiclass": "sets.multiclass.load",
+    "internet": "sets.binary.load_internet internet", "internet-full": "sets.binary.load_internet internet-full",
+    "coco-seg": "sets.coco_seg.load train2017", "coco-seg-val": "sets.coco_seg.load val2017",
+    "synthetic": "synthetic.load_synthetic", "synthetic-multiclass": "sets.multiclass.drawn_groups",
 }  # fmt: skip
-NAMES = (*_LOADERS, "synthetic", "synthetic-multiclass")
+NAMES = tuple(_LOADERS)
 
 
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
@@ -37,16 +38,9 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
     """
     if str(name) in _LOADERS:
         where, *arguments = _LOADERS[str(name)].split()
-        module, function = where.split(".")
-        return getattr(import_module(f"coseglib.data.sets.{module}"), function)(data_root(root), *arguments)
-    if str(name) == "synthetic":
-        from coseglib.data.synthetic import load_synthetic
-
-        return load_synthetic()
-    if str(name) == "synthetic-multiclass":
-        from coseglib.data.sets.multiclass import drawn_groups
-
-        return drawn_groups()
+        module, _, function = where.rpartition(".")
+        given = () if str(name).startswith("synthetic") else (data_root(root), *arguments)
+        return getattr(import_module(f"coseglib.data.{module}"), function)(*given)
     if Path(name).is_dir():
         from coseglib.data.sets.folder import load_folder
 

@@ -65,20 +65,14 @@ class Fingerprints:
         return Fingerprints(names, kinds, self.bits[kept], self.flipped[kept])
 
 
-def _signs(packed: np.ndarray) -> np.ndarray:
-    """(n, 384) of ±1: their products sum to whole numbers."""
-    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
-
-
 def nearest(bits: np.ndarray, known: Fingerprints) -> np.ndarray:
     """How many bits each of (m, 48) uint8 differs from the nearest known photograph or mirror image of one, (m,) int.
 
     Where nothing is known, all of them.
     """
-    table = np.concatenate([known.bits, known.flipped])
-    if not len(bits) or not len(table):
-        return np.full(len(bits), BITS)
-    return ((BITS - _signs(bits) @ _signs(table).T) / 2).min(axis=1).astype(int)
+    packed = bits, np.concatenate([known.bits, known.flipped])
+    signs, table = (np.unpackbits(of, axis=1).astype(np.float32) * 2 - 1 for of in packed)  # ±1: whole products
+    return ((BITS - signs @ table.T) / 2).min(axis=1, initial=BITS).astype(int)
 
 
 def fingerprints_of(photos: Sequence[Photo], splits: Sequence[str]) -> Fingerprints:

@@ -7,8 +7,7 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
-from coseglib.data.synthetic.drawing import draw
-from coseglib.data.synthetic.scenes import Dice, scene
+from coseglib.data.synthetic.scenes import Dice, draw, scene
 from coseglib.data.synthetic.shapes import CATEGORIES, Array
 
 SPLITS = {"train": 1, "val": 2, "test": 3}
