@@ -1,6 +1,8 @@
 """The command line: `coseg doctor | segment | train | evaluate | ship | ablate | report | download`.
 
-One file a command, whose function `command` is what it does and whose EXAMPLES end its help; `options` is what several
-of them take, `main` puts them together. The library is imported inside the functions, so that `coseg --help` costs
-nothing. An error is one line on stderr, `coseg: <file>: <what is wrong>; <what to do>`, and an exit code that is not 0.
+doctor, segment, train, evaluate  one command each     workbook  ship, ablate, report and download
+options  what several of them take                     main      all together, and what an error looks like
+A command is a function of its own name; its docstring is its help. The library is imported inside the functions, so
+that `coseg --help` costs nothing. An error is one line on stderr, `coseg: <file>: <what is wrong>; <what to do>`, and
+an exit code that is not 0.
 """

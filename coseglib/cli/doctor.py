@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import typer
 
@@ -14,13 +14,11 @@ from coseglib.cli import options
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, data_root, weights_root
 
-EXAMPLES = ("coseg doctor", "coseg doctor --data /data/sets --weights /data/weights")
 PYTHONS = ((3, 11), (3, 14))  # the first and the last that requirements.lock has packages for
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "papermill")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A part, whether it works, what is to be said, and whether segmenting photographs needs it."""
 
     part: str
@@ -29,8 +27,13 @@ class Finding:
     needed: bool = False
 
 
-def command(data: options.Data = None, weights: options.Weights = None) -> None:
-    """Say what works here: a line OK or FAIL for each part. Exit code 1 where photographs cannot be segmented."""
+def doctor(data: options.Data = None, weights: options.Weights = None) -> None:
+    """Say what works here: a line OK or FAIL for each part. Exit code 1 where photographs cannot be segmented.
+
+    Example:
+      coseg doctor
+      coseg doctor --data /data/sets --weights /data/weights
+    """
     if not examine(print):
         raise typer.Exit(1)
 
@@ -44,12 +47,10 @@ def python() -> Finding:
 
 def packages() -> Finding:
     """What pyproject.toml names is installed, but for extras, and torch loads."""
-    found = {}
+    needed = [line for line in importlib.metadata.requires("coseglib") or () if "extra ==" not in line]
+    names = [re.match(r"[\w.-]+", line)[0] for line in needed]
     try:
-        for line in importlib.metadata.requires("coseglib") or []:
-            if "extra ==" not in line:
-                name = re.match(r"[\w.-]+", line)[0]
-                found[name] = importlib.metadata.version(name)
+        found = {name: importlib.metadata.version(name) for name in names}
         import torch  # noqa: F401
         import torchvision  # noqa: F401
     except importlib.metadata.PackageNotFoundError as error:
@@ -66,8 +67,7 @@ def crf() -> Finding:
         import numpy as np
         import pydensecrf.densecrf as dcrf
 
-        foreground = np.full((8, 8), 0.2, np.float32)
-        foreground[:, 4:] = 0.8
+        foreground = np.tile(np.float32([0.2] * 4 + [0.8] * 4), (8, 1))
         field = dcrf.DenseCRF2D(8, 8, 2)
         field.setUnaryEnergy(-np.log(np.stack([1 - foreground, foreground]).reshape(2, 64)))
         field.addPairwiseGaussian(sxy=1, compat=3)
@@ -86,11 +86,9 @@ def gpu() -> Finding:
 
     from coseglib.core.devices import cpu_has_bfloat16
 
-    if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return Finding("GPU", True, names)
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     has = "yes" if cpu_has_bfloat16() else "no"
-    return Finding("GPU", True, f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {has}")
+    return Finding("GPU", True, names or f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {has}")
 
 
 def data_sets() -> Iterator[Finding]:
@@ -98,12 +96,10 @@ def data_sets() -> Iterator[Finding]:
     from coseglib.data import available
 
     try:
-        root = data_root()
+        for name, found in available(data_root()).items():
+            yield Finding(f"data set {name}", isinstance(found, str), str(found))
     except CosegError as error:
         yield Finding("data sets", False, str(error))
-        return
-    for name, found in available(root).items():
-        yield Finding(f"data set {name}", isinstance(found, str), str(found))
 
 
 def weights() -> Finding:
@@ -116,9 +112,8 @@ def weights() -> Finding:
         folder = weights_root()
     except CosegError as error:
         return Finding("weights", False, str(error))
-    fetched = [folder] if folder else []
-    fetched.append(os.path.join(torch.hub.get_dir(), "checkpoints"))
-    files = [f for place in fetched if os.path.isdir(place) for f in os.listdir(place)]
+    places = filter(os.path.isdir, (folder or "", os.path.join(torch.hub.get_dir(), "checkpoints")))
+    files = [file for place in places for file in os.listdir(place)]
     names = [name for name in BACKBONES if any(f.startswith((f"{name}.", f"{name}-")) for f in files)]
     if names:
         return Finding("weights", True, ", ".join(names) + (f" in {folder}" if folder else ""))
@@ -129,16 +124,13 @@ def checkpoints() -> Iterator[Finding]:
     """Each shipped checkpoint is loaded, which compares its checksum with its card's."""
     from coseglib.models.checkpoints import load_model
 
-    names = {path.stem for path in CHECKPOINTS.glob("[!.]*.safetensors")} | {DEFAULT_CHECKPOINT}
-    for name in sorted(names):
-        needed = name == DEFAULT_CHECKPOINT
+    for name in sorted({path.stem for path in CHECKPOINTS.glob("[!.]*.safetensors")} | {DEFAULT_CHECKPOINT}):
         try:
             card = load_model(name).card
-            yield Finding(
-                f"checkpoint {name}", True, f"{card['method']} on {card['backbone']}, {card['sha256'][:8]}", needed
-            )
+            good, text = True, f"{card['method']} on {card['backbone']}, {card['sha256'][:8]}"
         except CosegError as error:
-            yield Finding(f"checkpoint {name}", False, str(error), needed)
+            good, text = False, str(error)
+        yield Finding(f"checkpoint {name}", good, text, needed=name == DEFAULT_CHECKPOINT)
 
 
 def findings() -> Iterator[Finding]:
@@ -146,23 +138,22 @@ def findings() -> Iterator[Finding]:
     yield python()
     first = packages()
     yield first
-    if not first.good:
-        return
-    yield crf()
-    yield gpu()
-    yield from data_sets()
-    yield weights()
-    yield from checkpoints()
+    if first.good:
+        yield crf()
+        yield gpu()
+        yield from data_sets()
+        yield weights()
+        yield from checkpoints()
 
 
-def examine(say: Callable[[str], None] = print) -> bool:
+def examine(say: Callable[[str], None]) -> bool:
     """Say a line for each part; True where photographs can be segmented."""
-    found = []
+    failed = []
     for finding in findings():
         say(f"{'OK  ' if finding.good else 'FAIL'} {finding.part}: {finding.text}")
-        found.append(finding)
-    lacking = [f.part for f in found if not f.good and f.needed]
-    aside = sum(not f.good and not f.needed for f in found)
+        failed += [] if finding.good else [finding]
+    lacking = [f.part for f in failed if f.needed]
+    aside = len(failed) - len(lacking)
     state = f"photographs cannot be segmented, for lack of: {', '.join(lacking)}" if lacking else "ready to segment"
     say(state + (f" ({aside} of the FAIL lines above concern what segmenting does not need)" if aside else ""))
     return not lacking

@@ -1,55 +1,35 @@
 """`coseg evaluate`: a table of scores."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
 from coseglib.cli import options
+from coseglib.cli.options import flag, option, output_option
 
-EXAMPLES = (
-    "coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv",
-    "coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv",
-    "coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv",
-    "coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv",
-)
-
-Dataset = Annotated[
+Dataset = option(
     str,
-    typer.Option(
-        metavar="NAME|DIR",
-        help="icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with "
-        "images/ and ground_truth/.",
-    ),
-]
-Table = Annotated[
-    Path, typer.Option("--output", "-o", metavar="TABLE.csv", callback=options.output_file, help="Table to write.")
-]
-Protocol = Annotated[
+    "icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with images/ and "
+    "ground_truth/.",
+    "NAME|DIR",
+)
+Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
+Protocol = option(
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
-    ),
-]
-Partner = Annotated[Literal["group", "self", "other"], typer.Option(help="Whose attention a photograph receives.")]
-Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs of each group.")]
-Only = Annotated[
-    list[str] | None, typer.Option(metavar="GROUP", help="multiclass: only the group of this name; repeatable.")
-]
-Ablations = Annotated[
-    bool,
-    typer.Option(
-        "--ablations",
-        help="multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes.",
-    ),
-]
-Baselines = Annotated[
-    bool, typer.Option("--baselines", help="multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
-]
+    "common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
+    "NAME",
+)
+Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
+Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
+Only = option(list[str] | None, "multiclass: only the group of this name; repeatable.", "GROUP")
+Ablations = flag(
+    "--ablations", "multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes."
+)
+Baselines = flag("--baselines", "multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
 
 
-def command(
+def evaluate(
     dataset: Dataset,
     output: Table,
     checkpoint: options.Checkpoint = None,
@@ -79,58 +59,51 @@ def command(
     checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
     is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
     are missing there.
+
+    Example:
+      coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv
+      coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv
+      coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
+      coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
     """
     from coseglib.core.devices import launch
     from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table
 
-    model = None
-    if not options.learns_online(method) or checkpoint:
-        why = "is for learning, with --method multiclass and without --checkpoint"
-        given = {"classes": classes is not None, "profile": profile, "set": set_}
-        options.refuse(why, **given, ablations=ablations, baselines=baselines)
-        model = options.loaded(checkpoint, method, looks, post).to(launch(accelerator=accelerator).device)
+    given = {"classes": classes is not None, "profile": profile, "set": set_}
+    model = options.loaded(checkpoint, method, looks, post, **given, ablations=ablations, baselines=baselines)
+    if model is not None:
+        model = model.to(launch(accelerator=accelerator).device)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
-        systems = None if ablations else ("SA+MA",) if baselines else ()
-        learning = {"device": accelerator, **options.fields(set_)}
-        _shown(_evaluate_online(dataset, output, model, limit, only, classes, post, profile, learning, systems))
-        return
-    options.refuse("is for multiclass", only=only)
-    table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, _progress)
-    write_table(table, output)
-    _shown(table)
+        system = options.learning(profile or "cpu", accelerator, set_) if model is None else model
+        table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
+    else:
+        options.refuse("is for multiclass", only=only)
+        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, _progress)
+        write_table(table, output)
+    shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
+    typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
 
 
 def _progress(name: str, done: int, total: int) -> None:
     options.say(f"{done}/{total} {name}")
 
 
-def _shown(table) -> None:
-    table = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
-    typer.echo(table.to_string(index=False, float_format="%.4f", na_rep=""))
-
-
-def _evaluate_online(dataset, output, model, limit, only, classes, post, profile, learning, systems):
-    """systems: those that stand beside the baselines; None: all; (): the plain table."""
-    import dataclasses
+def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):
+    from dataclasses import replace
 
     from coseglib.data import load
-    from coseglib.evaluation import multiclass_tables
-    from coseglib.unsupervised.configuration import load_online
+    from coseglib.evaluation.multiclass_tables import ABLATIONS, evaluate_groups, multiclass_table
     from coseglib.unsupervised.groups import named_groups
-    from coseglib.unsupervised.job import check_classes
 
-    system = load_online(profile or "cpu", learning) if model is None else model
-    if classes is not None:
-        check_classes(classes)
-    systems = tuple(multiclass_tables.ABLATIONS) if systems is None else systems
+    systems = tuple(ABLATIONS) if ablations else ("SA+MA",) if baselines else ()
     if systems:
         why = "tables with baselines have the group's number of classes, and both ways"
         options.refuse(why, classes=classes, post=post)
-    groups = [dataclasses.replace(g, photos=g.photos[:limit]) for g in named_groups(load(dataset), only)]
-    if not systems:
-        return multiclass_tables.multiclass_table(groups, system, output, classes, post, options.say)
-    return multiclass_tables.evaluate_groups(groups, system, output, systems, options.say)
+    groups = [replace(group, photos=group.photos[:limit]) for group in named_groups(load(dataset), only)]
+    if systems:
+        return evaluate_groups(groups, system, output, systems, options.say)
+    return multiclass_table(groups, system, output, classes, post, options.say)

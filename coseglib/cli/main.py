@@ -1,13 +1,18 @@
 """`coseg`: all commands, and what an error looks like."""
 
 import contextvars
+import inspect
 import os
 import sys
 import traceback
 
 import typer
 
-from coseglib.cli import ablate, doctor, download, evaluate, report, segment, ship, train
+from coseglib.cli.doctor import doctor
+from coseglib.cli.evaluate import evaluate
+from coseglib.cli.segment import segment
+from coseglib.cli.train import train
+from coseglib.cli.workbook import ablate, download, report, ship
 from coseglib.core.errors import CosegError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a second process tenfold
@@ -30,10 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (doctor, segment, train, evaluate, ship, ablate, report, download):
-    lines = "\n".join(f"  {example}" for example in module.EXAMPLES)  # \b keeps them as they are
-    about = f"Example:\n\n\b\n{lines}\n\nWith --debug an error shows its traceback."
-    app.command(module.__name__.rpartition(".")[2], epilog=about)(module.command)
+for command in (doctor, segment, train, evaluate, ship, ablate, report, download):
+    about, _, examples = inspect.getdoc(command).partition("\n\nExample:\n")  # \b keeps them as they are
+    more = f"Example:\n\n\b\n{examples}\n\nWith --debug an error shows its traceback."
+    app.command(help=about, epilog=more)(command)
 
 
 def _one_line(text: str, most: int = 400) -> str:

@@ -1,6 +1,7 @@
 """Options that several commands have, and what is checked before any work begins."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,21 +11,36 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import DEFAULT_CHECKPOINT, name_root
 
 METHOD_NAMES = "ca|fca|csa|ssnm|pfcc|dcnet|multiclass"
+PROFILES = "smoke|cpu|paper"
+
+say = partial(typer.echo, err=True)  # a line on stderr
+say_at_once = partial(print, flush=True)  # a line on stdout, also where that is a file that somebody watches
 
 
-def _named(variable: str):
-    """A callback: the folder that is named is the root for this call (`coseglib.core.paths`)."""
-
-    def name(folder: Path | None) -> Path | None:
-        if folder is not None:
-            name_root(variable, folder)
-        return folder
-
-    return name
+def option(kind, help: str, metavar: str | None = None, *names: str, **more):
+    """An option of this type: `names` are its flags where they are not the parameter's own, `more` is typer's."""
+    return Annotated[kind, typer.Option(*names, help=help, metavar=metavar, **more)]
 
 
-def _writable(path: Path, folder: bool) -> Path:
-    """A callback's: hours of work are not to end in a file that cannot be written."""
+def flag(name: str, help: str):
+    """An option without a value."""
+    return option(bool, help, None, name)
+
+
+def argument(kind, help: str, metavar: str):
+    """What is named without a flag."""
+    return Annotated[kind, typer.Argument(metavar=metavar, help=help, show_default=False)]
+
+
+def output_option(kind, help: str, metavar: str, folder: bool):
+    """--output."""
+    return option(kind, help, metavar, "--output", "-o", callback=lambda path: writable(path, folder))
+
+
+def writable(path: Path | None, folder: bool) -> Path | None:
+    """The callback of -o: hours of work are not to end in a file that cannot be written. Nothing is made yet."""
+    if path is None:
+        return None
     if path.is_dir() != folder and path.exists():
         what = "is a file; name a folder" if folder else "is a folder; name a file in it"
         raise CosegError(f"{path}: {what} to write to")
@@ -36,81 +52,46 @@ def _writable(path: Path, folder: bool) -> Path:
     return path
 
 
-def output_folder(path: Path | None) -> Path | None:
-    """A callback: `path` is a folder that can be written to, or can be made. Nothing is made yet."""
-    return path and _writable(path, folder=True)
+def root_option(variable: str, help: str):
+    """--data or --weights: the folder that is named is the root for this call (`coseglib.core.paths`)."""
+    return option(Path | None, help, "DIR", callback=lambda folder: folder and name_root(variable, folder))
 
 
-def output_file(path: Path) -> Path:
-    """A callback: `path` is a file that can be written. Nothing is made yet."""
-    return _writable(path, folder=False)
-
-
-OutputFolder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", callback=output_folder, help="Folder to write to.")
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", callback=_named("COSEG_DATA"), help="Folder of the data sets.  [else COSEG_DATA, data/]"
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        callback=_named("COSEG_WEIGHTS"),
-        help="Folder of ImageNet weights.  [else COSEG_WEIGHTS, else fetched]",
-    ),
-]
-Checkpoint = Annotated[
+OutputFolder = output_option(Path, "Folder to write to.", "DIR", folder=True)
+Data = root_option("COSEG_DATA", "Folder of the data sets.  [else COSEG_DATA, data/]")
+Weights = root_option("COSEG_WEIGHTS", "Folder of ImageNet weights.  [else COSEG_WEIGHTS, else fetched]")
+Checkpoint = option(
     str | None,
-    typer.Option(
-        metavar="NAME|FILE|FLOOR",
-        help="A shipped checkpoint, a model.safetensors of `coseg train`, or a system without learning: everything, "
-        f"ellipse, features.  [default: what --method multiclass learns, else {DEFAULT_CHECKPOINT}]",
-    ),
-]
-Method = Annotated[
-    str | None,
-    typer.Option(
-        metavar=METHOD_NAMES, help="multiclass: learn on the photographs. Others: of which the checkpoint must be."
-    ),
-]
-Group = Annotated[
-    Literal["mean", "min"] | None,
-    typer.Option(help="How the group's attention is pooled.  [default: mean; not for multiclass]"),
-]
-Looks = Annotated[
-    int | None,
-    typer.Option(
-        metavar="1|2", min=1, max=2, help="ca, fca, csa: look again where something was found.  [default: as shipped]"
-    ),
-]
-Classes = Annotated[
-    int | None, typer.Option(metavar="K", help="multiclass: how many classes the photographs have in common.")
-]
-Post = Annotated[
-    Literal["argmax", "crf"] | None,
-    typer.Option(help="How maps become masks: the larger one, or a dense CRF.  [default: as shipped]"),
-]
-OnlineProfile = Annotated[
-    str | None, typer.Option(metavar="smoke|cpu|paper", help="multiclass: how it learns.  [default: cpu]")
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="One field over the profile's; repeatable.")
-]
-Devices = Annotated[int, typer.Option(metavar="N", min=1, help="Processes: GPUs, or on CPUs over gloo.")]
-Nodes = Annotated[int, typer.Option(metavar="N", min=1, help="Machines; each is started by torchrun or Slurm.")]
-Accelerator = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+    "A shipped checkpoint, a model.safetensors of `coseg train`, or a system without learning: everything, ellipse, "
+    f"features.  [default: what --method multiclass learns, else {DEFAULT_CHECKPOINT}]",
+    "NAME|FILE|FLOOR",
+)
+Method = option(
+    str | None, "multiclass: learn on the photographs. Others: of which the checkpoint must be.", METHOD_NAMES
+)
+Group = option(
+    Literal["mean", "min"] | None, "How the group's attention is pooled.  [default: mean; not for multiclass]"
+)
+Looks = option(
+    int | None, "ca, fca, csa: look again where something was found.  [default: as shipped]", "1|2", min=1, max=2
+)
+Classes = option(int | None, "multiclass: how many classes the photographs have in common.", "K")
+Post = option(
+    Literal["argmax", "crf"] | None, "How maps become masks: the larger one, or a dense CRF.  [default: as shipped]"
+)
+OnlineProfile = option(str | None, "multiclass: how it learns.  [default: cpu]", PROFILES)
+Set = option(list[str] | None, "One field over the profile's; repeatable.", "FIELD=VALUE", "--set")
+Devices = option(int, "Processes: GPUs, or on CPUs over gloo.", "N", min=1)
+Nodes = option(int, "Machines; each is started by torchrun or Slurm.", "N", min=1)
+Accelerator = option(str, "Where to compute.", "auto|cpu|cuda|mps")
 
 
 def fields(given: list[str] | None) -> dict[str, str]:
     """["steps=200"] -> {"steps": "200"}."""
-    for item in given or []:
+    for item in given or ():
         if "=" not in item:
             raise CosegError(f"--set {item}: not FIELD=VALUE; for example --set steps=200")
-    return {field.strip(): value.strip() for field, value in (item.split("=", 1) for item in given or [])}
+    return {field.strip(): value.strip() for field, value in (item.split("=", 1) for item in given or ())}
 
 
 def refuse(why: str, **given: object) -> None:
@@ -129,10 +110,16 @@ def learns_online(method: str | None) -> bool:
     return method is not None and METHODS[method].online
 
 
-def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: str | None):
-    """The model that --checkpoint, --looks and --post name; what the user is to know of it is said."""
+def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: str | None, **learning: object):
+    """The model that --checkpoint, --looks and --post name; what the user is to know of it is said.
+
+    None where one is to be learned on the very photographs; else the options that say how, `learning`, are refused.
+    """
     from coseglib.answering import crf, load
 
+    if learns_online(method) and not checkpoint:
+        return None
+    refuse("is for learning, with --method multiclass and without --checkpoint", **learning)
     model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
@@ -144,18 +131,18 @@ def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: 
     return model
 
 
+def learning(profile: str, accelerator: str, set_: list[str] | None):
+    """The configuration by which multiclass learns."""
+    from coseglib.unsupervised.configuration import load_online
+
+    return load_online(profile, {"device": accelerator, **fields(set_)})
+
+
 def number_of_classes(classes: int | None) -> int:
-    """K. Raises CosegError where it was not said."""
+    """K. Raises CosegError where it was not said, or is none."""
+    from coseglib.unsupervised.job import check_classes
+
     if classes is None:
         raise CosegError("multiclass: nobody but you knows how many classes the photographs share; add --classes K")
+    check_classes(classes)
     return classes
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    typer.echo(text, err=True)
-
-
-def say_at_once(text: str) -> None:
-    """A line on stdout, also where that is a file that somebody watches."""
-    print(text, flush=True)
