@@ -23,10 +23,7 @@ _PARSERS: dict[type, Callable[[str], object]] = {float: lambda text: float(text 
 
 
 def read_table(
-    path: str | Path,
-    columns: Mapping[str, type],
-    mend: str = "make it anew",
-    optional: Mapping[str, type] | None = None,
+    path: str | Path, columns: Mapping[str, type], mend="make it anew", optional: Mapping[str, type] | None = None
 ) -> pd.DataFrame:
     """The table of a CSV file in UTF-8, its rows and columns in the file's order.
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,21 +98,18 @@ def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path,
     n = len(photos)
     known = [*classes, *sorted({c for p in photos for c in _shared(p.holds)} - {*classes} - SURROUNDINGS)]
     areas, holds = np.zeros((n, len(classes)), np.float32), np.zeros((n, len(known)), bool)
-    with ExitStack() as files:
-        rows = {}
-        for name, shape in {"images": (n, 3, side, side), "labels": (n, side, side)}.items():
-            rows[name] = files.enter_context((home / f"{name}.npy").open("wb"))
-            about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(rows[name], about)
+    with (home / "images.npy").open("wb") as images, (home / "labels.npy").open("wb") as maps:
+        for file, shape in ((images, (n, 3, side, side)), (maps, (n, side, side))):
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for i, photo in enumerate(photos):
-            rows["images"].write(tvf.resize(photo.image(), [side, side], antialias=True).numpy().tobytes())
+            images.write(tvf.resize(photo.image(), [side, side], antialias=True).numpy().tobytes())
             new = {k: classes.index(c) + 1 for k, c in enumerate(_shared(photo.classes), 1) if c in classes}
             labels = relabelled(photo.labels(), new)
             holds[i, : len(classes)] = areas_of(labels.numpy(), len(classes)) > 0
             holds[i, [known.index(c) for c in _shared(photo.holds) if c in known]] = True
             labels = resize_labels(labels, (side, side)).numpy()
             areas[i] = areas_of(labels, len(classes))
-            rows["labels"].write(labels.tobytes())
+            maps.write(labels.tobytes())
             if progress and (i % 100 == 99 or i + 1 == n):
                 progress(i + 1, n)
     np.save(home / "areas.npy", areas), np.save(home / "holds.npy", holds)

@@ -38,7 +38,7 @@ class Photo:
     holds        classes that its record names, whether or not they can be seen in the label map: crowds, specks
     """
 
-    dataset: str
+    dataset: str  # "voc", "msrc", …
     name: str
     classes: tuple[str, ...]
     read_image: Callable[..., torch.Tensor] = field(repr=False, compare=False)

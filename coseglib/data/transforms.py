@@ -31,7 +31,7 @@ class _AlignedCrop(v2.RandomResizedCrop):
 
 
 def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:
-    """Random crop to `side`², flip, brightness, contrast, saturation. scale: the crop's share of the area."""
+    """Random crop to `side`² of a share `scale` of the area, flip, brightness, contrast, saturation."""
     crop = _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(colour, colour, colour)])
 

@@ -42,9 +42,8 @@ class _Instance:
         runs = self.shape["counts"] if isinstance(self.shape, dict) else None
         if isinstance(runs, list) and sum(runs) != height * width:
             raise ValueError(f"runs of {sum(runs)} pixels for a mask of {width} × {height}")
-        if isinstance(runs, str):
-            packed = {"size": [height, width], "counts": runs}
-        else:
+        packed = {"size": [height, width], "counts": runs}
+        if not isinstance(runs, str):
             packed = coco.frPyObjects(self.shape, height, width)
         mask = coco.decode(packed if runs else coco.merge(packed))
         if mask.max(initial=0) > 1:  # runs that end too early leave memory as it was
