@@ -66,13 +66,11 @@ def bootstrap_gap(rows: pd.DataFrame, first: Sequence[bool], second: Sequence[bo
 def gap_in_words(first: str, second: str, found: Gap) -> str:
     """A gap in words, with its numbers: "J of A is 0.21 lower than of B (…)", or that none can be told."""
     interval = f"95 % interval {found.low:+.2f} to {found.high:+.2f}"
-    rows = f"{found.first} and {found.second} masks"
+    rows, between = f"{found.first} and {found.second} masks", f"Between {first} and {second}"
     if np.isnan(found.low):
-        judged = f"{rows}, of too few groups to judge it"
-        return f"Between {first} and {second} J differs by {found.difference:+.2f}; {judged}."
+        return f"{between} J differs by {found.difference:+.2f}; {rows}, of too few groups to judge it."
     if found.low <= 0 <= found.high:
-        numbers = f"{found.difference:+.2f} ({interval}; {rows})"
-        return f"Between {first} and {second} no difference of J can be told: {numbers}."
+        return f"{between} no difference of J can be told: {found.difference:+.2f} ({interval}; {rows})."
     way = "lower" if found.difference < 0 else "higher"
     return f"J of {first} is {abs(found.difference):.2f} {way} than of {second} ({interval}; {rows})."
 

@@ -35,7 +35,7 @@ LOGIT_MARGIN = 6.0  # p = .998
 
 
 def object_labels(area: float) -> Tensor:
-    """Labels uint8 (1, SIDE, SIDE): 1 on the first round(area · SIDE²) pixels. CosegError outside of 0 < area < 1."""
+    """Labels uint8 (1, H, W): 1 on the first round(area · H · W) pixels. CosegError outside of 0 < area < 1."""
     count = round(area * PIXELS)
     if not 0 < count < PIXELS:
         raise CosegError(f"area = {area}: must leave a pixel of {PIXELS} to the object and one to the background")
@@ -63,12 +63,10 @@ def pixel_gradient(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     return slope[:, 1].abs()  # the soft-max reads the difference alone: the two slopes are opposite
 
 
-def loss_by_area(
-    areas: Sequence[float] = OBJECT_AREAS, margin: float = LOGIT_MARGIN, losses: Sequence[str] | None = None
-) -> pd.DataFrame:
+def loss_by_area(areas: Sequence[float] = OBJECT_AREAS, losses: Sequence[str] | None = None) -> pd.DataFrame:
     """A row a loss and area. Columns loss, area, missed, found, gain, share, pull.
 
-    missed  value where nothing is marked, found: where the object is, to the pixel; both with the margin
+    missed  value where nothing is marked, found: where the object is, to the pixel; both with the margin m = 6
     gain    missed − found: what the object is worth to the loss
     share   of the gradient's absolute sum that falls on the object's pixels, where nothing is known yet (p = ½)
     pull    that sum: how hard the loss pulls in all
@@ -79,16 +77,14 @@ def loss_by_area(
         for area in areas:
             labels = object_labels(area)
             slope = pixel_gradient(loss, masked_logits(labels, 0.0), labels)
-            missed = float(loss(masked_logits(torch.zeros_like(labels), margin), labels))
-            found, pull = float(loss(masked_logits(labels, margin), labels)), float(slope.sum())
+            missed = float(loss(masked_logits(torch.zeros_like(labels)), labels))
+            found, pull = float(loss(masked_logits(labels), labels)), float(slope.sum())
             share = float(slope[labels == 1].sum()) / pull
             rows.append((name, area, missed, found, missed - found, share, pull))
     return pd.DataFrame(rows, columns=["loss", "area", "missed", "found", "gain", "share", "pull"])
 
 
-def loss_by_overlap(
-    area: float = 0.05, margin: float = LOGIT_MARGIN, steps: int = 21, losses: Sequence[str] | None = None
-) -> pd.DataFrame:
+def loss_by_overlap(area: float = 0.05, steps: int = 21, losses: Sequence[str] | None = None) -> pd.DataFrame:
     """Columns loss, J, value: a mask as large as the object that is shifted off it, step by step.
 
     Raises CosegError for unknown losses, and for an area above one half, where the mask cannot leave the object.
@@ -101,6 +97,5 @@ def loss_by_overlap(
     for name, loss in _chosen(losses).items():
         for shift in np.unique(np.linspace(0, count, steps).round().astype(int)):
             mask = (place >= int(shift)) & (place < int(shift) + count)
-            J = (count - shift) / (count + shift)
-            rows.append({"loss": name, "J": float(J), "value": float(loss(masked_logits(mask, margin), labels))})
-    return pd.DataFrame(rows)
+            rows.append((name, (count - shift) / (count + shift), float(loss(masked_logits(mask), labels))))
+    return pd.DataFrame(rows, columns=["loss", "J", "value"])
