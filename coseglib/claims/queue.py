@@ -269,9 +269,8 @@ def ablate(
 ) -> Outcome:
     """Train and score what some claims need (see `chosen_claims`), one after the other; `output`/ablations.csv grows.
 
-    What stands there of the same recipe, seed, photographs and code is not run again, and a training that was killed
-    goes on where it was. A run that fails is named and the others go on. Models stay in `output`/<run>/, a failure's
-    traceback in error.txt there; with keep = False models are removed once they are scored.
+    What stands there of the same recipe, seed, photographs and code is not run again, what was killed goes on where it
+    was, what fails is named and the others go on. keep: models stay in `output`/<run>/; a failure's error.txt does.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
     output, wanted = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))

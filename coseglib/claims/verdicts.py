@@ -50,7 +50,7 @@ from coseglib.claims.papers_claims import (
     WHOLE,
     Arm,
     Claim,
-)  # fmt: skip
+)
 from coseglib.core.errors import CosegError
 from coseglib.data.reported import reported
 from coseglib.models import METHODS
@@ -185,9 +185,8 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
 
     table   rows of one profile, of `read_ablations` or `ablate`. claims: None: all
     Columns claim, system, says, source, set, first, second, paper (points), effect, low, high, p, "p Holm", seeds,
-    groups, verdict, words. A claim of which nothing was measured has the verdict "not measured", one about trainings
-    that do not stand "withdrawn" (MENDED), one of fewer than SEEDS seeds "too few seeds"; Holm's correction counts
-    those that have a verdict.
+    groups, verdict, words. The verdict may be "not measured", "withdrawn" where trainings do not stand (MENDED), or
+    "too few seeds", fewer than SEEDS; Holm's correction counts the others.
     """
     rows = []
     away = set(table.variant[_away(table)]) if len(table) else set()
@@ -195,17 +194,12 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
         why = [MENDED[VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
         d = differences(table, claim) if len(table) and not why else np.empty((0, 0))
         found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
-        seeds, groups = d.shape if d.size else (0, 0)
-        rows.append(
-            {
-                **{"claim": claim.name, "system": claim.system, "says": claim.says, "set": claim.where},
-                "source": f"{_paper(claim.first.variant)}, {claim.source}",
-                **{"first": _side((claim.first,), claim), "second": _side(claim.second, claim)},
-                **{"paper": paper_points(claim), "effect": found.mean, "low": found.low, "high": found.high},
-                **{"p": found.p, "seeds": seeds, "groups": groups},
-                **{"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""},
-            }
-        )
+        row = {"claim": claim.name, "system": claim.system, "says": claim.says, "set": claim.where}
+        row |= {"source": f"{_paper(claim.first.variant)}, {claim.source}", "paper": paper_points(claim)}
+        row |= {"first": _side((claim.first,), claim), "second": _side(claim.second, claim)}
+        row |= {"effect": found.mean, "low": found.low, "high": found.high, "p": found.p}
+        row |= dict(zip(("seeds", "groups"), d.shape if d.size else (0, 0), strict=True))
+        rows.append(row | {"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""})
     found = pd.DataFrame(rows)
     found["p Holm"] = holm(found.p.where(found.seeds >= SEEDS))
     found["verdict"] = found.apply(_verdict, axis=1)
@@ -253,44 +247,50 @@ def _whole(table: pd.DataFrame, where: str) -> pd.DataFrame:
     return own.assign(swap=POINTS * own.swap)
 
 
+def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
+    """Of these a variant's, a row a seed: by the mean of attention where there is a choice."""
+    own = _whole(table, where)
+    return own[(own.variant == variant) & (own.how == MEAN)]
+
+
 def _mean_sd(figures: Mapping[str, pd.Series]) -> dict[str, float]:
     return {k: v for name, own in figures.items() for k, v in {name: own.mean(), f"sd {name}": own.std()}.items()}
 
 
-def _checkpoints(own: pd.DataFrame) -> str:
-    return ", ".join(c[:8] for c in own.checkpoint if isinstance(c, str) and c)
+def _made_of(own: pd.DataFrame) -> dict[str, str]:
+    """The recipes and checkpoints of rows, the latter by 8 digits each."""
+    sums = [c[:8] for c in own.checkpoint if isinstance(c, str) and c]
+    return {"recipe": ", ".join(own.recipe.unique()), "checkpoints": ", ".join(sums)}
 
 
 def by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
 
-    Columns system, set, seeds, J, "sd J", P, "sd P", swap (points), "sd swap", AUROC, "sd AUROC", steps, recipe,
-    checkpoints.
+    Columns system, set, seeds, J, P, swap (points), AUROC, each with its "sd …"; steps, recipe, checkpoints.
     """
     rows = []
     for name, where in product(WHOLE, (SEEN, UNSEEN)):
-        own = _whole(table, where)[lambda rows, name=name: (rows.variant == name) & (rows.how == MEAN)]
+        own = _asked(table, name, where)
         if len(own):
             row = {"system": name, "set": where, "seeds": own.seed.nunique()}
             row |= _mean_sd(own[["J", "P", "swap", "AUROC"]])
-            row |= {"steps": own.steps.max(), "recipe": ", ".join(own.recipe.unique())}
-            rows.append({**row, "checkpoints": _checkpoints(own)})
+            rows.append({**row, "steps": own.steps.max(), **_made_of(own)})
     return pd.DataFrame(rows)
 
 
 def by_share(table: pd.DataFrame) -> pd.DataFrame:
     """A row a share of hard and empty pairs that was trained with: what it costs and what it buys, over seeds.
 
-    Columns share, seeds, and each with its "sd …": J on SEEN and on UNSEEN, swap (points) and AUROC on SEEN; steps,
+    Columns share, seeds, J on SEEN and on UNSEEN, swap (points) and AUROC on SEEN, each with its "sd …"; steps, recipe,
     checkpoints.
     """
-    rows, (all_seen, all_unseen) = [], (_whole(table, where) for where in (SEEN, UNSEEN))
+    rows = []
     for share, variant in BY_SHARE.items():
-        seen, unseen = (rows[rows.variant == variant.name] for rows in (all_seen, all_unseen))
+        seen, unseen = (_asked(table, variant.name, where) for where in (SEEN, UNSEEN))
         if len(seen):
             figures = {"J seen": seen.J, "J unseen": unseen.J, "swap": seen.swap, "AUROC": seen.AUROC}
-            row = {"share": share, "seeds": seen.seed.nunique(), **_mean_sd(figures), "steps": seen.steps.max()}
-            rows.append({**row, "checkpoints": _checkpoints(seen)})
+            row = {"share": share, "seeds": seen.seed.nunique(), **_mean_sd(figures)}
+            rows.append({**row, "steps": seen.steps.max(), **_made_of(seen)})
     return pd.DataFrame(rows)
 
 
@@ -298,18 +298,14 @@ def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFr
     """A row a variant and way of answering of one system: J, P, swap (points) and AUROC on a set, over seeds.
 
     Columns variant, how, seeds, J, "sd J", P, swap, "sd swap", AUROC, steps, "s a training", "the paper" (J as printed:
-    "table IV: 0.790"), recipe, checkpoints (the first 8 digits of each).
+    "table IV: 0.790"), recipe, checkpoints.
     """
     rows, whole = [], _whole(table, where)
-    for name, variant in VARIANTS.items():
-        printed = [f"table {number}: {_printed(name, number):.3f}" for number in variant.printed]
-        for how, own in whole[(whole.variant == name) & (variant.system == system)].groupby("how"):
-            row = {
-                "variant": name,
-                "how": how,
-                "seeds": own.seed.nunique(),
-                **_mean_sd(own[["J", "P", "swap", "AUROC"]]),
-            }
+    for variant in (v for v in VARIANTS.values() if v.system == system):
+        printed = [f"table {number}: {_printed(variant.name, number):.3f}" for number in variant.printed]
+        for how, own in whole[whole.variant == variant.name].groupby("how"):
+            row = {"variant": variant.name, "how": how, "seeds": own.seed.nunique()}
+            row |= _mean_sd(own[["J", "swap"]]) | {"P": own.P.mean(), "AUROC": own.AUROC.mean()}
             row |= {"steps": own.steps.max(), "s a training": own.seconds.mean(), "the paper": "; ".join(printed)}
-            rows.append({**row, "recipe": ", ".join(own.recipe.unique()), "checkpoints": _checkpoints(own)})
-    return pd.DataFrame(rows).drop(columns=["sd P", "sd AUROC"], errors="ignore")
+            rows.append(row | _made_of(own))
+    return pd.DataFrame(rows)

@@ -144,18 +144,13 @@ def ship(
 def _facts(name: str, file: Path, model, about: dict) -> dict:
     """The part of a card that is known before anything is measured."""
     runs = list(runs_of(about))[::-1]  # the first one first
-    return {
-        **{"name": name, "sha256": sha256(file), "bytes": file.stat().st_size},
-        **{"method": about["method"], "backbone": about["backbone"], "variant": model.variant},
-        **{"input_size": model.input_size, "looks": model.card["looks"], "post": post_of(model)},
-        "trained_on": TRAINED_ON[about["training"]["data"]],
-        "steps": sum(r["step"] for r in runs),
-        "minutes": round(sum(r["seconds"] for r in runs) / 60, 1),
-        "device": f"{about['device']}, {about['precision']}",
-        "seeds": [r["training"]["seed"] for r in runs],
-        "training": [r["training"] for r in runs],
-        **{key: about[key] for key in ("averaged", "earlier_rates") if key in about},
-    }
+    card = {"name": name, "sha256": sha256(file), "bytes": file.stat().st_size, "method": about["method"]}
+    card |= {"backbone": about["backbone"], "variant": model.variant, "input_size": model.input_size}
+    card |= {"looks": model.card["looks"], "post": post_of(model), "trained_on": TRAINED_ON[about["training"]["data"]]}
+    card |= {"steps": sum(r["step"] for r in runs), "minutes": round(sum(r["seconds"] for r in runs) / 60, 1)}
+    card |= {"device": f"{about['device']}, {about['precision']}", "seeds": [r["training"]["seed"] for r in runs]}
+    card["training"] = [r["training"] for r in runs]
+    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about}
 
 
 def again(

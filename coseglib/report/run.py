@@ -93,7 +93,7 @@ def commit() -> str:
         return "no git"
 
 
-def versions() -> str:
+def package_versions() -> str:
     """Python's and the packages' that figures depend on."""
     found = [f"Python {platform.python_version()}"]
     for name in VERSIONS:
@@ -208,7 +208,7 @@ def run_report(
         "profile": profile,
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
-        "versions": versions(),
+        "versions": package_versions(),
         "machine": machine() + (f", {jobs} notebooks at a time" if jobs > 1 else ""),
     }
     # Absolute paths: a kernel works in the notebook's folder, not in the caller's.

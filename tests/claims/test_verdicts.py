@@ -180,10 +180,11 @@ def test_what_pairs_cost_and_buy_is_a_mean_over_seeds():
     first, second = list(BY_SHARE.values())[:2]
     rows = [
         {"variant": v.name, "seed": s, "set": where, "how": MEAN, "group": group, "J": j + s / 10, "swap": swap}
-        | {"AUROC": 0.5, "steps": 4, "checkpoint": "0123456789"}
+        | {"AUROC": 0.5, "steps": 4, "checkpoint": "0123456789", "recipe": "r"}
         for v, j, swap in ((first, 0.5, 0.1), (second, 0.4, 0.3))
         for where, s, group in ((SEEN, 0, "all"), (SEEN, 1, "all"), (UNSEEN, 0, "all"), (SEEN, 0, "cow"))
     ]
+    rows += [{**row, "how": MIN, "J": 0.1, "swap": math.nan} for row in rows if row["set"] == SEEN]
     table = by_share(pd.DataFrame(rows))
     assert table.share.tolist() == [0.0, 0.1] and table.seeds.tolist() == [2, 2]
     assert table["J seen"].tolist() == pytest.approx([0.55, 0.45]) and table["J unseen"].tolist() == [0.5, 0.4]
