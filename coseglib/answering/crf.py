@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.data.transforms import resize_labels
-from coseglib.models.contract import POSTS
 
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
 
@@ -189,12 +188,3 @@ def refined(picture: Tensor, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:
     foreground must stay without.
     """
     return marginals(picture, logits.detach().float().cpu().softmax(dim=-3), crf).clamp(min=1e-6).log()
-
-
-def labels_of(image: Tensor, maps: Tensor, post: str = "crf", crf: CRF | None = None) -> Tensor:
-    """The label map of a photograph at its own size: `post` "argmax" or "crf". Arguments as for `crf_labels`."""
-    if post not in POSTS:
-        raise ValueError(f"post {post!r}: one of {', '.join(POSTS)}")
-    if post == "crf":
-        return crf_labels(image, maps, crf)
-    return argmax_labels(maps.detach().cpu(), tuple(image.shape[-2:]))

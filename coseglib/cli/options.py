@@ -140,7 +140,7 @@ def learning(profile: str, accelerator: str, set_: list[str] | None):
 
 def number_of_classes(classes: int | None) -> int:
     """K. Raises CosegError where it was not said, or is none."""
-    from coseglib.unsupervised.job import check_classes
+    from coseglib.unsupervised.configuration import check_classes
 
     if classes is None:
         raise CosegError("multiclass: nobody but you knows how many classes the photographs share; add --classes K")

@@ -160,7 +160,7 @@ def multiclass_table(
     Written, resumed and refused as by `evaluate_groups`.
     """
     learns = isinstance(system, OnlineConfig)
-    post = post or (system.post if learns else post_of(system))
+    post = post_of(system, post)
     checksum = "" if learns else system.card["sha256"]
 
     def k(group: Group) -> int:

@@ -101,7 +101,7 @@ class Model(nn.Module):
     VARIANTS    "paper" and what the workbook makes of it
     options     of its ablations: those of the class with their defaults, those that a model was given
     input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
-    group_size  images that a group model sees at once when it is trained
+    group_size  images that a group model answers at once
     looks       how often it looks at a photograph, one of LOOKS
     post        how its maps become masks where nobody says, one of POSTS
     card        of the checkpoint that it comes from, frozen; empty when untrained

@@ -143,10 +143,11 @@ class MultiClass(GroupModel):
 
     classes                           K, how many classes the images have in common
     self_attention, mutual_attention  F + γ (SA + MA); either part can be left out, or both ("w/o ATT")
+    Its answers are those of sets of `group_size` photographs; the paper trains on mini-batches of 3.
     """
 
     paper = Paper("multiclass-thesis", ("SA+MA",), "multiclass")
-    group_size = 3  # the paper's mini-batch
+    group_size = 8
     online, post = True, "crf"
     EXTRAS: ClassVar = {
         "features": "(B, N, C, H/32, W/32)",

@@ -102,11 +102,6 @@ class TrainConfig(Config):
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
         return self
 
-    def changed_from(self, other: Mapping[str, Any], besides: frozenset[str] = frozenset()) -> str | None:
-        """The first field that decides a result and is not as in `other`, fields of a header; None: all are alike."""
-        ours = self.fields()
-        return next((k for k in ours if k not in MAY_CHANGE | besides and ours[k] != other.get(k)), None)
-
 
 def method_of(profile: str) -> str:
     """The method that a file of one's own, such as a run's config.yaml, says it is of; else CA."""
@@ -122,15 +117,16 @@ def load_profile(profile: str, method: str | None = None, overrides: Mapping[str
     Raises CosegError for unknown profiles, sections, fields, options and values.
     """
     file = profile_file(profile, PROFILES)
-    given = dict(overrides or {})
+    given, options = {}, {}
+    for name, value in (overrides or {}).items():
+        if name.startswith("options."):
+            options[name.removeprefix("options.")] = read_text(value, name) if isinstance(value, str) else value
+        else:
+            given[name] = value
     method = given.pop("method", None) or method or method_of(profile)
     values = profile_fields(file, TrainConfig, METHODS, method)
     if values.setdefault("method", method) != method:
         raise CosegError(f"{file}: is of method {values['method']}, not {method}; name that one, or another file")
-    values |= {name: value for name, value in given.items() if not name.startswith("options.")}
-    options = values.get("options") or {}
-    if isinstance(options, dict):
-        for name in given.keys() - values.keys():
-            value = given[name]
-            options = options | {name[len("options.") :]: read_text(value, name) if isinstance(value, str) else value}
-    return TrainConfig(**values | {"options": options})
+    values |= given
+    known = values.get("options") or {}
+    return TrainConfig(**values | {"options": known | options if isinstance(known, dict) else known})

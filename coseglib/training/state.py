@@ -5,7 +5,7 @@ run goes on from before it. Then, and only then, other learning rates are taken;
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
-from coseglib.training.configuration import TrainConfig
+from coseglib.training.configuration import MAY_CHANGE, TrainConfig
 
 STATE, MODEL, STOPPED = "state.safetensors", "model.safetensors", "stopped.json"
 RATES = frozenset({"learning_rate", "backbone_learning_rate"})
@@ -51,27 +51,28 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     state, model = folder / STATE, folder / MODEL
     if not resume and (state.exists() or model.exists()):
         raise CosegError(f"{folder}: already holds a run; add --resume to go on with it, or choose another folder")
-    free = RATES if (folder / STOPPED).exists() else frozenset()
+    ours, free = config.fields(), MAY_CHANGE | (RATES if (folder / STOPPED).exists() else set())
     if not state.exists():
         if model.exists():  # the best so far of a run that was killed before its first state
-            _check_same(model, read_tensors(model)[1].get("training", {}), config, free)
+            check_same(model, read_tensors(model)[1].get("training", {}), ours, free)
         return None
     tensors, header = read_tensors(state)
     if header.get("kind") != "state":
         raise CosegError(f"{state}: a model, not a training state; leave out --resume or name the run's folder")
     theirs = header["config"]
-    _check_same(state, theirs, config, free)
+    check_same(state, theirs, ours, free)
     earlier = list(header.get("earlier_rates", []))
     if any(theirs[name] != getattr(config, name) for name in RATES):
         earlier.append({"until": header["step"], **{name: theirs[name] for name in sorted(RATES)}})
     return Saved(tensors, Progressed(header["step"], header["seconds"], header["best"], earlier))
 
 
-def _check_same(file: Path, theirs: Mapping, config: TrainConfig, free: frozenset[str]) -> None:
-    changed = config.changed_from(theirs, free)
-    if changed:
-        has = f"was trained with {changed} = {theirs.get(changed)}, not {config.fields()[changed]}"
-        raise CosegError(f"{file}: {has}; resume with the same or use another folder")
+def check_same(file: Path, theirs: Mapping, ours: Mapping, free: Set[str] = frozenset()) -> None:
+    """Raises CosegError for the first field of `ours`, but for those that are free, that is another one in `theirs`."""
+    for name in ours:
+        if name not in free and ours[name] != theirs.get(name):
+            has = f"was trained with {name} = {theirs.get(name)}, not {ours[name]}"
+            raise CosegError(f"{file}: {has}; resume with the same or use another folder")
 
 
 def restore(saved: Saved, model: nn.Module, optimiser: torch.optim.Optimizer, average: AveragedModel | None) -> None:

@@ -2,8 +2,7 @@
 
 configuration  `OnlineConfig`, `load_online`; profiles/ holds the named ones
 groups         the photographs of files and folders, or a group by its name
-job            one group in memory while a generator learns on it
-learner        `co_segment`, `choose_learning_rate`
+learner        `co_segment`, `choose_learning_rate`: one group in memory while a generator learns on it
 checkpoint     `learn`, `train_on_group`: kept with a card
 scores         label maps whose labels have no names, scored; baselines
 """

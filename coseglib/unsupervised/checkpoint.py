@@ -1,7 +1,7 @@
 """What was learned on a group, kept: a model with its card, and a run's folder."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -9,13 +9,13 @@ import yaml
 from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
+from coseglib.core.tables import write_table
 from coseglib.data.record import Group
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import MultiClass
-from coseglib.training.log import Log
-from coseglib.unsupervised.configuration import OnlineConfig
-from coseglib.unsupervised.job import check_classes, device_of
-from coseglib.unsupervised.learner import CoSegmentation, co_segment
+from coseglib.training.state import STATE, check_same
+from coseglib.unsupervised.configuration import OnlineConfig, check_classes
+from coseglib.unsupervised.learner import CoSegmentation, Say, co_segment, silent
 
 
 def _contents(group: Group) -> str:
@@ -25,7 +25,7 @@ def _contents(group: Group) -> str:
 
 def _about(group: Group, found: CoSegmentation) -> dict:
     """What a checkpoint's header says of a generator."""
-    config = found.config
+    config, device = found.config, next(found.generator.parameters()).device
     return {
         "method": "multiclass",
         "backbone": config.backbone,
@@ -36,21 +36,15 @@ def _about(group: Group, found: CoSegmentation) -> dict:
         "epochs": len(found.log),
         "loss": float(found.log.loss.min()),
         "seconds": round(found.seconds, 1),
-        "device": str(device_of(config.device)),
-        "precision": precision_of(config.precision, device_of(config.device)),
+        "device": str(device),
+        "precision": precision_of(config.precision, device),
     }
 
 
-def learn(
-    group: Group,
-    classes: int,
-    config: OnlineConfig,
-    progress: Callable[[str], None] | None = None,
-    weights_root=None,
-) -> MultiClass:
+def learn(group: Group, classes: int, config: OnlineConfig, progress: Say = silent) -> MultiClass:
     """The generator of a group, in evaluation mode, with `card`: what a checkpoint's header says. See `co_segment`."""
-    found = co_segment(group.photos, classes, config, progress, weights_root)
-    found.generator.card, found.generator.post = _about(group, found), config.post
+    found = co_segment(group.photos, classes, config, progress)
+    found.generator.card = _about(group, found)
     return found.generator
 
 
@@ -60,8 +54,7 @@ def train_on_group(
     config: OnlineConfig,
     output: str | Path,
     resume: bool = False,
-    progress: Callable[[str], None] | None = None,
-    weights_root=None,
+    progress: Say = silent,
 ) -> Path:
     """Learn on a group, and leave model.safetensors, log.csv (a row an epoch) and config.yaml in the folder `output`.
 
@@ -70,37 +63,27 @@ def train_on_group(
     Returns the path of model.safetensors. Raises CosegError for a folder in use, or a run that was another one.
     """
     check_classes(classes)
-    output, say = Path(output), progress or (lambda text: None)
+    output, ours = Path(output), {"classes": classes, **config.fields()}
     model = output / "model.safetensors"
-    if (output / "state.safetensors").exists():
+    if (output / STATE).exists():
         raise CosegError(f"{output}: holds a run of another method; choose another folder")
     if model.exists() and not resume:
         raise CosegError(f"{output}: already holds a run; add --resume to keep it, or choose another folder")
     if model.exists():
-        _check_same(model, group, classes, config)
-        say(f"{model}: done before")
+        _check_run(model, load_model(model, "multiclass").card, ours, group)
+        progress(f"{model}: done before")
         return model
     output.mkdir(parents=True, exist_ok=True)
-    fields = config.fields()
-    about = {"method": "multiclass", "group": group.name, "photos": len(group), "classes": classes, **fields}
+    about = {"method": "multiclass", "group": group.name, "photos": len(group), **ours}
     write_text(output / "config.yaml", yaml.safe_dump(about, sort_keys=False))
-    say("".join(f"  {k}: {v}\n" for k, v in about.items()).rstrip())
-    found = co_segment(group.photos, classes, config, say, weights_root)
-    log = Log(output / "log.csv", columns=tuple(found.log))
-    for row in found.log.to_dict("records"):
-        log.row(**row)
+    progress("\n".join(f"  {k}: {v}" for k, v in about.items()))
+    found = co_segment(group.photos, classes, config, progress)
+    write_table(found.log, output / "log.csv")
     save_model(model, found.generator, _about(group, found))
     return model
 
 
-def _check_same(model: Path, group: Group, classes: int, config: OnlineConfig) -> None:
-    card = load_model(model, "multiclass").card
-    ours = {"classes": classes, **config.fields()}
-    theirs = {"classes": card["classes"], **card["training"]}
-    for name, value in ours.items():
-        if value != theirs.get(name):
-            has = f"was trained with {name} = {theirs.get(name)}, not {value}"
-            raise CosegError(f"{model}: {has}; resume with the same or use another folder")
-    learned_on = card["group"]  # earlier runs keep a checksum of names as well
-    if learned_on.get("contents", learned_on.get("sha256")) not in (_contents(group), group.content()):
+def _check_run(model: Path, card: Mapping, ours: Mapping, group: Group) -> None:
+    check_same(model, {"classes": card["classes"], **card["training"]}, ours)
+    if card["group"].get("contents") != _contents(group):
         raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")

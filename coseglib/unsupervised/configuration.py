@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coseglib.answering.crf import CRF
 from coseglib.core.config import Config, Count, Natural, Seed, Weight, profile_fields, profile_file
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
@@ -43,20 +42,10 @@ class OnlineConfig(Config):
     weight_decay: Weight = 5e-4
     patience: Count = 3  # epochs without improvement before the run stops
     tolerance: Weight = 1e-3  # what counts as one, in the loss a pair and class (log 2 = .693 at chance)
-    together: Count = 8  # images that attend each other when label maps are made
     post: Literal[*POSTS] = "crf"
-    crf: CRF = CRF()
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # "auto": bfloat16 where GPU or CPU has it
     device: str = "auto"  # "auto": a GPU where there is one
     seed: Seed = 0
-
-    @field_validator("crf", mode="before")
-    @classmethod
-    def _of_fields(cls, value: Any) -> Any:
-        try:
-            return CRF(**value) if isinstance(value, dict) else value
-        except TypeError as error:
-            raise ValueError(str(error)) from error
 
     @field_validator("device", mode="after")
     @classmethod
@@ -70,6 +59,12 @@ class OnlineConfig(Config):
         if self.learning_rate is None and not self.learning_rates:
             raise CosegError("learning_rates = (): one or more, where learning_rate is none")
         return self
+
+
+def check_classes(classes: int) -> None:
+    """Raises CosegError for a K that is none."""
+    if not 1 <= classes <= 254:
+        raise CosegError(f"classes = {classes}: K is 1 to 254, as a label map has 8 bits, 0 background and 255 void")
 
 
 def load_online(profile: str, overrides: Mapping[str, Any] | None = None) -> OnlineConfig:

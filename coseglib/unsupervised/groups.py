@@ -4,17 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from coseglib.answering.reading import picture_of
 from coseglib.core.errors import CosegError
 from coseglib.data import load
+from coseglib.data.images import read_image
 from coseglib.data.record import Group, Photo
 from coseglib.segmenting.finding import find_photos
-
-
-def _read(file: Path) -> Tensor:
-    return picture_of(file).pixels
 
 
 def group_of_files(
@@ -30,15 +25,14 @@ def group_of_files(
     photos = []
     for file in files:
         try:
-            _read(file)
-            photos.append(Photo("files", str(file), (), partial(_read, file), None, file))
+            picture_of(file)
+            photos.append(Photo("files", str(file), (), partial(read_image, file), None, file))
         except CosegError as fault:
             faults.append(str(fault))
     if not photos:
         raise CosegError(f"{faults[0] if faults else 'no photographs were named'}; no photograph is left to learn on")
-    for fault in faults:
-        if say:
-            say(f"{fault}; left out")
+    for fault in faults if say else ():
+        say(f"{fault}; left out")
     return Group("files", photos[0].path.resolve().parent.name, tuple(photos))
 
 
@@ -47,16 +41,16 @@ def named_group(name: str, data_root: str | Path | None = None) -> Group:
 
     Raises CosegError where there is none of that name, or no VOC 2012.
     """
-    scenes = load("synthetic-multiclass")
-    return (
-        next((g for g in scenes if g.name == name), None) or named_groups(load("voc-multiclass", data_root), [name])[0]
-    )
+    scenes = {group.name: group for group in load("synthetic-multiclass")}
+    return scenes.get(name) or named_groups(load("voc-multiclass", data_root), [name])[0]
 
 
 def named_groups(groups: Sequence[Group], names: Sequence[str] | None) -> list[Group]:
     """The groups of these names; without names all. Raises CosegError for one that is not there."""
-    known = {g.name: g for g in groups}
-    for name in names or ():
+    if not names:
+        return list(groups)
+    known = {group.name: group for group in groups}
+    for name in names:
         if name not in known:
             raise CosegError(f"{name}: no such group; one of {', '.join(known) or 'none: this data set has no groups'}")
-    return [known[name] for name in names] if names else list(groups)
+    return [known[name] for name in names]

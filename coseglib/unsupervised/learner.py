@@ -9,99 +9,261 @@ Where this differs from the thesis (see also `coseglib.models.multiclass`)
     mini-batches of three and ten epochs are as printed; the early stop by the loss, and keeping the weights of the
     epoch of the lowest, are ours. The last mini-batch of an epoch is filled up from its first images.
   * The generator's batch normalisation (VGG16 has none) keeps ImageNet's averages: three images are too few.
-  * Label maps are made in chunks of `together` images that attend each other, overlapping at the end.
   * The cpu profile is not the paper's: small backbone and input, larger mini-batches, `masking="features"`, `balance`,
     `border`, and a faster γ. Its figures are the workbook's, and its table's rows name the profile.
-
-`coseg train` and `coseg segment` with `--method multiclass` are `train_on_group` and `learn` of
-`coseglib.unsupervised.checkpoint`; `coseg evaluate` is `coseglib.evaluation.multiclass_tables`.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from coseglib.answering.crf import CRF, labels_of
+from coseglib.answering.answers import Engine, whole_group
+from coseglib.answering.masks import masks
+from coseglib.answering.reading import picture_of, resize_to_input
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
+from coseglib.core.progress import clock
 from coseglib.data.record import Photo
-from coseglib.models.multiclass import MultiClass
-from coseglib.unsupervised.configuration import OnlineConfig
-from coseglib.unsupervised.job import LearningJob, pixels_of
+from coseglib.models import build_model
+from coseglib.models.backbones import build_backbone
+from coseglib.models.multiclass import FeatureExtractor, MultiClass, terms
+from coseglib.unsupervised.configuration import OnlineConfig, check_classes
+
+CHUNK = 8  # images that the frozen extractor describes at once
+QUIET = 10  # seconds between two lines of progress within an epoch
+CHANCE = math.log(2)  # the loss where nothing tells a class from the rest
+
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Progress for nobody."""
+
+
+@contextmanager
+def seeded(seed: int):
+    """torch's global generator seeded within, and as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.no_grad()
+def normalise_on(backbone: nn.Module, images: Tensor) -> None:
+    """Batch normalisation's averages of a network with random weights, measured on the images themselves.
+
+    The untrained averages (0 and 1) let all that such a network says fade to nearly nothing.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+    backbone.train()
+    for some in images.split(CHUNK):
+        backbone.embed(backbone(some)[-1])
+    backbone.eval()
+
+
+def _inputs(photos: Sequence[Tensor | Photo], size: int) -> Tensor:
+    """(n, 3, size, size) in [0, 1], as the engine asks of them later."""
+    inputs = [resize_to_input(picture_of(photo).pixels, size) for photo in photos]
+    return torch.stack(inputs).contiguous(memory_format=torch.channels_last)
+
+
+class LearningJob:
+    """One group in memory: its inputs, the frozen extractor, and what the extractor says where that is constant."""
+
+    def __init__(self, photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, weights_root=None):
+        if not photos:
+            raise CosegError("no photographs: a group needs at least one")
+        check_classes(classes)
+        self.config, self.classes, self.weights_root = config, classes, weights_root
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(best if config.device == "auto" else config.device)
+        self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
+        self.images = _inputs(photos, config.input_size).to(self.device)
+        self.weights = "imagenet" if config.pretrained else None
+        with seeded(config.seed):
+            network = self._ready(build_backbone(config.extractor, self.weights, weights_root))
+        self.extractor = FeatureExtractor(network, config.masking, config.fill)
+        self.described = self._described(photos) if config.masking == "features" else None
+
+    def _ready(self, backbone: nn.Module) -> nn.Module:
+        backbone = backbone.to(self.device, memory_format=torch.channels_last)
+        if not self.config.pretrained:
+            normalise_on(backbone, self.images)
+        return backbone
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    @torch.no_grad()
+    def _described(self, photos: Sequence[Tensor | Photo]) -> Tensor:
+        """What the extractor says of each whole photograph, once for all epochs."""
+        size, found = self.config.extractor_size or self.config.input_size, []
+        for start in range(0, len(photos), CHUNK):
+            with self.autocast():
+                found.append(self.extractor.describe(_inputs(photos[start : start + CHUNK], size).to(self.device)))
+        return torch.cat(found)
+
+    def generator(self) -> MultiClass:
+        """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
+        config = self.config
+        options = {name: getattr(config, name) for name in ("self_attention", "mutual_attention")}
+        with seeded(config.seed):
+            model = build_model(
+                "multiclass",
+                config.backbone,
+                config.variant,
+                config.input_size,
+                self.weights,
+                self.weights_root,
+                options={"classes": self.classes, **options},
+            )
+        self._ready(model.backbone)
+        model.post = config.post
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Every image once, shuffled by seed and epoch; the last batch is filled up from the first."""
+        n = len(self.images)
+        size = min(self.config.batch, n)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(1000 * self.config.seed + epoch)).tolist()
+        return [[order[(start + i) % n] for i in range(size)] for start in range(0, n, size)]
+
+    def loss(self, model: MultiClass, numbers: list[int]) -> Tensor:
+        """The loss of one batch, summed over pairs and classes as printed."""
+        images, config = self.images[numbers][None], self.config
+        described = None if self.described is None else self.described[numbers][None]
+        with self.autocast():
+            losses = model.loss(model(images), images, self.extractor, config.balance, config.border, described)
+        return sum(losses.values())
+
+    def optimise(self, model: MultiClass, rate: float, epochs: int, say: Say) -> pd.DataFrame:
+        """Adam on the co-attention loss. -> a row an epoch: epoch, loss (mean over steps, pairs and classes), seconds.
+
+        The model ends with the weights of the epoch of the lowest loss. It stops early as the configuration says, and
+        at a loss that is not finite, which is then the last row's (NaN).
+        """
+        config, began = self.config, time.perf_counter()
+        gammas = [p for name, p in model.named_parameters() if name == "gamma"]
+        others = [p for name, p in model.named_parameters() if name != "gamma"]
+        sets = [{"params": others, "lr": rate}, {"params": gammas, "lr": config.gamma_rate * rate}]
+        optimiser = torch.optim.Adam(sets, weight_decay=config.weight_decay)
+        rows, best, kept, stale = [], math.inf, model.state_dict(), 0
+        model.train()
+        if config.pretrained:
+            model.backbone.eval()  # batches of three are too small for averages of their own
+        with seeded(config.seed):
+            for epoch in range(epochs):
+                loss = self._epoch(model, optimiser, epoch, epochs, began, say)
+                rows.append({"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - began})
+                if loss < best - config.tolerance:
+                    best, stale = loss, 0
+                    kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
+                    continue
+                stale += 1
+                if math.isnan(loss):
+                    break
+                if stale >= config.patience and epoch + 1 < epochs:
+                    say(f"no improvement in {stale} epochs: stopped after {epoch + 1}")
+                    break
+        model.load_state_dict(kept)
+        return pd.DataFrame(rows)
+
+    def _epoch(self, model, optimiser, epoch: int, epochs: int, began: float, say: Say) -> float:
+        """A step a batch. -> the mean loss of a pair and class; NaN as soon as it is not finite."""
+        batches, total, shown = self.batches(epoch), 0.0, time.perf_counter()
+        for step, numbers in enumerate(batches, start=1):
+            loss = self.loss(model, numbers)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.item() / terms(len(numbers), self.classes)
+            if not math.isfinite(total):
+                return math.nan
+            now = time.perf_counter()
+            if now - shown > QUIET or step == len(batches):
+                shown, share = now, (epoch * len(batches) + step) / (epochs * len(batches))
+                left = clock((now - began) / share * (1 - share))
+                at = f"epoch {epoch + 1} of {epochs}, step {step} of {len(batches)}"
+                say(f"{at}: loss {total / step:.4f} (chance {CHANCE:.3f}), {left} left")
+        return total / len(batches)
+
+    def choose_rate(self, say: Say) -> tuple[float, pd.DataFrame]:
+        """See `choose_learning_rate`."""
+        rows, rates, epochs = [], self.config.learning_rates, self.config.trial_epochs
+        for rate in rates:
+            log = self.optimise(self.generator(), rate, epochs, lambda text, rate=rate: say(f"trying {rate:g}: {text}"))
+            rows.append({"learning_rate": rate, "epochs": len(log), "loss": log.loss.iloc[-1]})
+        trials = pd.DataFrame(rows)
+        if trials.loss.isna().all():
+            tried = ", ".join(f"{r:g}" for r in rates)
+            raise CosegError(f"learning rates {tried}: the loss is not finite at any of them; give smaller ones")
+        rate = float(trials.learning_rate[trials.loss.idxmin()])
+        say(f"learning rate {rate:g}: the lowest loss after {epochs} epochs")
+        return rate, trials
 
 
 @dataclass
 class CoSegmentation:
-    """A group, co-segmented.
+    """A group, co-segmented. Its maps and labels are the answers that `coseg segment` has of the saved generator.
 
     generator      trained on the group, in evaluation mode
-    maps           its soft-max maps (n, K+1, S, S) in [0, 1], channel 0 the background
     log            a row an epoch: epoch, loss (mean over pairs and classes), seconds
     learning_rate  that was used
     trials         learning_rate, epochs, loss of each that was tried; empty where the rate was given
+    seconds        that learning took
     """
 
     photos: Sequence[Tensor | Photo]
     config: OnlineConfig
     generator: MultiClass
-    maps: Tensor
     log: pd.DataFrame
     learning_rate: float
     trials: pd.DataFrame
     seconds: float
 
-    def labels(self, post: str | None = None, crf: CRF | None = None) -> list[Tensor]:
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self.generator, self.photos)
+
+    def _answers(self):
+        return self._engine.answers(whole_group(len(self.photos)))
+
+    @cached_property
+    def maps(self) -> Tensor:
+        """Soft-max maps (n, K+1, S, S) in [0, 1], channel 0 the background; float32, on the CPU."""
+        return torch.stack([answer.logits.softmax(dim=0) for answer in self._answers()])
+
+    def labels(self, post: str | None = None) -> list[Tensor]:
         """A label map for each photograph, uint8 (H, W), 0 … K, at its own size.
 
-        post  "crf" or "argmax"; None: the configuration's. crf: its parameters, None: the configuration's
+        post  "crf" or "argmax"; None: as the configuration says
         """
-        post, crf = post or self.config.post, crf or self.config.crf
-        return [labels_of(pixels_of(p), maps, post, crf) for p, maps in zip(self.photos, self.maps, strict=True)]
-
-
-def _silent(text: str) -> None:
-    pass
-
-
-def _chosen_rate(job: LearningJob, say: Callable[[str], None]) -> tuple[float, pd.DataFrame]:
-    rows = []
-    for rate in job.config.learning_rates:
-        log = job.optimise(
-            job.generator(), rate, job.config.trial_epochs, lambda text, rate=rate: say(f"trying {rate:g}: {text}")
-        )
-        rows.append({"learning_rate": rate, "epochs": len(log), "loss": log.loss.iloc[-1]})
-    trials = pd.DataFrame(rows)
-    if not trials.loss.notna().any():
-        tried = ", ".join(f"{r:g}" for r in job.config.learning_rates)
-        raise CosegError(f"learning rates {tried}: the loss is not finite at any of them; give smaller ones")
-    rate = float(trials.learning_rate[trials.loss.idxmin()])
-    say(f"learning rate {rate:g}: the lowest loss after {job.config.trial_epochs} epochs")
-    return rate, trials
+        return [labels for _, labels in masks(self.generator, self._answers(), post, len(self.photos))]
 
 
 def choose_learning_rate(
-    photos: Sequence[Tensor | Photo],
-    classes: int,
-    config: OnlineConfig,
-    progress: Callable[[str], None] | None = None,
-    weights_root=None,
+    photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig
 ) -> tuple[float, pd.DataFrame]:
     """The rate of `config.learning_rates` whose loss is lowest after `config.trial_epochs`; no mask is looked at.
 
     -> the rate, and a row for each that was tried: learning_rate, epochs, loss (NaN where it was not finite).
     Raises CosegError where none stays finite, and as `co_segment` does.
     """
-    return _chosen_rate(LearningJob(photos, classes, config, weights_root), progress or _silent)
+    return LearningJob(photos, classes, config).choose_rate(silent)
 
 
 def co_segment(
-    photos: Sequence[Tensor | Photo],
-    classes: int = 2,
-    config: OnlineConfig | None = None,
-    progress: Callable[[str], None] | None = None,
-    weights_root=None,
+    photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, progress: Say = silent, weights_root=None
 ) -> CoSegmentation:
     """Optimise a generator on the photographs themselves, and segment them with it.
 
@@ -111,14 +273,13 @@ def co_segment(
     The same photographs, configuration and machine give the same result; torch's generator is left as it was.
     Raises CosegError for no photographs, a K below 1, missing weights, or a loss that is not finite.
     """
-    began, say, config = time.perf_counter(), progress or _silent, config or OnlineConfig()
+    began = time.perf_counter()
     job = LearningJob(photos, classes, config, weights_root)
     rate, trials = config.learning_rate, pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
     if rate is None:
-        rate, trials = _chosen_rate(job, say)
+        rate, trials = job.choose_rate(progress)
     model = job.generator()
-    log = job.optimise(model, rate, config.epochs, say)
-    if not log.loss.notna().all():
+    log = job.optimise(model, rate, config.epochs, progress)
+    if log.loss.isna().any():
         raise CosegError(f"learning rate {rate:g}: the loss is not finite in epoch {len(log)}; give a smaller one")
-    maps = job.maps(model)
-    return CoSegmentation(photos, config, model, maps, log, rate, trials, time.perf_counter() - began)
+    return CoSegmentation(photos, config, model.eval(), log, rate, trials, time.perf_counter() - began)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Group, Photo
-from coseglib.scoring.metrics import jaccard
 
 SAMPLES = 2000  # pixels of a photograph that k-means learns from; it labels all of them
 
@@ -44,12 +43,12 @@ def assignment(counts: np.ndarray, background: int | None = 0) -> np.ndarray:
     The sum of the classes' J over the group's pixels is the largest that one cluster a class can reach. With fewer
     clusters than classes some class gets none and scores 0.
     """
-    candidates = [c for c in range(len(counts)) if c != background]
-    intersection = counts[candidates, 1:].astype(float)
-    union = counts[candidates].sum(axis=1)[:, None] + counts[:, 1:].sum(axis=0)[None] - intersection
+    candidates = np.array([c for c in range(len(counts)) if c != background], int)
+    intersection = counts[candidates, 1:]
+    union = counts[candidates].sum(axis=1)[:, None] + counts[:, 1:].sum(axis=0) - intersection
+    rows, columns = linear_sum_assignment(intersection / np.maximum(union, 1), maximize=True)
     found = np.zeros(len(counts), int)
-    for row, column in zip(*linear_sum_assignment(intersection / np.maximum(union, 1), maximize=True), strict=True):
-        found[candidates[row]] = column + 1
+    found[candidates[rows]] = columns + 1
     return found
 
 
@@ -59,17 +58,14 @@ def class_scores(pred: Tensor, truth: Tensor, classes: int) -> dict[str, float]:
     P  share of the counted pixels with the right label; 1 where all are void
     J  mean over the classes of each against the rest, those that neither map holds left out; NaN where that is all
     """
-    counted = truth != VOID
-    right = int(((pred == truth) & counted).sum())
-    scores = {"P": right / int(counted.sum()) if counted.any() else 1.0}
-    each = []
-    for k in range(1, classes + 1):
-        of_class = (truth == k).to(torch.uint8)
-        of_class[~counted] = VOID
-        each.append(jaccard((pred == k).to(torch.uint8), of_class, empty="skip"))
+    counts = confusion(pred, truth, classes + 1, classes)
+    right = counts.diagonal()
+    either = counts.sum(axis=0) + counts.sum(axis=1) - right
+    each = [r / e if e else float("nan") for r, e in zip(right[1:], either[1:], strict=True)]
     known = [j for j in each if j == j]
+    scores = {"P": right.sum() / counts.sum() if counts.any() else 1.0}
     scores["J"] = sum(known) / len(known) if known else float("nan")
-    return {**scores, **{f"J_{k}": j for k, j in enumerate(each, start=1)}}
+    return scores | {f"J_{k}": j for k, j in enumerate(each, start=1)}
 
 
 def score_group(group: Group, labels: Sequence[Tensor], clusters: int, background: int | None = 0) -> pd.DataFrame:
@@ -89,11 +85,9 @@ def score_group(group: Group, labels: Sequence[Tensor], clusters: int, backgroun
     of_cluster = assignment(counts, background)
     lookup = torch.from_numpy(of_cluster).to(torch.uint8)
     named = " ".join(f"{c}={group.targets[k - 1]}" for c, k in enumerate(of_cluster) if k)
-    rows = []
-    for photo, pred, truth in zip(group.photos, labels, truths, strict=True):
-        scores = class_scores(lookup[pred.long()], truth, classes)
-        rows.append({"dataset": group.dataset, "group": group.name, "name": photo.name, **scores, "classes": named})
-    return pd.DataFrame(rows)
+    about = pd.DataFrame({"dataset": group.dataset, "group": group.name, "name": [p.name for p in group.photos]})
+    scores = pd.DataFrame([class_scores(lookup[p.long()], t, classes) for p, t in zip(labels, truths, strict=True)])
+    return pd.concat([about, scores], axis=1).assign(classes=named)
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
@@ -101,34 +95,22 @@ def score_group(group: Group, labels: Sequence[Tensor], clusters: int, backgroun
 
 def stripes(size: tuple[int, int], clusters: int, across: bool = True) -> Tensor:
     """A photograph split in `clusters` stripes of equal height (across) or width. size (H, W) -> uint8 (H, W)."""
-    height, width = size
-    side = height if across else width
+    side = size[0] if across else size[1]
     stripe = (torch.arange(side) * clusters // side).to(torch.uint8)
-    return (stripe[:, None] if across else stripe[None]).expand(height, width).contiguous()
+    return (stripe[:, None] if across else stripe).expand(size).contiguous()
 
 
 def colour_kmeans(images: Iterable[Tensor | Photo], clusters: int, seed: int = 0) -> list[Tensor]:
     """Label maps of k-means on the RGB values of all photographs' pixels together, so that clusters are the group's.
 
-    images  uint8 RGB (3, H, W) or `Photo`s, gone through twice; SAMPLES pixels of each are clustered, all are labelled
+    images  uint8 RGB (3, H, W) or `Photo`s; SAMPLES pixels of each are clustered, all are labelled
     Where a group has fewer colours than clusters, some clusters stay empty.
     """
-    images = list(images)
-
-    def pixels(image: Tensor | Photo) -> np.ndarray:
-        image = image.image() if isinstance(image, Photo) else image
-        return np.asarray(image).reshape(3, -1).T.astype(np.float32) / 255
-
+    images = [image.image() if isinstance(image, Photo) else image for image in images]
+    pixels = [np.asarray(image).reshape(3, -1).T for image in images]
     rng = np.random.default_rng(seed)
-    some = []
-    for image in images:
-        colours = pixels(image)
-        some.append(colours[rng.choice(len(colours), min(SAMPLES, len(colours)), replace=False)])
+    some = [p[rng.choice(len(p), min(SAMPLES, len(p)), replace=False)].astype(np.float32) / 255 for p in pixels]
     some = np.concatenate(some)
-    found = min(clusters, len(np.unique(some, axis=0)))
-    means = KMeans(found, n_init=4, random_state=seed).fit(some)
-    result = []
-    for image in images:
-        size = (image.image() if isinstance(image, Photo) else image).shape[-2:]
-        result.append(torch.from_numpy(means.predict(pixels(image)).astype(np.uint8)).reshape(size))
-    return result
+    means = KMeans(min(clusters, len(np.unique(some, axis=0))), n_init=4, random_state=seed).fit(some)
+    labels = [means.predict(p.astype(np.float32) / 255).astype(np.uint8) for p in pixels]
+    return [torch.from_numpy(found).reshape(image.shape[-2:]) for found, image in zip(labels, images, strict=True)]

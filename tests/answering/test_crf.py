@@ -12,13 +12,13 @@ from coseglib.answering.crf import (
     argmax_labels,
     crf_labels,
     enlarged,
-    labels_of,
     marginals,
     normalised,
     refined,
     unary,
 )
-from coseglib.answering.masks import masks_from_logits, post_of
+from coseglib.answering.masks import decide, masks_from_logits, post_of
+from coseglib.answering.reading import Picture
 from coseglib.core.errors import CosegError
 
 NO_PAIRS = CRF(smooth_weight=0, bilateral_weight=0)
@@ -145,7 +145,7 @@ def test_maps_of_any_size_give_labels_at_the_photographs_own(size):
     torch.manual_seed(4)
     image, maps = torch.randint(0, 256, (3, *size), dtype=torch.uint8), torch.rand(3, 8, 8)
     for post in ("argmax", "crf"):
-        found = labels_of(image, maps, post)
+        (found,) = decide(Picture(image, size), maps.log()[None], post, online=True)
         assert found.shape == size and found.dtype == torch.uint8 and int(found.max()) <= 2
 
 
@@ -162,8 +162,8 @@ def test_a_large_photograph_is_decided_on_a_smaller_copy(halves):
 def test_constant_images_constant_maps_and_half_precision_are_decided(dtype):
     image = torch.full((3, 10, 12), 77, dtype=torch.uint8)
     for maps in (torch.full((3, 4, 4), 1 / 3), torch.zeros(3, 4, 4), torch.eye(3)[0][:, None, None].expand(3, 4, 4)):
-        for post in ("argmax", "crf"):
-            assert int(labels_of(image, maps.to(dtype), post).max()) == 0
+        maps = maps.to(dtype)
+        assert int(argmax_labels(maps, (10, 12)).max()) == int(crf_labels(image, maps).max()) == 0
     one = torch.stack([torch.zeros(4, 4), torch.ones(4, 4)]).to(dtype)
     assert int(crf_labels(image, one).min()) == 1
 
@@ -255,7 +255,7 @@ def test_a_missing_pydensecrf_is_one_line_that_says_what_to_do(monkeypatch, halv
     with pytest.raises(CosegError, match=r"pip install pydensecrf2.* or take argmax") as error:
         crf_labels(*halves)
     assert "\n" not in str(error.value)
-    labels_of(*halves, "argmax")
+    argmax_labels(halves[1], (24, 36))
 
 
 def test_parameters_that_make_no_sense_are_refused(halves):
@@ -264,5 +264,3 @@ def test_parameters_that_make_no_sense_are_refused(halves):
             CRF(**wrong)
     with pytest.raises(ValueError, match="uint8"):
         crf_labels(halves[0].float(), halves[1])
-    with pytest.raises(ValueError, match="one of"):
-        labels_of(*halves, "median")

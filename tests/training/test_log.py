@@ -17,8 +17,3 @@ def test_rows_after_the_last_state_are_written_again(tmp_path):
     assert _steps(tmp_path / "log.csv") == ["2", "4", "6"]
     Log(tmp_path / "log.csv")
     assert _steps(tmp_path / "log.csv") == [] and [p.name for p in tmp_path.iterdir()] == ["log.csv"]
-
-
-def test_columns_may_be_others(tmp_path):
-    Log(tmp_path / "log.csv", columns=("epoch", "loss")).row(epoch=1, loss=0.5)
-    assert (tmp_path / "log.csv").read_text().split() == ["epoch,loss", "1,0.5"]

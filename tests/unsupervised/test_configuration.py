@@ -41,8 +41,8 @@ def test_single_fields_are_overridden_by_text_of_their_type():
         ("paper", {"learning_rates": "[]"}, "one or more"),
         ("smoke", {"seed": "-1"}, "must be 0 or more"),
         ("smoke", {"device": "toaster"}, "one of auto, cpu, mps"),
-        ("smoke", {"crf": {"smoth_xy": 2}}, "smoth_xy"),
-        ("smoke", {"crf": {"smooth_xy": -2}}, "smooth_xy = -2: must be above 0"),
+        ("smoke", {"variant": "2"}, "variant = 2: one of paper, workbook"),
+        ("smoke", {"patience": "1.5"}, "patience = 1.5: must be a whole number"),
     ],
 )
 def test_wrong_configurations_are_errors_in_one_line(profile, given, words):
@@ -52,7 +52,7 @@ def test_wrong_configurations_are_errors_in_one_line(profile, given, words):
 
 
 def test_a_runs_own_configuration_is_a_profile(tmp_path):
-    config = load_online("cpu", {"seed": 2, "crf": {"steps": 3}})
+    config = load_online("cpu", {"seed": 2, "learning_rates": [1e-4]})
     (tmp_path / "config.yaml").write_text(
         yaml.safe_dump({"method": "multiclass", "group": "dog+person", "photos": 3, "classes": 2, **config.fields()})
     )

@@ -6,12 +6,17 @@ import pytest
 import torch
 from square_and_disc import group_of, photos_of, scene
 
+from coseglib.answering.answers import answers, whole_group
 from coseglib.core.errors import CosegError
+from coseglib.data.images import read_labels, write_png
 from coseglib.evaluation.multiclass_tables import ABLATIONS
+from coseglib.models.checkpoints import load_model
 from coseglib.models.multiclass import terms
+from coseglib.segmenting.job import segment_photos
+from coseglib.unsupervised.checkpoint import train_on_group
 from coseglib.unsupervised.configuration import load_online
-from coseglib.unsupervised.job import LearningJob
-from coseglib.unsupervised.learner import choose_learning_rate, co_segment
+from coseglib.unsupervised.groups import group_of_files
+from coseglib.unsupervised.learner import LearningJob, choose_learning_rate, co_segment
 
 FAST = load_online("smoke", {"epochs": 1})
 
@@ -101,12 +106,31 @@ def test_every_photograph_is_in_every_epoch_and_batches_are_full_and_without_twi
 
 
 def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_attention():
-    config = FAST.replaced(mutual_attention=False)
-    job = LearningJob(photos_of(5), 2, config)
-    model = job.generator()
-    whole = job.maps(model)
-    job.config = config.replaced(together=2)
-    torch.testing.assert_close(job.maps(model), whole, rtol=1e-4, atol=1e-5)
+    job = LearningJob(photos_of(5), 2, FAST.replaced(mutual_attention=False))
+    whole, parted = (job.generator().eval() for _ in range(2))
+    parted.group_size = 2
+    want, found = (_maps(model, photos_of(5)) for model in (whole, parted))
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+
+
+def _maps(generator, photos) -> torch.Tensor:
+    return torch.stack([a.logits.softmax(0) for a in answers(generator, photos, whole_group(len(photos)))])
+
+
+@pytest.mark.parametrize("post", ["argmax", "crf"])
+def test_maps_and_labels_are_those_of_the_saved_generator_bit_for_bit(tmp_path, post):
+    """Ten photographs: a set of eight and one that is filled up. `coseg segment` writes what a table scores."""
+    (tmp_path / "photos").mkdir()
+    for i in range(10):
+        write_png(tmp_path / "photos" / f"{i}.png", scene(i, (40, 50 + i))[0])
+    group, config = group_of_files([tmp_path / "photos"]), FAST.replaced(post=post)
+    found = co_segment(group.photos, 2, config)
+    saved = load_model(train_on_group(group, 2, config, tmp_path / "run"))
+    assert torch.equal(found.maps, _maps(saved, group.photos))
+    segment_photos([tmp_path / "photos"], tmp_path / "out", saved, quiet=True)
+    for i, labels in enumerate(found.labels()):
+        assert torch.equal(labels, read_labels(tmp_path / "out" / "masks" / f"{i}.png")), i
+    assert all(len(labels.unique()) > 1 for labels in found.labels())  # they agree on something
 
 
 def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(real_weights):
