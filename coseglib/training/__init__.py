@@ -5,7 +5,6 @@ loop           `train`: a run's folder
 optimiser      optimiser, schedule of the learning rates, moving average of the weights
 state          what a run keeps to go on with: saved whole, checked, restored
 log            log.csv
-photographs    `cached_photographs` of a configuration
-validation     figures on validation photographs while it trains
+photographs    those that a configuration trains on, in batches, and those that it is validated on
 runs           trainings in folders, made unless they are there; child_process, costs: what they took
 """

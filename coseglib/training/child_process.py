@@ -27,47 +27,43 @@ def _resident() -> int:
     return size if sys.platform == "darwin" else size * 1024
 
 
+def _end_with_parent() -> None:
+    """A training whose notebook is gone would go on for hours, beside the next one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def _child(sender, threads: int, function: Callable, arguments: tuple) -> None:
     """What the process of `in_a_process` does: call, measure, send."""
-
-    def end_with_parent() -> None:  # a training whose notebook is gone would go on for hours, beside the next one
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the precision stands in the tables
     torch.set_num_threads(threads)
-    before = _resident()
+    memory = {"of": "process", "before": _resident()}
     try:
         result = function(*arguments)
     except CosegError as error:
-        sender.send((error, None))
-        return
+        result = error
+    memory["peak"] = _resident()
     if torch.cuda.is_initialized():
         memory = {"of": torch.cuda.get_device_name(), "before": 0, "peak": torch.cuda.max_memory_allocated()}
-    else:
-        memory = {"of": "process", "before": before, "peak": _resident()}
     sender.send((result, memory))
 
 
-def in_a_process(function: Callable, *arguments, while_it_runs: Callable[[], None] | None = None) -> tuple:
+def in_a_process(function: Callable, *arguments, while_it_runs: Callable[[], None] = lambda: None) -> tuple:
     """function(*arguments) in a process of its own -> its result, and {"of", "before", "peak"}, memory in bytes.
 
     Function, arguments and result are sent by pickling. The process ends when this one does, or is interrupted.
     Raises the function's CosegError, and CosegError where the process ends without an answer (killed, out of memory).
     """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload(["coseglib.training.runs"])  # imports once, then a process takes milliseconds
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coseglib.training.runs"])  # imports once, then a process takes milliseconds
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, torch.get_num_threads(), function, arguments))
     process.start()
     sender.close()
     try:
         while not receiver.poll(POLL_SECONDS):
-            if while_it_runs:
-                while_it_runs()
+            while_it_runs()
         result, memory = receiver.recv()
     except EOFError as error:
         process.join()

@@ -7,16 +7,15 @@ import pandas as pd
 import torch
 
 from coseglib.core.errors import CosegError
-from coseglib.data.sampler import GroupSampler
 from coseglib.models.checkpoints import load_model
-from coseglib.training.photographs import cached_photographs
+from coseglib.training.photographs import build_batches, cached_photographs
 from coseglib.training.runs import CURVE_COLUMNS, TrainingRun
 
 CURVES = {"J": "J in training", "val_J": "J in validation"}
 
 
 def tidy_logs(runs: Mapping[str, TrainingRun]) -> pd.DataFrame:
-    """COLUMNS: a row a system and a logged step. seconds: of training so far, validations among it.
+    """CURVE_COLUMNS: a row a system and a logged step. seconds: of training so far, validations among it.
 
     J        mean over the training images since the row before, in train mode; what was asked there is the sampler's
     val_J    on validation photographs, protocol `common`; NaN but at validations
@@ -24,9 +23,8 @@ def tidy_logs(runs: Mapping[str, TrainingRun]) -> pd.DataFrame:
     """
     if not runs:
         raise CosegError("no trainings to show; name a method, or a folder that `coseg train` wrote")
-    return pd.concat([run.log.assign(system=name) for name, run in runs.items()], ignore_index=True)[
-        list(CURVE_COLUMNS)
-    ]
+    table = pd.concat([run.log.assign(system=name) for name, run in runs.items()], ignore_index=True)
+    return table[list(CURVE_COLUMNS)]
 
 
 def time_to(table: pd.DataFrame, share: float = 0.9, curve: str | None = None) -> pd.DataFrame:
@@ -44,17 +42,12 @@ def time_to(table: pd.DataFrame, share: float = 0.9, curve: str | None = None) -
     for system, log in table.groupby("system", sort=False):
         used = curve or ("val_J" if log.val_J.notna().sum() > 1 else "J")
         known = log.dropna(subset=[used]).sort_values("step")
+        known = known.assign(between=known.step.diff().fillna(known.step))
         if known.empty:
             raise CosegError(f"{system}: has no {CURVES[used]}; set validate_every, or ask for another curve")
-        final = float(known[used].iloc[-1])
-        row = {"curve": used, "final": final, "step": np.nan, "images": np.nan, "seconds": np.nan, "between": np.nan}
-        if final > 0:
-            place = int((known[used] >= share * final).to_numpy().argmax())  # the last row is one at the latest
-            first = known.iloc[place]
-            before = known.step.iloc[place - 1] if place else 0
-            row |= {name: float(first[name]) for name in ("step", "images", "seconds")}
-            row["between"] = float(first.step - before)
-        rows[system] = row
+        final = known[used].iloc[-1]
+        when = known.loc[known[used] >= share * final, ["step", "images", "seconds", "between"]].iloc[0]
+        rows[system] = {"curve": used, "final": final, **(when if final > 0 else when * np.nan)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
 
 
@@ -90,31 +83,17 @@ def training_costs(runs: Mapping[str, TrainingRun], share: float = 0.9) -> pd.Da
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("system")
 
 
-def loss_terms(run: TrainingRun, data_root=None) -> pd.DataFrame:
+def loss_terms(run: TrainingRun) -> pd.DataFrame:
     """The loss of a training, term by term, on the batch of its first step, with the weights that it ended with.
 
     value     of the term, weighted as it is minimised; their sum is the loss
     gradient  the norm of the term's gradient over all weights: how hard it pulls, whatever its value is
     """
     config = run.config
-    photos = cached_photographs(config, data_root)
+    batch = build_batches(config, cached_photographs(config))[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(run.folder / "model.safetensors", config.method).train().to(device)
     weights = [p for p in model.parameters() if p.requires_grad]
-    sampler = GroupSampler(
-        photos,
-        size=config.group_size,
-        groups=config.groups // config.accumulate,
-        side=config.sides or config.input_size,
-        shares=config.shares,
-        pasted=config.pasted,
-        twins=config.twins,
-        crop=config.crop,
-        steps=1,
-        seed=config.seed,
-        by_set=config.by_set,
-    )
-    batch = sampler[0]
     torch.manual_seed(config.seed)  # dropout
     rows = []
     with torch.enable_grad():

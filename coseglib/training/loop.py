@@ -13,6 +13,7 @@ A run's folder holds  state.safetensors  the newest training state, for --resume
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +28,15 @@ from coseglib.core.devices import device_name, launch, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
-from coseglib.data.sampler import Batch, GroupSampler
+from coseglib.data.sampler import Batch
 from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.log import Log
 from coseglib.training.optimiser import build_average, build_optimiser, build_schedule
-from coseglib.training.photographs import cached_photographs
+from coseglib.training.photographs import build_batches, build_validation, cached_photographs
 from coseglib.training.state import MODEL, Progressed, Saved, find_state, note_stop, restore, save_state
-from coseglib.training.validation import build_validation
 
 SPOILT = 1e3  # a loss like this (ln 2 at chance) is of weights that no lower rate will mend: they are not kept
 
@@ -68,21 +68,18 @@ def train(
         )
     # Inputs of one size: cuDNN tries its kernels once and keeps the fastest.
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and len(config.sides) < 2
-    silent = quiet or not fabric.is_global_zero
-
-    def say(text: str) -> None:
-        if not silent:
-            print(text, flush=True)
-
+    first = fabric.is_global_zero
+    silent = quiet or not first
+    say = (lambda text: None) if silent else partial(print, flush=True)
     say(config.listing())
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = cached_photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
     fabric.seed_everything(config.seed, verbose=False)
     model = _initial_model(config, len(photos.classes), weights_root).to(memory_format=torch.channels_last)
     run = begin(fabric, model, build_optimiser(model, config), config, output, saved)
-    score = build_validation(config, data_root) if config.validate_every and fabric.is_global_zero else None
+    score = build_validation(config, data_root) if config.validate_every and first else None
     output.mkdir(parents=True, exist_ok=True)
-    if fabric.is_global_zero:
+    if first:
         write_text(output / "config.yaml", yaml.safe_dump(config.fields(), sort_keys=False))
     if saved:
         say(f"resumed at step {run.at.step} of {config.steps}")
@@ -91,8 +88,11 @@ def train(
         f"{len(photos)} photographs, {fabric.world_size} × {fabric.device.type}, {precision}, "
         f"steps {run.at.step} to {config.steps}"
     )
+    sampler = build_batches(config, photos, fabric.world_size, fabric.global_rank)
+    left = range(run.at.step * config.accumulate, len(sampler))
+    batches = DataLoader(sampler, batch_size=None, sampler=left, num_workers=config.workers)
     with Progress("training", config.steps, "steps", silent, done=run.at.step) as progress:
-        _steps(run, iter(_loader(config, photos, fabric, run.at.step)), score, progress)
+        _steps(run, iter(batches), score, progress)
     fabric.barrier()
     return output / MODEL
 
@@ -101,8 +101,11 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
     """The loop: the gradients of a step's parts, the step, and what is due after it."""
     config, at, first = run.config, run.at, run.fabric.is_global_zero
     log = Log(run.output / "log.csv", at.step) if first else None
-    started, before = time.perf_counter(), at.seconds
-    seen, since, note, due = torch.zeros(4), time.perf_counter(), "", False
+    began, seen, since, note, due = time.perf_counter() - at.seconds, torch.zeros(4), time.perf_counter(), "", False
+
+    def keep(**values) -> None:
+        log.row(step=at.step, seconds=round(at.seconds, 1), **values)
+
     run.model.train()
     while at.step < config.steps:
         run.seed_dropout()
@@ -114,19 +117,18 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
         seen += now
         rate = run.optimiser.param_groups[-1]["lr"]
         run.step()
-        at.seconds = before + time.perf_counter() - started
+        at.seconds = time.perf_counter() - began
         last = at.step == config.steps
         if first and (at.step % config.log_every == 0 or last):
             (loss, jaccard), speed = (seen[:2] / seen[2]).tolist(), float(seen[3]) / (time.perf_counter() - since)
             row = {"loss": round(loss, 5), "J": round(jaccard, 4), "images_per_s": round(speed, 1)}
-            log.row(step=at.step, seconds=round(at.seconds, 1), **row, learning_rate=f"{rate:.3g}")
+            keep(**row, learning_rate=f"{rate:.3g}")
             note = f"loss {loss:.4f}, J {jaccard:.3f}, {speed:.1f} images/s"
             seen, since = torch.zeros(4), time.perf_counter()
         validate = bool(config.validate_every) and (at.step % config.validate_every == 0 or last)
         if first and (validate or (last and not config.validate_every)):
-            marks = run.keep_model(score if validate else None)
-            if marks:
-                log.row(step=at.step, seconds=round(at.seconds, 1), **{k: round(v, 4) for k, v in marks.items()})
+            if marks := run.keep_model(score if validate else None):
+                keep(**{k: round(v, 4) for k, v in marks.items()})
                 note = ", ".join([note, *(f"{k} {v:.4f}" for k, v in marks.items())])
             since = time.perf_counter()
         due = first and not last and (at.step % config.save_every == 0 or validate)
@@ -200,11 +202,9 @@ class Run:
         about = {"method": config.method, "backbone": config.backbone, "training": config.fields(), "step": at.step}
         about |= {"seconds": round(at.seconds, 1), "precision": precision_of(config.precision, fabric.device)}
         about |= {"device": device_name(fabric.device, fabric.world_size)}
-        if at.earlier_rates:
-            about["earlier_rates"] = at.earlier_rates
-        if config.start:  # the run before this one, and the one before that
-            about["started_from"] = self.model.started_from
-        return about
+        about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
+        # the run before this one, and the one before that
+        return about | ({"started_from": self.model.started_from} if config.start else {})
 
     def save(self, buffers: dict[str, torch.Tensor]) -> None:
         save_state(self.output, self.model, self.optimiser, self.average, self.at, self.config, buffers)
@@ -228,27 +228,6 @@ def begin(
         restore(saved, model, optimiser, average)
     schedule = build_schedule(optimiser, config, at.step)
     return Run(fabric, config, output, model, wrapped, optimiser, schedule, average, at)
-
-
-def _loader(config: TrainConfig, photos, fabric: Fabric, step: int) -> DataLoader:
-    """The batches from a step on, a part of a step each."""
-    parts = config.accumulate
-    sampler = GroupSampler(
-        photos,
-        size=config.group_size,
-        groups=config.groups // parts // fabric.world_size,
-        side=config.sides or config.input_size,
-        shares=config.shares,
-        pasted=config.pasted,
-        twins=config.twins,
-        crop=config.crop,
-        steps=config.steps * parts,
-        seed=config.seed,
-        rank=fabric.global_rank,
-        by_set=config.by_set,
-    )
-    steps = range(step * parts, config.steps * parts)
-    return DataLoader(sampler, batch_size=None, sampler=steps, num_workers=config.workers)
 
 
 def _initial_model(config: TrainConfig, categories: int, weights_root) -> torch.nn.Module:

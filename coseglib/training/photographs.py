@@ -1,8 +1,14 @@
-"""The photographs that a configuration trains on."""
+"""The photographs of a configuration: what it trains on, in batches, and what it is validated on, never a test set."""
 
 from collections.abc import Callable
 
+from coseglib.data import training_photos, validation_groups
 from coseglib.data.cache import TrainingSet, training_set
+from coseglib.data.sampler import GroupSampler
+from coseglib.data.synthetic import load_synthetic, synthetic_photos
+from coseglib.scoring.metrics import aggregate, auroc
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 from coseglib.training.configuration import TrainConfig
 
 
@@ -11,11 +17,41 @@ def cached_photographs(
 ) -> TrainingSet:
     """Decoded and resized once, kept on disk. progress: called with how many are done, and of how many."""
     if config.data == "synthetic":
-        from coseglib.data.synthetic import synthetic_photos
-
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
     else:
-        from coseglib.data import training_photos
-
         photos = training_photos(data_root, dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
     return training_set(photos, config.cache_side, progress=progress)
+
+
+def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
+    """The batches of one process of several, each a part of a step."""
+    return GroupSampler(
+        photos,
+        size=config.group_size,
+        groups=config.groups // config.accumulate // processes,
+        side=config.sides or config.input_size,
+        shares=config.shares,
+        pasted=config.pasted,
+        twins=config.twins,
+        crop=config.crop,
+        steps=config.steps * config.accumulate,
+        seed=config.seed,
+        rank=rank,
+        by_set=config.by_set,
+    )
+
+
+def build_validation(config: TrainConfig, data_root=None) -> Callable[..., dict[str, float]]:
+    """A function model -> {val_J, val_swap, val_refusal}."""
+    groups = load_synthetic("val") if config.data == "synthetic" else validation_groups(data_root)
+
+    def score(model) -> dict[str, float]:
+        table = aggregate(evaluate(model, groups, "common", limit=config.validate_photos), "common")
+        unsure = refusal(model, groups)
+        return {
+            "val_J": float(table.J.iloc[-1]),
+            "val_swap": 100 * float(partner_swap(model, groups).score.mean()),
+            "val_refusal": auroc(unsure.score, unsure.common),
+        }
+
+    return score

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from coseglib.training.child_process import in_a_process
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.log import Log
 from coseglib.training.loop import train
+from coseglib.training.state import MODEL, STATE, check_same
 
 CURVE_COLUMNS = ("system", "step", "seconds", "images", "loss", "J", "val_J", "images_per_s")
 MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of what
@@ -32,7 +34,7 @@ MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training that is there. log: columns COLUMNS but for `system`; memory: {} where it was not measured."""
+    """A training that is there. log: CURVE_COLUMNS but for `system`; memory: {} where it was not measured."""
 
     name: str
     folder: Path
@@ -48,18 +50,13 @@ def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | No
     """
     if not methods:
         raise CosegError(f"no method is named; one or more of {', '.join(m for m in METHODS if not METHODS[m].online)}")
-    return {method: load_profile(profile, method, dict(overrides or {})) for method in methods}
-
-
-def _deciding(config: TrainConfig) -> dict:
-    """The fields that decide a training's result, as YAML and JSON give them back: lists for tuples."""
-    return {name: value for name, value in config.fields().items() if name not in MAY_CHANGE}
+    return {method: load_profile(profile, method, overrides) for method in methods}
 
 
 def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
-    """Where a training is kept: `root`/<name>-<8 digits of its configuration>."""
-    text = json.dumps(_deciding(config), sort_keys=True)
-    return Path(root) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """Where a training is kept: `root`/<name>-<8 digits of its configuration, of the fields that decide its result>."""
+    deciding = {name: value for name, value in config.fields().items() if name not in MAY_CHANGE}
+    return Path(root) / f"{name}-{hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def run_config(folder: str | Path) -> TrainConfig:
@@ -74,7 +71,7 @@ def run_config(folder: str | Path) -> TrainConfig:
 
 
 def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
-    """A training's log, a row a step: COLUMNS but for `system`; a validation joins the row of its step.
+    """A training's log, a row a step: CURVE_COLUMNS but for `system`; a validation joins the row of its step.
 
     training  its configuration's fields, as cards have them
     images    seen so far: groups × photographs a group × steps; NaN where batches of several sides hold several numbers
@@ -83,26 +80,26 @@ def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
     needed = {"step": int} | dict.fromkeys(("seconds", "loss", "J", "images_per_s"), float)
     others = dict.fromkeys(Log.COLUMNS, float)
     rows = read_table(file, needed, "give a run's folder, or train anew", optional=others)
-    if rows.loss.notna().sum() == 0:
+    if rows.loss.isna().all():
         raise CosegError(f"{file}: holds no row of training yet; train on, or train anew")
     rows = rows.reindex(columns=list(Log.COLUMNS)).groupby("step", as_index=False).first().sort_values("step")
     a_step = training["groups"] * training["group_size"] if len(training.get("sides", ())) < 2 else np.nan
     return rows.assign(images=rows.step * a_step)[list(CURVE_COLUMNS[1:])].reset_index(drop=True)
 
 
-def run_log(folder: str | Path, config: TrainConfig) -> pd.DataFrame:
-    """`read_log` of a run's folder."""
-    return read_log(Path(folder) / "log.csv", config.fields())
+def _memory(folder: Path) -> dict:
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        return json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
+    return {}
 
 
 def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:
     """A run's folder; name: what it is called in tables, None: the folder's name. Raises CosegError as its parts do."""
     folder = Path(folder)
     config = run_config(folder)
-    memory = {}
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        memory = json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
-    return TrainingRun(name or folder.name, folder, config, run_log(folder, config), memory)
+    return TrainingRun(
+        name or folder.name, folder, config, read_log(folder / "log.csv", config.fields()), _memory(folder)
+    )
 
 
 def is_trained(folder: str | Path, config: TrainConfig) -> bool:
@@ -113,29 +110,18 @@ def is_trained(folder: str | Path, config: TrainConfig) -> bool:
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         return False
-    ours, theirs = _deciding(config), _deciding(run_config(folder))
-    for name in ours:
-        if ours[name] != theirs[name]:
-            raise CosegError(f"{folder}: holds a training with {name} = {theirs[name]}, not {ours[name]}; give another")
-    if not (folder / "model.safetensors").is_file():
-        return False
-    try:
-        log = run_log(folder, config)
-    except CosegError:
-        return False
-    # The checkpoint of a run that validates is the best one so far: it alone does not say that the run is at its end.
-    return int(log.step[log.loss.notna()].max()) >= config.steps
+    check_same(folder, run_config(folder).fields(), config.fields(), MAY_CHANGE)
+    with contextlib.suppress(CosegError):
+        log = read_log(folder / "log.csv", config.fields()).dropna(subset=["loss"])
+        # The checkpoint of a run that validates is the best so far: it alone does not say that the run is at its end.
+        return (folder / MODEL).is_file() and int(log.step.max()) >= config.steps
+    return False
 
 
 def train_all(
-    plans: Mapping[str, TrainConfig],
-    root: str | Path,
-    say: Callable[[str], None] = print,
-    apart: bool = True,
-    data_root=None,
-    weights_root=None,
+    plans: Mapping[str, TrainConfig], root: str | Path, say: Callable[[str], None] = print, apart: bool = True
 ) -> dict[str, TrainingRun]:
-    """{name: Run} of all trainings; those that are not there are made, those that were broken off go on.
+    """{name: TrainingRun} of all; those that are not there are made, those that were broken off go on.
 
     root   the folder that holds them, see `training_folder`
     apart  each in a process of its own, which is how memory is measured; False: here, and memory is not known
@@ -149,7 +135,7 @@ def train_all(
             if is_trained(folder, config):
                 say(f"{name}: there already, {config.steps} steps")
             else:
-                _made(name, config, folder, say, apart, data_root, weights_root)
+                _made(name, config, folder, say, apart)
             runs[name] = read_run(folder, name)
         except CosegError as error:
             failed.append(f"{name}: {error}")
@@ -159,28 +145,23 @@ def train_all(
     return runs
 
 
-def _made(name, config, folder: Path, say, apart: bool, data_root, weights_root) -> None:
+def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], None], apart: bool) -> None:
     """Train one, tell how it goes, and keep how much memory it took."""
-    begun = (folder / "state.safetensors").is_file()
-    say(f"{name}: {'goes on' if begun else 'trains'}, {config.steps} steps")
+    say(f"{name}: {'goes on' if (folder / STATE).is_file() else 'trains'}, {config.steps} steps")
+    training = partial(train, config, folder, resume=True, devices=1, quiet=True)
     if not apart:
-        train(config, folder, True, data_root, weights_root, devices=1, quiet=True)
+        training()
         return
     told = [0]
 
     def look() -> None:
         with contextlib.suppress(CosegError, OSError):
-            last = run_log(folder, config).dropna(subset=["loss"]).iloc[-1]
+            last = read_log(folder / "log.csv", config.fields()).dropna(subset=["loss"]).iloc[-1]
             if last.step > told[0]:
                 told[0] = last.step
                 say(f"{name}: step {last.step:.0f} of {config.steps}, loss {last.loss:.4f}, J {last.J:.3f}")
 
-    _, memory = in_a_process(_trained, config, folder, data_root, weights_root, while_it_runs=look)
-    with contextlib.suppress(OSError, json.JSONDecodeError):  # what the part before the interruption took
-        memory["peak"] = max(memory["peak"], json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))["peak"])
+    _, memory = in_a_process(training, while_it_runs=look)
+    memory["peak"] = max(memory["peak"], _memory(folder).get("peak", 0))  # of the part before an interruption
     write_text(folder / MEMORY_FILE, json.dumps(memory, allow_nan=False) + "\n")
-    (folder / "state.safetensors").unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
-
-
-def _trained(config: TrainConfig, folder: Path, data_root, weights_root) -> None:
-    train(config, folder, True, data_root, weights_root, devices=1, quiet=True)
+    (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size

@@ -22,9 +22,9 @@ from coseglib.training.runs import (
     MEMORY_FILE,
     is_trained,
     plan_trainings,
+    read_log,
     read_run,
     run_config,
-    run_log,
     train_all,
     training_folder,
 )
@@ -98,7 +98,7 @@ def test_a_checkpoint_alone_is_not_a_training_that_is_there(made_run, tmp_path):
 
 def test_another_training_in_the_folder_is_not_written_over(made_run, tmp_path):
     folder = made_run(tmp_path / "a", [row(4, 1, 0.2)])
-    with pytest.raises(CosegError, match=r"holds a training with learning_rate = 0\.002, not 0\.1"):
+    with pytest.raises(CosegError, match=r"was trained with learning_rate = 0\.002, not 0\.1"):
         is_trained(folder, run_config(folder).replaced(learning_rate=0.1))
 
 
@@ -143,7 +143,7 @@ def test_the_memory_of_a_training_in_two_parts_is_that_of_the_larger(tmp_path, m
     said = []
     for name in ("state.safetensors", "other"):
         (tmp_path / name).touch()
-        runs._made("ca", config, tmp_path, said.append, True, None, None)
+        runs._made("ca", config, tmp_path, said.append, apart=True)
     assert json.loads((tmp_path / MEMORY_FILE).read_text())["peak"] == 900
     # The state is of use to what goes on; of what is done it is dropped.
     assert said == ["ca: goes on, 4 steps", "ca: trains, 4 steps"]
@@ -163,21 +163,21 @@ def test_a_log_becomes_one_row_a_step_with_its_validation_beside_it(made_run, tm
         columns=list(CURVE_COLUMNS),
     )
     pd.testing.assert_frame_equal(tidy_logs({run.name: run for run in (a, b)}), want, check_dtype=False)
-    assert run_log(a.folder, a.config.replaced(sides=(32, 64))).images.isna().all()
+    assert read_log(a.folder / "log.csv", a.config.replaced(sides=(32, 64)).fields()).images.isna().all()
 
 
 def test_a_log_that_cannot_be_read_says_why(made_run, tmp_path):
     folder = made_run(tmp_path / "a", [])
     config = run_config(folder)
     with pytest.raises(CosegError, match=r"log\.csv: holds no row of training"):
-        run_log(folder, config)
+        read_log(folder / "log.csv", config.fields())
     (folder / "log.csv").write_text("step,loss\n1,2\n")
     with pytest.raises(CosegError, match="lacks the column seconds"):
-        run_log(folder, config)
+        read_log(folder / "log.csv", config.fields())
     for text in (b"", b"\xff\xfe\x00"):
         (folder / "log.csv").write_bytes(text)
         with pytest.raises(CosegError, match=r"log\.csv: cannot be read as a table"):
-            run_log(folder, config)
+            read_log(folder / "log.csv", config.fields())
     with pytest.raises(CosegError, match=r"config\.yaml: No such file"):
         read_run(tmp_path / "none")
     for text in ("steps: [", "nothing: 3", "3"):
