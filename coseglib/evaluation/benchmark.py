@@ -59,9 +59,9 @@ def cut(groups: Sequence[Group], most: int = 0) -> list[Group]:
 def available_sets(
     names: Sequence[str], limit: Mapping[str, int] | None = None, say: Callable[[str], None] = print, data_root=None
 ) -> dict[str, list[Group]]:
-    """The groups of those data sets that are here; of each other one a line says what is missing.
+    """The groups of those data sets that are here, at most `limit` photographs each; a line says what is missing.
 
-    limit  {data set: photographs a group}. Raises CosegError for a name that is no data set's, and where none is here.
+    Raises CosegError for a name that is no data set's, and where none is here.
     """
     sets = {}
     for name in names:
@@ -97,9 +97,7 @@ def evaluations(protocols: Sequence[Protocol] = ALL) -> dict[str, str]:
 
     Raises CosegError for a combination that no registered protocol has.
     """
-    registered: dict[str, str] = {}
-    for name, protocol in PROTOCOLS.items():
-        registered.setdefault(evaluation_of(protocol), name)
+    registered = {evaluation_of(p): name for name, p in reversed(PROTOCOLS.items())}  # the first of each stays
     wanted = {}
     for protocol in protocols:
         which = evaluation_of(protocol)
@@ -134,8 +132,7 @@ def photo_rows(
 ) -> pd.DataFrame:
     """A row a system, evaluation, partner and photograph: its four counts in pixels and seconds an answer.
 
-    kept      CSV of these rows. What stands there of the same checkpoint, photographs, masks, partners and seed is not
-              run again, so a run that was killed goes on with what is missing
+    kept      CSV of these rows: what stands there of the same checkpoint, photographs, masks, partners, seed is not run
     partners  asked in the evaluation of `common`; the other evaluations ask for the group's
     patient   ask `features` all that the others are asked, too
     Columns checkpoint (SHA-256), evaluation, dataset, group, name, partner, `COUNTS`, seconds, key. Seconds: with
@@ -187,10 +184,14 @@ def score_table(rows: pd.DataFrame, some: Sequence[System], protocols: Sequence[
                 asked = _by(own[own.partner == partner], protocol)
                 each = [metrics.aggregate(asked[asked.checkpoint == m.sha256], protocol) for m in members]
                 tables.append(over_seeds(each, members, ("P", "J", "seconds")).assign(partner=partner))
+    columns = ["dataset", "protocol", "partner", "group", "images", "P", "sd P", "J", "sd J", "seconds"]
+    return _joined(tables, columns)
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     if not tables:
         raise CosegError("no rows of these systems; evaluate them first")
-    columns = [*FACTS, "dataset", "protocol", "partner", "group", "images", "P", "sd P", "J", "sd J", "seconds"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True)[[*FACTS, *columns]]
 
 
 def question_rows(
@@ -260,7 +261,5 @@ def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
                 each.append(pd.DataFrame([about]))
             if len(each) == len(members):
                 tables.append(over_seeds(each, members, figures))
-    if not tables:
-        raise CosegError("no rows of these systems; ask them first")
     columns = ["dataset", "questions", "J_asked", "J_other", "swap", "sd swap", "se swap", "photographs", "AUROC"]
-    return pd.concat(tables, ignore_index=True)[[*FACTS, *columns, "sd AUROC"]]
+    return _joined(tables, [*columns, "sd AUROC"])

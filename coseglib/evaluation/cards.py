@@ -73,9 +73,9 @@ def withdrawn(card: Mapping) -> str:
 def stated(some: Sequence[Mapping]) -> pd.DataFrame:
     """What cards say of whole sets, protocol `common`; nothing is run. A row a card and set.
 
-    Columns system, method, variant (and what its answers owe to no network), backbone, pairs, steps, minutes, set,
-    group, self, other (J by partner), swap (points), AUROC (refusal), checkpoint (`digits`). NaN: not measured. A card
-    that is withdrawn has one row, its reason in the place of a set.
+    Columns system, method, variant (with `beyond`), backbone, pairs, steps, minutes, set, group, self, other (J by
+    partner), swap (points), AUROC (refusal), checkpoint (`digits`). NaN: not measured. A card that is withdrawn has one
+    row, its reason in the place of a set.
     """
     rows = []
     for card in some:
@@ -93,8 +93,8 @@ def stated(some: Sequence[Mapping]) -> pd.DataFrame:
 def both_ways(some: Sequence[Mapping]) -> pd.DataFrame:
     """Plain pairs against hard and empty ones beside them, the rest alike: of NAME-plain and NAME-asking, a row a set.
 
-    Columns method, set, and of each of the two, "plain" and "asking": J by the group and by a wrong group, swap
-    (points), AUROC, steps. Both by argmax after one look. Without what is withdrawn.
+    Columns method, set, and of each of the two ("J: plain"): J, "J, wrong group", swap (points), AUROC, steps. Both by
+    argmax after one look. Without what is withdrawn.
     """
     table = stated([card for card in some if not withdrawn(card)])
     names = {"group": "J", "other": "J, wrong group", "swap": "swap", "AUROC": "AUROC", "steps": "steps"}

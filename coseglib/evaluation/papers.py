@@ -103,7 +103,6 @@ def markdown(table: pd.DataFrame, paper: pd.DataFrame, protocol: str = "common")
     """The table of one data set, to be read: what the papers print, and apart from it what was measured here.
 
     table  of `score_table`; its rows of `protocol` are shown, of group "all" with all their facts, J by group below
-    paper  of `paper_rows`
     """
     table = table[table.protocol == protocol]
     whole = table[table.group == "all"]

@@ -54,9 +54,8 @@ def _file_of(run: str | Path) -> Path:
 def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     """Make the weights of a model the mean of its own and those of runs that went on from it, or that it went on from.
 
-    Along one path of training a network may win what it sees often and lose what it sees seldom; whether the mean keeps
-    more of both is for validation to say (`reports/trials.md`, 5). Returns step and SHA-256 of each run's file. Raises
-    CosegError for another model.
+    Whether the mean is better is for validation to say (`reports/trials.md`, 5). Returns step and SHA-256 of each run's
+    file. Raises CosegError for another model.
     """
     models = [load_model(_file_of(run), model.card["method"]) for run in runs]
     own = model.state_dict()

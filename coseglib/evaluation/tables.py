@@ -47,7 +47,7 @@ def evaluation_table(
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
-    partner, how, limit, progress  see `evaluation.evaluate`; the two special protocols know `how` (partner-swap) only
+    partner, how, limit, progress  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
     known = (*metrics.PROTOCOLS, *SPECIAL)
