@@ -46,7 +46,7 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _lifted(x: Tensor, mean: Tensor, block: tuple[slice, slice]) -> Tensor:
-    """A piece of Y = [X − m; 1ᵀ], float64 (B, N', d + 1, P')."""
+    """A piece of Y, float64 (B, N', d + 1, P')."""
     centred = x[:, block[0], :, block[1]].double() - mean[:, None, :, None]
     return torch.cat([centred, torch.ones_like(centred[:, :, :1])], dim=2)
 
@@ -79,11 +79,8 @@ def _factor(x: Tensor, mean: Tensor, members: Tensor) -> Tensor:
 
 
 def _top_pair(c: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalue (B, S) and its eigenvector (B, S, n, 1) of symmetric c (B, S, n, n).
-
-    LAPACK computes one pair in a third of the time that all take; on other devices it is all of them.
-    """
-    if c.device.type != "cpu":
+    """Largest eigenvalue (B, S) and its eigenvector (B, S, n, 1) of symmetric c (B, S, n, n)."""
+    if c.device.type != "cpu":  # on CPUs LAPACK computes one pair in a third of the time that all take
         values, vectors = torch.linalg.eigh(c)
         return values[..., -1], vectors[..., -1:]
     top = c.shape[-1] - 1

@@ -138,7 +138,6 @@ def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...],
 
 
 def _follow_origin(net: nn.Module, origin: Origin) -> None:
-    """Give torchvision's module the padding and the strides that the weights were trained with."""
     if origin.same_padding:
         for conv in net.modules():
             if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2):

@@ -64,7 +64,7 @@ class Output:
     extras: dict[str, Tensor | Callable[[], Tensor]] = field(default_factory=dict)
 
     def extra(self, name: str) -> Tensor:
-        """The extra of that name. Raises CosegError, naming the extras there are and the methods that offer it."""
+        """Raises CosegError, naming the extras there are and the methods that offer it."""
         if name not in self.extras:
             from coseglib.models.registry import METHODS
 
@@ -102,8 +102,7 @@ class Model(nn.Module):
     options     of its ablations: those of the class with their defaults, those that a model was given
     input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
     group_size  images that a group model answers at once
-    looks       how often it looks at a photograph, one of LOOKS
-    post        how its maps become masks where nobody says, one of POSTS
+    looks       of LOOKS                      post  of POSTS, where nobody says
     card        of the checkpoint that it comes from, frozen; empty when untrained
     COMPARES    what `match` shows, where positions are compared; else None
     strides_compared  of the maps that `match` offers, the finest last
@@ -151,10 +150,7 @@ class Model(nn.Module):
                 raise ValueError(f"{name} {value!r}: one of {', '.join(map(str, allowed))}")
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3, H, W) in [0, 1] -> what is known of each image alone, maps (B, C_s, H/s, W/s).
-
-        Here the backbone's, s = 2 … 32. Raises ValueError when H or W is no multiple of 32.
-        """
+        """images (B, 3, H, W) in [0, 1] -> what is known of each alone, maps (B, C_s, H/s, W/s): the backbone's."""
         _check(images, "(B, 3, H, W)")
         return self.backbone(images)
 
@@ -200,13 +196,10 @@ class Model(nn.Module):
 
 
 class ContextModel(Model):
-    """Reduces each image to D numbers in (0, 1), pools the group's, and decodes each image by the pool.
-
-    includes_itself  an image's own attention belongs to what its context is pooled from
-    """
+    """Reduces each image to D numbers in (0, 1), pools the group's, and decodes each image by the pool."""
 
     kind = "context"
-    includes_itself = False
+    includes_itself = False  # whether an image's own attention belongs to what its context is pooled from
     context_size: int
 
     def attention(self, maps: list[Tensor]) -> Tensor:
@@ -218,7 +211,7 @@ class ContextModel(Model):
         raise NotImplementedError
 
     def pool(self, alpha: Tensor, how: str = "mean") -> Tensor:
-        """alpha (B, D), of the images of one group -> (D,). Raises ValueError for a pooling that there is not."""
+        """alpha (B, D), of the images of one group -> (D,)."""
         self.choose(how=(how, POOLINGS))
         return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
 
@@ -304,7 +297,7 @@ class GroupModel(Model):
     group_size = 5
 
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, K + 1, H, W), extras (B, N, …)."""
+        """As `forward`, of images that have been checked."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:

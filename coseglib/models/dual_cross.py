@@ -82,15 +82,15 @@ class Correlation(nn.Module):
             self.index_of_aggregate = nn.Conv2d(content, index, 1, bias=False)
 
     def sides(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """r (B, C, h, w) -> content d (B, C/2, h, w), index i (B, C/8, h, w)."""
+        """r -> content d (B, C/2, h, w), index i (B, C/8, h, w)."""
         return self.content(r), self.index(r)
 
     def collect(self, index_query: Tensor, index_answer: Tensor, content: Tensor) -> Tensor:
         """H^S, eqs. (1), (2), or the non-local sum of the same weights over all positions."""
         attention = nonlocal_attention if self.correlation == "nonlocal" else spatial_cross_attention
         if self.sharpness is not None:
-            index_query, index_answer = F.normalize(index_query, dim=1), F.normalize(index_answer, dim=1)
-            index_query = self.sharpness * index_query
+            index_query = self.sharpness * F.normalize(index_query, dim=1)
+            index_answer = F.normalize(index_answer, dim=1)
         return attention(index_query, index_answer, content)
 
     def run(self, query: tuple[Tensor, Tensor], answer: tuple[Tensor, Tensor]) -> Iterator[Loop]:
@@ -119,9 +119,7 @@ class Correlation(nn.Module):
 class FusingDecoder(nn.Module):
     """MCFD, section III-C, figure 4: from y_5 up by transposed convolutions, each level's map beside what comes up.
 
-    channels  of the maps at strides 32, 16, 8, 4, 2
-    widths    of the transposed convolutions to strides 16, 8, 4, 2: the backbone's
-    maps, coarsest first -> logits (B, 2, H, W).
+    maps of `channels`, coarsest first -> logits (B, 2, H, W); transposed convolutions to `widths`, the backbone's.
     """
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...]):
@@ -209,10 +207,9 @@ class DCNet(PartnerModel):
         return list(zip(last[::2], last[1::2], strict=True))
 
     def answer(self, maps: list[Tensor], reference: list[Tensor]) -> Output:
-        """maps of B query images, `reference_maps` of the answer image of each -> logits (B, 2, H, W), extras.
+        """maps of B query images, `reference_maps` of the answer image of each -> logits (B, 2, H, W), extras:
 
-        At stride s of those correlated, for figures (no gradient):
-        correlation<s>  mean over the channels of |H| of the last loop (B, h, w)    gate<s>  its g_s (B, h, w)
+        correlation<s>  mean over the channels of |H| of the last loop at stride s (B, h, w)    gate<s>  its g_s
         """
         y, extras = [], {}
         sides = zip(self.correlations, self._sides(maps), self._sides(reference), strict=True)
@@ -243,8 +240,7 @@ def correlation_of(
 ) -> Tensor:
     """How much of each position of the answer image a position of the query image collects, over all loops.
 
-    query, answer  features from `model.encode`, B images each      position  (row, column) in the query's map
-    level          a stride that is correlated, 32, 16 or 8
+    query, answer  from `model.encode`, B images each   position  (row, column) in the query's map   level  a stride
 
     With A_k the weights of loop k (M × M, not zero on crosses alone), the row `position` of A_K … A_1: (B, h, w), each
     image's sum is 1. Gates and the channels' part, which has no places, are left out. No M × M is made: the row is the

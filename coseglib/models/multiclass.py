@@ -48,14 +48,11 @@ from torch.nn import functional as F
 
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import GroupModel, Output, Paper, others_equally
+from coseglib.models.contract import GroupModel, Output, Paper, Terms, others_equally
 
 MASKINGS = ("image", "features")
 FILLS = ("mean", "black")
 EPS = 1e-30  # of a map's mass: with more, an empty map would average to 0, and be as constant as a black image
-
-
-# The attention module -------------------------------------------------------------------------------------------------
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -64,10 +61,7 @@ def _positions(x: Tensor) -> Tensor:
 
 
 def vote_counts(query: Tensor, key: Tensor) -> Tensor:
-    """query (B, J, M, C') of J references, key (B, N, L, C') of N anchors -> v (B, J, N, L), each pair's column sums.
-
-    Each position of a reference shares one vote among the positions of an anchor: v >= 0 sums to M.
-    """
+    """query (B, J, M, C') of references, key (B, N, L, C') of anchors -> v (B, J, N, L): each pair's column sums."""
     with torch.autocast(query.device.type, enabled=False):
         return torch.einsum("bjmc,bnlc->bjnml", query, key).softmax(dim=-1).sum(dim=-2)
 
@@ -88,8 +82,7 @@ class SelfAttention(nn.Module):
 class MutualAttention(nn.Module):
     """MA of every image of a group (the anchor) with the others (the references), section 3.2, 2).
 
-    f (B, N, C, h, w), weights (B, N, N) or (N, N): row n says how much each reference counts for anchor n
-    -> MA (B, N, C, h, w) and a (B, N, h, w), both float32
+    f (B, N, C, h, w), weights (B, N, N) or (N, N) -> MA (B, N, C, h, w) and a (B, N, h, w), both float32
     """
 
     def __init__(self, channels: int):
@@ -113,9 +106,6 @@ class MutualAttention(nn.Module):
         mask = a.flatten(0, 1)[:, None].to(value.dtype)
         both = torch.cat([mask * value, (1 - mask) * value], dim=1)  # foreground and background, (B·N, 2C', h, w)
         return self.output(both).float().unflatten(0, f.shape[:2]), a
-
-
-# The generator --------------------------------------------------------------------------------------------------------
 
 
 class FCNHead(nn.Module):
@@ -214,8 +204,8 @@ class MultiClass(GroupModel):
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
         """The column of softmax(query(F_reference) key(F_query)ᵀ) whose sum v decides about a, in [0, 1]."""
         layer, anchor, other = self.mutual_attention, query[-1], reference[-1]
-        q, k = layer.query(other).flatten(2).mT[0], layer.key(anchor).flatten(2).mT[0]  # (M, C')
-        shares = (q.float() @ k.float().mT).softmax(dim=-1)  # a row of 1 for each of the reference's positions
+        q, k = _positions(layer.query(other))[0], _positions(layer.key(anchor))[0]  # (M, C')
+        shares = (q @ k.mT).softmax(dim=-1)  # a row of 1 for each of the reference's positions
         return shares[:, cell[0] * anchor.shape[-1] + cell[1]].unflatten(0, other.shape[-2:])
 
     def loss(
@@ -226,12 +216,11 @@ class MultiClass(GroupModel):
         balance: float = 0.0,
         border: float = 0.0,
         described: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Terms:
         """The co-attention loss, eq. (4), summed over pairs and classes as printed; the mean over B groups.
 
-        images     (B, N, 3, H, W), those that output is of. There are no masks to learn from
         balance, border  weights of `imbalance` and `at_the_border` beside −log p of one pair and class; 0: as printed
-        described  (B, N, D, h, w), `extractor.describe(images)`, where that is known and the masking is "features"
+        described        (B, N, D, h, w), `extractor.describe(images)`, where it is known and the masking is "features"
         """
         b, n = images.shape[:2]
         maps = output.logits.softmax(dim=2)  # S  (B, N, K+1, H, W)
@@ -246,15 +235,8 @@ class MultiClass(GroupModel):
         return losses
 
 
-# The feature extractor and the loss -----------------------------------------------------------------------------------
-
-
 class FeatureExtractor(nn.Module):
-    """f: what a frozen ImageNet network says of an image seen through a map.
-
-    backbone       ResNet-50 in the paper. It is frozen here, in training mode too
-    masking, fill  see the head of this file
-    """
+    """f: what a frozen ImageNet network (ResNet-50 in the paper) says of an image seen through a map."""
 
     def __init__(self, backbone: Backbone, masking: str = "image", fill: str = "mean"):
         super().__init__()
@@ -324,26 +306,21 @@ def imbalance(maps: Tensor) -> Tensor:
 
 
 def at_the_border(maps: Tensor) -> Tensor:
-    """How much of an image's border is not background, mean over border pixels and images, in [0, 1].
-
-    maps (..., K+1, H, W); the border is a sixteenth of the side wide, one pixel at least.
-    """
+    """Share of an image's border (a sixteenth of the side) that is not background, mean. maps (..., K+1, H, W)."""
     height, width = maps.shape[-2:]
     y, x = max(1, height // 16), max(1, width // 16)
     objects = 1 - maps.float().select(-3, 0)  # (..., H, W)
-    inner = objects[..., y : height - y, x : width - x]
-    area = height * width - inner.shape[-2] * inner.shape[-1]
-    return ((objects.sum(dim=(-2, -1)) - inner.sum(dim=(-2, -1))) / area).mean()
+    border = objects.new_ones(height, width)
+    border[y : height - y, x : width - x] = 0
+    return ((objects * border).sum(dim=(-2, -1)) / border.sum()).mean()
 
 
 def co_attention_loss(described: Tensor, reduction: str = "mean") -> Tensor:
-    """−log p, p = exp(−d⁺) / (exp(−d⁺) + exp(−d⁻)), eqs. (4), (5): softplus(d⁺ − d⁻), which cannot overflow.
+    """−log p, p = exp(−d⁺) / (exp(−d⁺) + exp(−d⁻)), eqs. (4), (5), of f's (B, N, K+1, D): softplus(d⁺ − d⁻).
 
-    described  (B, N, K+1, D) from `FeatureExtractor`, channel 0 the background
-    reduction  "sum" over pairs and classes, as printed, and the mean over B; "mean": of those, too: log 2 = .693 where
-               nothing tells a class from the rest
+    reduction  "sum" over pairs and classes, as printed, and the mean over B; "mean": of those, too
     """
     GroupModel.choose(reduction=(reduction, ("mean", "sum")))
-    within, apart = distances(described.float() if described.dtype in (torch.float16, torch.bfloat16) else described)
+    within, apart = distances(described.to(torch.promote_types(described.dtype, torch.float32)))
     each = F.softplus(within - apart)  # (B, pairs, K)
     return each.mean() if reduction == "mean" else each.sum(dim=(1, 2)).mean()

@@ -39,9 +39,8 @@ def build_model(
         raise CosegError(f"{method}: no such method; one of {', '.join(METHODS)}")
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
     known = METHODS[method].options
-    for name in given:
-        if name not in known:
-            raise CosegError(f"{method}: no option {name}; {', '.join(known) or 'it has none'}")
+    if unknown := [name for name in given if name not in known]:
+        raise CosegError(f"{method}: no option {unknown[0]}; {', '.join(known) or 'it has none'}")
     net = build_backbone(backbone, weights, weights_root, origin)
     try:
         model = METHODS[method](net, variant, input_size, **given)

@@ -75,9 +75,7 @@ class SemanticAttention(ContextModel):
         """maps at strides 2 … 32, context (D,) or (B, D) -> logits (B, 2, H, W)."""
         alphas = context.expand(maps[-1].shape[0], -1).split(self.attended_channels, dim=1)
         plain = maps[:0:-1][: len(alphas)]  # those attended, coarsest first
-        attended = [
-            self.attended(f, a.to(f.dtype), level) for level, (f, a) in enumerate(zip(plain, alphas, strict=True))
-        ]
+        attended = [self.attended(f, a.to(f.dtype), i) for i, (f, a) in enumerate(zip(plain, alphas, strict=True))]
         if self.variant == "paper":
             return self.decoder(attended[0]).float()
         return self.decoder([*(torch.cat(pair, dim=1) for pair in zip(attended, plain, strict=True)), maps[1]]).float()

@@ -79,8 +79,7 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor, balance: str = "inver
     """Weighted binary cross-entropy, eq. (13): per image the mean over its pixels, then the mean over the images.
 
     logits (…, 2, H, W), labels (…, H, W) of 0, 1 and 255 (void). delta is the share of positives among an image's
-    pixels. Weights of positives and negatives: "paper": delta, 1 − delta; "inverse": 1 − delta, delta, and ½, ½ where
-    all pixels are of one kind; "none": 1, 1.
+    pixels; for `balance` see the head of this file.
     """
     logits, labels = logits.reshape(-1, *logits.shape[-3:]).float(), labels.reshape(-1, *labels.shape[-2:])
     valid, positive = labels != VOID, labels == 1
@@ -114,7 +113,6 @@ class SecondOrderPooling(nn.Module):
         return torch.einsum("bsn,bnc,bne->bsce", share, u, u)
 
     def forward(self, second: Tensor) -> Tensor:
-        """(…, c, c) -> (…, d)."""
         return self.expand(second.flatten(-2))
 
 
@@ -200,8 +198,7 @@ class SSNM(GroupModel):
         self.laterals = nn.ModuleList(conv_bn_relu(c, width, 1) for c in channels)
         self.fusion = self.pooling = self.classifier = None
         if spatial:
-            fuse = nn.Conv2d(sum(channels), width, 1, bias=False)
-            self.fusion = nn.Sequential(fuse, nn.BatchNorm2d(width))
+            self.fusion = nn.Sequential(nn.Conv2d(sum(channels), width, 1, bias=False), nn.BatchNorm2d(width))
         if semantic:
             self.pooling = HierarchicalPooling(channels[-1], width // 4, width)
             self.classifier = nn.Linear(width, categories)  # W, b of eq. (11)
@@ -241,8 +238,7 @@ class SSNM(GroupModel):
         b, n = images.shape[:2]
         members = self.groups_of(weights, b, n, images.device)  # (B, S, N)
 
-        def own(of_sets: Tensor) -> Tensor:
-            """What is known of sets, for each image that of its own. (B, S, …) -> (B, N, …)."""
+        def own(of_sets: Tensor) -> Tensor:  # (B, S, …) -> (B, N, …): what is known of sets, for each image of its own
             return of_sets if of_sets.shape[1] == n else of_sets.expand(b, n, *of_sets.shape[2:])
 
         maps = self.encode(images.flatten(0, 1))[1:]  # R_1 … R_4, each (B·N, c_i, h_i, w_i)
