@@ -87,7 +87,7 @@ def fitting_kernel(k: int, *maps: Tensor) -> int:
 def merge_kernels(kernels: Sequence[Tensor]) -> Tensor:
     """One kernel whose correlation with any map is the mean of theirs. m of (B, C, k_i, k_i), odd -> (B, C, k, k).
 
-    All are padded to the largest: k² in place of Σ k_i² products, half for 11, 15 and 19. Raises ValueError for even k_i.
+    All are padded to the largest: k² for Σ k_i² products, half for 11, 15 and 19. Raises ValueError for even k_i.
     """
     sides = [one.shape[-1] for one in kernels]
     if any(side % 2 == 0 for side in sides):

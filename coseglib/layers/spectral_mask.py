@@ -6,8 +6,7 @@ Symbols   X    unit columns, one a position                  (d, M), M = N · P:
           Y    [X − m; 1ᵀ], m any vector: the columns' mean  (n, M), n = d + 1
           J    [[I, m], [mᵀ, |m|² − 1]], so that G = YᵀJY    (n, n)
 
-G is M × M and of rank n at most. Its eigenvalues other than 0 are those of J·YYᵀ, which is not symmetric; with any A
-for which YYᵀ = AAᵀ they are also those of the symmetric C = AᵀJA:
+G has rank n at most. Its eigenvalues other than 0 are those of J·YYᵀ and, where YYᵀ = AAᵀ, of the symmetric C = AᵀJA:
 
     C w = λ w,  z = J A w / λ   ⇒   J YYᵀ z = λ z,  s = Yᵀz,  G s = λ s,  ‖s‖ = 1.
 

@@ -99,8 +99,7 @@ def load_model(
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
     beside the file has them, common_from (`coseglib.evaluation.shipping`) and withdrawn (`coseglib.evaluation.cards`).
 
-    expect       the method that it must be of
-    looks, post  as of `Model`; None: as its header or its training says, else as its method does
+    expect  the method that it must be of     looks, post  None: as its header or its training says, else its method
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """

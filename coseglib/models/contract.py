@@ -172,8 +172,7 @@ class Model(nn.Module):
     def match(self, query: Tensor, reference: Tensor, at: tuple[float, float], stride: int | None = None) -> Tensor:
         """query, reference (3, H, W) -> (h, w): what one position of the query meets in the reference, see COMPARES.
 
-        at      (y, x) in shares of the query's height and width, [0, 1): a click, whatever the picture's size
-        stride  of the maps, one of `strides_compared`; None: the finest that there is
+        at  (y, x) in shares of the query's sides, [0, 1)   stride  one of `strides_compared`; None: the finest
         Raises CosegError for a model that compares no positions, ValueError for a place or stride that there is not.
         """
         if not self.strides_compared:

@@ -28,10 +28,9 @@ Where this differs
   * Layers that are not described: content and index are 1×1 convolutions without activation; W_f in eq. (5) is one to
     one channel; the decoder's transposed convolutions have batch normalisation and ReLU behind them, but for the last.
     The two at the end: kernel 3, then kernel 7 with stride 2, the mirror of ResNet-50's first layer.
-  * 448² photographs are said to give 28² maps: that is r_4, with the usual strides; r_5 has 14².
+  * 448² photographs are said to give 28² maps: that is r_4; r_5 has 14². Dice: ε is one pixel, p^f = 1 − p^b.
   * Without `multiscale` (the baseline), r_4 and r_3 stand where y_4 and y_3 would. The non-local baseline has no gates
     and one loop; SCCM keeps g_s, so that the step to DCCM adds the channels alone.
-  * Dice: ε is one pixel. With two classes p^f = 1 − p^b.
   * Groups of N > 2: the mean of the probabilities over the partners. The paper tests an image with one random partner.
   * Any backbone; C is each stride's own number of channels, halves and eighths rounded down.
   * The paper's "increase rates" are relative, not points; its tables III (.91) and V (.90) disagree on the same set.
@@ -149,8 +148,7 @@ class DCNet(PartnerModel):
     multiscale   correlation at strides 32, 16 and 8; False: at 32 alone
     loops        K; a non-local correlation has one, whatever is given
     objective    "dice" or "cross_entropy"; None: dice for the paper's variant, cross-entropy for the workbook's
-    scores       "product": of features, as printed; "cosine": of the same features, times `SHARPNESS`; None: products
-                 for the paper's variant, cosines for the workbook's
+    scores       "product": of features, as printed; "cosine", times `SHARPNESS`; None: by the variant, see above
 
     The paper's table IV: Baseline (correlation="nonlocal", multiscale=False), + MCFD (correlation="nonlocal"),
     + SCCM (correlation="spatial"), + DCCM (the defaults).

@@ -109,10 +109,7 @@ class MutualAttention(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """FCN-8s: scores at strides 32, 16 and 8, summed from coarse to fine, then ×8 bilinearly.
-
-    maps, coarsest first: (B, C_s, h_s, w_s) -> logits (B, classes, 8 h_8, 8 w_8).
-    """
+    """FCN-8s: 1×1 scores of maps at strides 32, 16 and 8, summed, then ×8 bilinearly -> logits (B, classes, H, W)."""
 
     def __init__(self, channels: tuple[int, ...], classes: int):
         super().__init__()

@@ -24,7 +24,6 @@ Where this differs
   * "⊗" slides a kernel without flipping it, with zeros outside the base.
   * "L2" is taken per channel over the k² values, ours of several readings; a norm below 1e-5 counts as 1e-5.
   * The bilinear resizing of eq. (2) has no antialiasing, as printed: k = 11 reads two of every three rows of a 32² map.
-  * Eq. (3)'s mean of m correlations is one correlation with the mean of the kernels, padded to the largest.
   * More than two images: each asks its partners one by one, and the foreground probabilities are averaged. An image
     alone asks itself.
   * variant="workbook" is not in the letter: the backbone keeps its strides, f as for other backbones, F_A joins the
@@ -131,10 +130,7 @@ class PFCC(PartnerModel):
         self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder((c32, d + c16, c8, c4))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last f' (B, D, H/16, W/16).
-
-        Plain: f for "paper"; strides 32, 16, 8, 4 for "workbook". Without kernels there is no f'.
-        """
+        """images (B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last (with kernels) f'."""
         pyramid = super().encode(images)
         f = pyramid[-1]  # (B, C, h, w), at stride 16 where dilated
         if not self.dilated:

@@ -15,8 +15,8 @@ Where this differs
   * The paper's "I" in G = XᵀX − I is an all-ones matrix (it says so in words). `layers.spectral_mask` solves for its
     eigenvector exactly, at any number of points. The released code runs 200 Adam steps, for 245 = 5·7·7 points alone,
     and mixes images with features in a reshape before gamma; neither is copied.
-  * The sign of an eigenvector is arbitrary: foreground is the side whose positions touch the image border less.
-  * The entries of s shrink with the number of positions. We add √M' · s, which is ±1 for two clear clusters of a size.
+  * The sign of an eigenvector is arbitrary: foreground is the side whose positions touch the image border less. Its
+    entries shrink with the number of positions: we add √M' · s, which is ±1 for two clear clusters of one size.
   * The size of varphi is not stated. `mask_stride`: 32 (the released code's 7 × 7 of 224²) in the paper variant, else
     8. Fused by a 1×1 convolution of the resized maps and batch normalisation; no ReLU, so that unit vectors can lie
     opposite to each other.
@@ -28,7 +28,7 @@ Where this differs
   * (13) as printed, and in the released code, weighs the positives by their own share δ and so sharpens the imbalance
     it is to cure: balance="paper". "inverse", the default, exchanges δ and 1 − δ; an image without positives (or
     without negatives) then has weights ½, where the formula would ignore it. "none" weighs nothing.
-  * Void pixels count in no sum. Two logits a pixel and a softmax, whose difference is the paper's one logit.
+  * Void pixels count in no sum. The difference of the two logits is the paper's one logit.
   * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', in
     [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a smooth-L1 loss).
     The workbook variant takes "none": the best features for (9) are ±1 times one vector by where a position lies,
@@ -133,10 +133,7 @@ class HierarchicalPooling(nn.Module):
 
 
 class TopDown(nn.Module):
-    """Section 3.4, after the feature pyramid network: from coarse to fine, 1×1 convolution, ×2, add; then to logits.
-
-    maps, coarsest first: (B, d, h_s, w_s) at strides 32, 16, 8, 4 -> logits (B, 2, 4 h_4, 4 w_4).
-    """
+    """Section 3.4, after the feature pyramid network: maps at strides 32, 16, 8, 4 -> logits (B, 2, 4 h_4, 4 w_4)."""
 
     def __init__(self, width: int):
         super().__init__()
