@@ -10,8 +10,8 @@ import yaml
 
 from coseglib.models.checkpoints import save_model
 from coseglib.training.configuration import load_profile
-from coseglib.training.log import Log
 from coseglib.training.runs import CURVE_COLUMNS
+from coseglib.training.state import Log
 
 
 def box(*places: tuple[int, int, int, int], size=(40, 60)) -> torch.Tensor:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -33,10 +35,9 @@ from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
 from coseglib.training.configuration import TrainConfig
-from coseglib.training.log import Log
 from coseglib.training.optimiser import build_average, build_optimiser, build_schedule
 from coseglib.training.photographs import build_batches, build_validation, cached_photographs
-from coseglib.training.state import MODEL, Progressed, Saved, find_state, note_stop, restore, save_state
+from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
 
 SPOILT = 1e3  # a loss like this (ln 2 at chance) is of weights that no lower rate will mend: they are not kept
 
@@ -144,9 +145,9 @@ class Run:
     fabric: Fabric
     config: TrainConfig
     output: Path
-    model: torch.nn.Module
-    wrapped: torch.nn.Module
-    optimiser: torch.optim.Optimizer
+    model: nn.Module
+    wrapped: nn.Module
+    optimiser: Optimizer
     schedule: LambdaLR
     average: AveragedModel | None
     at: Progressed
@@ -156,12 +157,12 @@ class Run:
         place = (self.config.seed, self.at.step, self.fabric.global_rank, 2)
         torch.manual_seed(int(np.random.default_rng(place).integers(2**62)))
 
-    def buffers(self) -> dict[str, torch.Tensor]:
+    def buffers(self) -> dict[str, Tensor]:
         """Running means and counters as they are now; a forward pass moves them on."""
         weights = dict(self.model.named_parameters())
         return {k: v.clone() for k, v in self.model.state_dict().items() if k not in weights}
 
-    def backward(self, batch: Batch, part: int) -> torch.Tensor:
+    def backward(self, batch: Batch, part: int) -> Tensor:
         """Add the gradients of a part of a step. -> its loss and J, 1 part, and its images (in all processes)."""
         config, device = self.config, self.fabric.device
         x = batch.images.to(device, non_blocking=True).float().div_(255)
@@ -206,17 +207,12 @@ class Run:
         # the run before this one, and the one before that
         return about | ({"started_from": self.model.started_from} if config.start else {})
 
-    def save(self, buffers: dict[str, torch.Tensor]) -> None:
+    def save(self, buffers: dict[str, Tensor]) -> None:
         save_state(self.output, self.model, self.optimiser, self.average, self.at, self.config, buffers)
 
 
 def begin(
-    fabric: Fabric,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    config: TrainConfig,
-    output: Path,
-    saved: Saved | None,
+    fabric: Fabric, model: nn.Module, optimiser: Optimizer, config: TrainConfig, output: Path, saved: Saved | None
 ) -> Run:
     """Everything on its device, then brought to the saved state: in this order, or Adam meets two devices."""
     at = saved.progressed if saved else Progressed()
@@ -230,7 +226,7 @@ def begin(
     return Run(fabric, config, output, model, wrapped, optimiser, schedule, average, at)
 
 
-def _initial_model(config: TrainConfig, categories: int, weights_root) -> torch.nn.Module:
+def _initial_model(config: TrainConfig, categories: int, weights_root) -> nn.Module:
     """categories: L, the classes of the training photographs, for methods that also learn to name them."""
     built, options = (config.method, config.backbone, config.variant, config.input_size), dict(config.options)
     if "categories" in METHODS[config.method].options:

@@ -25,12 +25,10 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
 
 def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam or AdamW: the backbone's weights at a rate of their own, then all others."""
-    backbone = {id(p) for p in model.backbone.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in backbone]
-    sets = [
-        {"params": list(model.backbone.parameters()), "lr": config.backbone_learning_rate},
-        {"params": rest, "lr": config.learning_rate},
-    ]
+    backbone = list(model.backbone.parameters())
+    of_backbone = {*map(id, backbone)}
+    rest = [p for p in model.parameters() if id(p) not in of_backbone]
+    sets = [{"params": backbone, "lr": config.backbone_learning_rate}, {"params": rest, "lr": config.learning_rate}]
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
     return kind(sets, weight_decay=config.weight_decay)
 

@@ -25,19 +25,15 @@ def cached_photographs(
 
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
     """The batches of one process of several, each a part of a step."""
+    same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
     return GroupSampler(
         photos,
-        size=config.group_size,
-        groups=config.groups // config.accumulate // processes,
-        side=config.sides or config.input_size,
-        shares=config.shares,
-        pasted=config.pasted,
-        twins=config.twins,
-        crop=config.crop,
+        config.group_size,
+        config.groups // config.accumulate // processes,
+        config.sides or config.input_size,
         steps=config.steps * config.accumulate,
-        seed=config.seed,
         rank=rank,
-        by_set=config.by_set,
+        **same,
     )
 
 

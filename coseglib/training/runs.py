@@ -24,9 +24,8 @@ from coseglib.core.tables import read_table
 from coseglib.models import METHODS
 from coseglib.training.child_process import in_a_process
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
-from coseglib.training.log import Log
 from coseglib.training.loop import train
-from coseglib.training.state import MODEL, STATE, check_same
+from coseglib.training.state import MODEL, STATE, Log, check_same
 
 CURVE_COLUMNS = ("system", "step", "seconds", "images", "loss", "J", "val_J", "images_per_s")
 MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of what

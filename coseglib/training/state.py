@@ -1,9 +1,10 @@
-"""What a run keeps to go on with, in one file that is there whole or not at all: state.safetensors.
+"""What a run keeps: to go on with state.safetensors, one file that is there whole or not at all; and log.csv.
 
 Only weights that have shown a sound loss are kept (the loop sees to it), so that after a loss that was not finite a
 run goes on from before it. Then, and only then, other learning rates are taken; the state and the model say so.
 """
 
+import csv
 import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import atomic, write_text
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig
 
@@ -112,3 +113,26 @@ def note_stop(folder: Path, step: int, config: TrainConfig) -> None:
     rates = {name: getattr(config, name) for name in sorted(RATES)}
     said = {"step": step, "why": "the loss is not finite", **rates}
     write_text(folder / STOPPED, json.dumps(said, allow_nan=False) + "\n")
+
+
+class Log:
+    """log.csv, which grows row by row. Rows of an earlier run stay up to the step `keep`; 0: begin anew.
+
+    Fabric's CSVLogger loses rows when a run is killed or resumed.
+    """
+
+    COLUMNS = ("step", "seconds", "loss", "J", "images_per_s", "learning_rate", "val_J", "val_swap", "val_refusal")
+
+    def __init__(self, path: Path, keep: int = 0):
+        self.path, rows = path, []
+        if keep and path.is_file():
+            with open(path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= keep]
+        with atomic(path) as part, open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def row(self, **values) -> None:
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self.COLUMNS).writerow(values)

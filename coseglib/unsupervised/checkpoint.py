@@ -1,7 +1,6 @@
 """What was learned on a group, kept: a model with its card, and a run's folder."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -49,12 +48,7 @@ def learn(group: Group, classes: int, config: OnlineConfig, progress: Say = sile
 
 
 def train_on_group(
-    group: Group,
-    classes: int,
-    config: OnlineConfig,
-    output: str | Path,
-    resume: bool = False,
-    progress: Say = silent,
+    group: Group, classes: int, config: OnlineConfig, output: str | Path, resume: bool = False, progress: Say = silent
 ) -> Path:
     """Learn on a group, and leave model.safetensors, log.csv (a row an epoch) and config.yaml in the folder `output`.
 
@@ -70,7 +64,10 @@ def train_on_group(
     if model.exists() and not resume:
         raise CosegError(f"{output}: already holds a run; add --resume to keep it, or choose another folder")
     if model.exists():
-        _check_run(model, load_model(model, "multiclass").card, ours, group)
+        card = load_model(model, "multiclass").card
+        check_same(model, {"classes": card["classes"], **card["training"]}, ours)
+        if card["group"].get("contents") != _contents(group):
+            raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")
         progress(f"{model}: done before")
         return model
     output.mkdir(parents=True, exist_ok=True)
@@ -81,9 +78,3 @@ def train_on_group(
     write_table(found.log, output / "log.csv")
     save_model(model, found.generator, _about(group, found))
     return model
-
-
-def _check_run(model: Path, card: Mapping, ours: Mapping, group: Group) -> None:
-    check_same(model, {"classes": card["classes"], **card["training"]}, ours)
-    if card["group"].get("contents") != _contents(group):
-        raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")

@@ -84,14 +84,14 @@ class LearningJob:
         if not photos:
             raise CosegError("no photographs: a group needs at least one")
         check_classes(classes)
-        self.config, self.classes, self.weights_root = config, classes, weights_root
+        self.config, self.classes = config, classes
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(best if config.device == "auto" else config.device)
         self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
         self.images = _inputs(photos, config.input_size).to(self.device)
-        self.weights = "imagenet" if config.pretrained else None
+        self.weights = "imagenet" if config.pretrained else None, weights_root
         with seeded(config.seed):
-            network = self._ready(build_backbone(config.extractor, self.weights, weights_root))
+            network = self._ready(build_backbone(config.extractor, *self.weights))
         self.extractor = FeatureExtractor(network, config.masking, config.fill)
         self.described = self._described(photos) if config.masking == "features" else None
 
@@ -116,17 +116,10 @@ class LearningJob:
     def generator(self) -> MultiClass:
         """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
         config = self.config
-        options = {name: getattr(config, name) for name in ("self_attention", "mutual_attention")}
+        parts = {"self_attention": config.self_attention, "mutual_attention": config.mutual_attention}
+        made = config.backbone, config.variant, config.input_size, *self.weights
         with seeded(config.seed):
-            model = build_model(
-                "multiclass",
-                config.backbone,
-                config.variant,
-                config.input_size,
-                self.weights,
-                self.weights_root,
-                options={"classes": self.classes, **options},
-            )
+            model = build_model("multiclass", *made, options={"classes": self.classes, **parts})
         self._ready(model.backbone)
         model.post = config.post
         return model.to(self.device, memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 import csv
 
-from coseglib.training.log import Log
+from coseglib.training.state import Log
 
 
 def _steps(path) -> list[str]:

@@ -15,7 +15,6 @@ from coseglib.models.checkpoints import read_tensors
 from coseglib.training import loop, runs
 from coseglib.training.configuration import load_profile
 from coseglib.training.costs import tidy_logs, time_to
-from coseglib.training.log import Log
 from coseglib.training.loop import train
 from coseglib.training.runs import (
     CURVE_COLUMNS,
@@ -28,6 +27,7 @@ from coseglib.training.runs import (
     train_all,
     training_folder,
 )
+from coseglib.training.state import Log
 
 
 @pytest.fixture(autouse=True)
