@@ -136,8 +136,7 @@ def checkpoints() -> Iterator[Finding]:
 def findings() -> Iterator[Finding]:
     """All of them, one after the other; without working packages nothing after them can be asked."""
     yield python()
-    first = packages()
-    yield first
+    yield (first := packages())
     if first.good:
         yield crf()
         yield gpu()

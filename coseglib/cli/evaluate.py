@@ -82,14 +82,10 @@ def evaluate(
         table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
-        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, _progress)
+        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, quiet=False)
         write_table(table, output)
     shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
     typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
-
-
-def _progress(name: str, done: int, total: int) -> None:
-    options.say(f"{done}/{total} {name}")
 
 
 def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):

@@ -138,11 +138,10 @@ def learning(profile: str, accelerator: str, set_: list[str] | None):
     return load_online(profile, {"device": accelerator, **fields(set_)})
 
 
-def number_of_classes(classes: int | None) -> int:
-    """K. Raises CosegError where it was not said, or is none."""
+def check_number(classes: int | None) -> None:
+    """Raises CosegError where K was not said, or is none."""
     from coseglib.unsupervised.configuration import check_classes
 
     if classes is None:
         raise CosegError("multiclass: nobody but you knows how many classes the photographs share; add --classes K")
     check_classes(classes)
-    return classes

@@ -49,22 +49,18 @@ def segment(
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
     if model is None:
+        from coseglib.unsupervised.checkpoint import learn
+        from coseglib.unsupervised.groups import group_of_files
+
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        model = _learned(photos, output, classes, options.learning(profile or "cpu", accelerator, set_))
+        config = options.learning(profile or "cpu", accelerator, set_)
+        options.check_number(classes)
+        model = learn(group_of_files(photos, output), classes, config, options.say)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
     if summary.rank == 0:
         _say(summary)
     raise typer.Exit(summary.exit_code)
-
-
-def _learned(photos, output, classes, config):
-    """The network that has learned on the photographs to segment."""
-    from coseglib.unsupervised.checkpoint import learn
-    from coseglib.unsupervised.groups import group_of_files
-
-    classes = options.number_of_classes(classes)
-    return learn(group_of_files(photos, output), classes, config, options.say)
 
 
 def _say(summary) -> None:

@@ -79,7 +79,7 @@ def _train_online(config, output, resume, group, photos, classes) -> Path:
 
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)
-        options.number_of_classes(classes)
+        options.check_number(classes)
         chosen = group_of_files(photos, say=options.say)
     elif group:
         chosen = named_group(group)

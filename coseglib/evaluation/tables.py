@@ -1,7 +1,6 @@
 """Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +37,7 @@ def evaluation_table(
     partner: str = "group",
     how: str = "mean",
     limit: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    quiet: bool = True,
     data_root: str | Path | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
@@ -47,7 +46,7 @@ def evaluation_table(
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J
-    partner, how, limit, progress  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none
+    partner, how, limit, quiet  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
     known = (*metrics.PROTOCOLS, *SPECIAL)
@@ -58,7 +57,7 @@ def evaluation_table(
     groups = load(dataset, data_root)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
-        rows = evaluate(model, groups, protocol, partner, how, limit, progress=progress)
+        rows = evaluate(model, groups, protocol, partner, how, limit, quiet=quiet)
         table = metrics.aggregate(rows, protocol)
     else:
         sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from coseglib.answering.answers import Answer, Engine, Question
 from coseglib.answering.masks import masks, masks_from_logits
 from coseglib.core.errors import CosegError
+from coseglib.core.progress import Progress
 from coseglib.data.record import Group
 from coseglib.data.transforms import resize_labels
 from coseglib.scoring import metrics
@@ -69,7 +70,7 @@ def evaluate(
     how: str = "mean",
     limit: int | None = None,
     seed: int = 0,
-    progress=None,
+    quiet: bool = True,
 ) -> pd.DataFrame:
     """One row a photograph and partner: dataset, group, name, partner, P, J, right, counted, intersection, union,
     seconds.
@@ -79,7 +80,7 @@ def evaluate(
     protocol  a key of `metrics.PROTOCOLS`; where its context is "pair", one other photograph of the group, drawn by the
               seed, stands for the group (and one of the wrong group for that)
     limit     only the first so many photographs of each group are asked about, all with their whole group; None: all
-    progress  called with (group's name, done, total)
+    quiet     False: how far it is is said on stderr
     A model that asks for the dense CRF gets it where masks are counted at their own size by argmax alone: no paper's
     protocol on one class has it. Averages: `metrics.aggregate`, of the rows of one partner. Raises CosegError for an
     unknown protocol or partner, photographs without masks, a multi-class model, or "other" with a single group.
@@ -93,7 +94,7 @@ def evaluate(
     check_one_class(model)
     rule = metrics.PROTOCOLS[protocol]
     own = rule.size == "own" and rule.threshold == "argmax"
-    rows = []
+    rows, progress = [], Progress("scored", len(groups), "groups", quiet)
     for g, group in enumerate(groups):
         other = other_group(groups, g) if "other" in partners else None
         questions = questions_of(group, other, partners, rule.context == "pair", limit, seed)
@@ -110,8 +111,7 @@ def evaluate(
             scored.append(row | dict(right=right, counted=counted, intersection=intersection, union=union))
         seconds = (time.perf_counter() - started) / max(1, len(scored))
         rows += [row | {"seconds": seconds} for row in scored]
-        if progress:
-            progress(group.name, g + 1, len(groups))
+        progress.add(note=group.name)
     return pd.DataFrame(rows)
 
 
