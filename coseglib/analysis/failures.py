@@ -135,13 +135,11 @@ def failure_table(
     models: Mapping[str, torch.nn.Module],
     groups: Sequence[Group],
     trained_on: Mapping[str, Collection[str]] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[pd.DataFrame, PackedMasks]:
     """Every photograph by every system: a row each, and the masks that it speaks of.
 
     models      by the name that their rows get, asked as in protocol `common`: by the whole group, at own size
     trained_on  {name: the classes whose masks it learned from}
-    progress    called with (group's name, done, total)
     Columns dataset, group, name, system, backbone ("" without one), seen; those of `describe_photograph`; agreement,
     the mean J of the photograph's masks two by two (NaN of one system); those of `mask_measures`; kind, by the default
     `Thresholds`.
@@ -152,7 +150,7 @@ def failure_table(
     for model in models.values():
         check_one_class(model)
     rows, kept = [], PackedMasks()
-    for number, group in enumerate(groups, start=1):
+    for group in groups:
         answered = {name: list(segment_group(model, group.photos)) for name, model in models.items()}
         seen = {name: seen_in_training(group, (trained_on or {}).get(name, ())) for name in models}
         for i, photo in enumerate(group.photos):
@@ -166,8 +164,6 @@ def failure_table(
                 system = {"system": name, "backbone": models[name].card.get("backbone", ""), "seen": seen[name]}
                 rows.append({**about, **system, **shown, **found, "kind": failure_kind(found)})
                 kept[name, *about.values()] = mask
-        if progress:
-            progress(group.name, number, len(groups))
     return pd.DataFrame(rows), kept
 
 

@@ -96,9 +96,9 @@ def fields(given: list[str] | None) -> dict[str, str]:
 
 def refuse(why: str, **given: object) -> None:
     """An error that names the first option that was given although it does not fit."""
-    for option, value in given.items():
+    for name, value in given.items():
         if value:
-            raise CosegError(f"--{option}: {why}; leave it out")
+            raise CosegError(f"--{name}: {why}; leave it out")
 
 
 def learns_online(method: str | None) -> bool:
