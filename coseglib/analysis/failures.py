@@ -135,11 +135,13 @@ def failure_table(
     models: Mapping[str, torch.nn.Module],
     groups: Sequence[Group],
     trained_on: Mapping[str, Collection[str]] | None = None,
+    limit: Mapping[str, int] | None = None,
 ) -> tuple[pd.DataFrame, PackedMasks]:
     """Every photograph by every system: a row each, and the masks that it speaks of.
 
     models      by the name that their rows get, asked as in protocol `common`: by the whole group, at own size
     trained_on  {name: the classes whose masks it learned from}
+    limit       {data set: only the first so many photographs of its groups}, asked with the whole group
     Columns dataset, group, name, system, backbone ("" without one), seen; those of `describe_photograph`; agreement,
     the mean J of the photograph's masks two by two (NaN of one system); those of `mask_measures`; kind, by the default
     `Thresholds`.
@@ -151,9 +153,10 @@ def failure_table(
         check_one_class(model)
     rows, kept = [], PackedMasks()
     for group in groups:
-        answered = {name: list(segment_group(model, group.photos)) for name, model in models.items()}
+        most = (limit or {}).get(group.dataset)
+        answered = {name: list(segment_group(model, group.photos, limit=most)) for name, model in models.items()}
         seen = {name: seen_in_training(group, (trained_on or {}).get(name, ())) for name in models}
-        for i, photo in enumerate(group.photos):
+        for i, photo in enumerate(group.photos[:most]):
             truth, masks = Truth(group.mask(i)), {name: some[i] for name, some in answered.items()}
             pairs = [jaccard(a, b) for a, b in combinations(masks.values(), 2)]
             about = {"dataset": group.dataset, "group": group.name, "name": photo.name}

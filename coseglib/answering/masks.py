@@ -117,6 +117,7 @@ def segment_group(
     how: str = "mean",
     context: Tensor | None = None,
     post: str | None = None,
+    limit: int | None = None,
     **options,
 ) -> Iterator[Tensor]:
     """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
@@ -127,11 +128,13 @@ def segment_group(
     how      how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself
     context  attention (D,) to segment by instead of the group's own, from `pooled_context`
     post     how maps become masks, "argmax" or "crf"; None: as the model says
+    limit    only the first so many photographs are segmented, with the whole group; None: all
     options  batch, bfloat16, memory: of `Engine`
     Raises CosegError for an iterator, which can be read only once, or a model whose kind is not known.
     """
     if not hasattr(photos, "__len__"):
         raise CosegError("a group is read twice: give a sequence, not an iterator")
-    engine = Engine(model, photos, **options)
-    for _, mask in masks(model, engine.answers(whole_group(len(photos)), how, context), post, len(photos)):
+    questions = whole_group(len(photos))[:limit]
+    answers = Engine(model, photos, **options).answers(questions, how, context)
+    for _, mask in masks(model, answers, post, len(questions)):
         yield mask

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -51,15 +51,8 @@ CHANGES = (
 )
 
 
-def cut(groups: Sequence[Group], most: int = 0) -> list[Group]:
-    """The first `most` photographs of each group; 0: all."""
-    return [dataclasses.replace(g, photos=g.photos[: most or None]) for g in groups]
-
-
-def available_sets(
-    names: Sequence[str], limit: Mapping[str, int] | None = None, say: Callable[[str], None] = print, data_root=None
-) -> dict[str, list[Group]]:
-    """The groups of those data sets that are here, at most `limit` photographs each; a line says what is missing.
+def available_sets(names: Sequence[str], say: Callable[[str], None] = print, data_root=None) -> dict[str, list[Group]]:
+    """The groups of those data sets that are here; a line says what is missing.
 
     Raises CosegError for a name that is no data set's, and where none is here.
     """
@@ -68,7 +61,7 @@ def available_sets(
         if name not in NAMES:
             raise CosegError(f"{name}: no such data set; one of {', '.join(NAMES)}")
         try:
-            sets[name] = cut(load(name, data_root), (limit or {}).get(name, 0))
+            sets[name] = load(name, data_root)
         except CosegError as missing:
             say(f"{name}: not here ({missing})")
     if not sets:
@@ -127,6 +120,7 @@ def photo_rows(
     protocols: Sequence[Protocol] = ALL,
     partners: Sequence[str] = PARTNERS,
     patient: bool = False,
+    limit: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -135,10 +129,11 @@ def photo_rows(
     kept      CSV of these rows: what stands there of the same checkpoint, photographs, masks, partners, seed is not run
     partners  asked in the evaluation of `common`; the other evaluations ask for the group's
     patient   ask `features` all that the others are asked, too
+    limit     rows of the first so many photographs of each group, asked with the whole group; None: all
     Columns checkpoint (SHA-256), evaluation, dataset, group, name, partner, `COUNTS`, seconds, key. Seconds: with
     reading and scoring, partners asked in one go. Raises CosegError as `evaluate` does.
     """
-    content = _key(groups, seed)
+    content = _key(groups, seed, limit)
     parts = {}
     for system in some:
         for which, protocol in evaluations(protocols).items():
@@ -151,7 +146,7 @@ def photo_rows(
 
     def run(part, say) -> pd.DataFrame:
         system, which, protocol, asked = part
-        rows = evaluate(system.model, groups, protocol, "self" if system.blind else asked, seed=seed)
+        rows = evaluate(system.model, groups, protocol, "self" if system.blind else asked, limit=limit, seed=seed)
         if system.blind:
             rows = pd.concat([rows.assign(partner=partner) for partner in asked], ignore_index=True)
         say(f"{len(rows)} masks, {rows.seconds.mean():.2f} s each")
@@ -198,7 +193,7 @@ def question_rows(
     some: Sequence[System],
     dataset: str,
     kept: str | Path,
-    most: int = 0,
+    limit: int | None = None,
     patient: bool = False,
     partners: int = 20,
     seed: int = 0,
@@ -207,14 +202,13 @@ def question_rows(
 ) -> pd.DataFrame:
     """Partner swap and refusal (`coseglib.scoring.questions`): a row a question. Kept as `photo_rows` keeps them.
 
-    most     of refusal, the first so many photographs of each group; 0: all. Partner swap takes the whole set
+    limit    of refusal, the first so many photographs of each group; None: all. Partner swap asks about the whole set
     patient  ask `features`, too
     Columns checkpoint, question, group, name, J_asked, J_other (swap), common, score (refusal), key.
     """
     groups = load(dataset, data_root)
     sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
-    few = cut(groups, most)
-    content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(few, seed)}
+    content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(groups, seed, limit)}
     some = [s for s in some if patient or s.blind or not s.floor]
     parts = {f"{dataset}, {s.name}: {question}": (s, question) for s in some for question in content}
 
@@ -231,7 +225,7 @@ def question_rows(
             rows = partner_swap(system.model, groups, wanted(system), seed=seed, sources=sources)
             rows = rows.rename(columns={"asked": "group", "photo": "name"})[["group", "name", "J_asked", "J_other"]]
         else:
-            rows = refusal(system.model, few, seed)[["group", "name", "common", "score"]]
+            rows = refusal(system.model, groups, seed, limit)[["group", "name", "common", "score"]]
         say(f"{len(rows)} questions")
         return rows.assign(checkpoint=system.sha256, question=question)
 

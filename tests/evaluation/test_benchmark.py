@@ -175,15 +175,15 @@ def test_the_two_questions_have_the_figures_of_an_evaluation_of_its_own(ca, elli
     found = load_synthetic(groups=3, photos=4, size=40)
     monkeypatch.setattr(benchmark, "load", lambda name, root=None: found)
     kept = tmp_path / "asked.csv"
-    rows = question_rows([ca, ellipse], "synthetic", kept, most=3, say=quiet)
+    rows = question_rows([ca, ellipse], "synthetic", kept, limit=3, say=quiet)
     table = question_table(rows, [ca, ellipse]).set_index("method")
-    swap, unsure = partner_swap(ca.model, found), refusal(ca.model, benchmark.cut(found, 3))
+    swap, unsure = partner_swap(ca.model, found), refusal(ca.model, found, limit=3)
     assert table.swap["ca"] == pytest.approx(swap.score.mean(), abs=1e-6) and table.questions["ca"] == len(swap)
     assert table.AUROC["ca"] == pytest.approx(metrics.auroc(unsure.score, unsure.common))
     assert table.photographs["ca"] == len(unsure) / 2
     assert table.swap["floor"] == pytest.approx(0) and table.AUROC["floor"] == 0.5  # saliency at its plainest
     said: list[str] = []
-    again = question_table(question_rows([ca, ellipse], "synthetic", kept, most=3, say=said.append), [ca, ellipse])
+    again = question_table(question_rows([ca, ellipse], "synthetic", kept, limit=3, say=said.append), [ca, ellipse])
     assert len(said) == 4 and all(line.endswith("done before") for line in said)
     pd.testing.assert_frame_equal(again.set_index("method"), table, atol=1e-6)
     assert question_rows([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
@@ -239,10 +239,20 @@ def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
     assert facts["backbone"] == "mobilenet_v2" and facts["variant"] == "workbook, two looks, CRF" and not one.floor
 
 
+def test_a_limit_takes_rows_away_and_changes_none(ca, groups, tmp_path):
+    common = (metrics.PROTOCOLS["common"],)
+    every = photo_rows([ca], groups, tmp_path / "every.csv", common, say=quiet)
+    few = photo_rows([ca], groups, tmp_path / "few.csv", common, limit=2, say=quiet)
+    key = ["group", "name", "partner"]
+    both = few.merge(every, on=key, suffixes=("", " of all"))
+    assert len(few) == len(both) == 2 * 3 * len(groups) < len(every)
+    assert (both["intersection"] - both["intersection of all"]).abs().max() <= 2  # batches round apart
+
+
 def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
     said: list[str] = []
-    sets = available_sets(["synthetic", "internet"], {"synthetic": 2}, said.append, tmp_path)
-    assert list(sets) == ["synthetic"] and {len(g) for g in sets["synthetic"]} == {2}
+    sets = available_sets(["synthetic", "internet"], said.append, tmp_path)
+    assert list(sets) == ["synthetic"] and sets["synthetic"]
     assert len(said) == 1 and said[0].startswith("internet: not here (")
     with pytest.raises(CosegError, match="imagenet: no such data set"):
         available_sets(["imagenet"])
