@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,16 +29,19 @@ TURNS = 3  # all numbers of images in turn, so often: a machine's speed drifts o
 LONG_ENOUGH = 10  # seconds that a measurement takes at least, in as many rounds as that needs
 
 
-class Noise:
+class Noise(Sequence):
     """A group of `count` images uint8 (3, side, side) that is stored nowhere."""
 
     def __init__(self, count: int, side: int):
         self.count, self.side = count, side
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        for i in range(self.count):
-            noise = np.random.default_rng(i).integers(0, 256, (3, self.side, self.side), dtype=np.uint8)
-            yield torch.from_numpy(noise)
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        if not 0 <= i < self.count:
+            raise IndexError(i)
+        return torch.from_numpy(np.random.default_rng(i).integers(0, 256, (3, self.side, self.side), dtype=np.uint8))
 
 
 def stream(model, images: Noise) -> int:
