@@ -1,11 +1,24 @@
 """Which photographs are meant, and what their masks are called."""
 
+import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from coseglib.data.images import SUFFIXES
+
+WRITTEN = ("masks", "overlays")  # the folders of results
+
+
+def is_output(folder: Path) -> bool:
+    """Has `coseg segment`, or a session of the explorer, written its results to this folder, or begun to?"""
+    if (folder / ".coseg").is_dir() or (folder / "session.json").is_file():
+        return True
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((folder / "result.json").read_text(encoding="utf-8")).keys() >= {"checkpoint", "photos"}
+    return False
 
 
 def find_photos(
@@ -13,21 +26,27 @@ def find_photos(
 ) -> tuple[list[Path], list[tuple[str, str]], int]:
     """Photographs (each once), folders without any (folder, why), and the number of files ignored.
 
-    named      files, taken whatever their names are, and folders: the images in them and below, sorted by path, hidden
-               ones left out; other files in a folder are ignored and counted
+    named      files, taken whatever their names are, and folders: the images in them and below, links too, each folder
+               once, sorted by path. Hidden ones and results of an earlier run (`is_output`) are left out; other files
+               in a folder are ignored and counted
     leave_out  the folder that masks are written to: neither it nor its masks and overlays are looked into
     """
     photos: dict[str, Path] = {}
     empty: list[tuple[str, str]] = []
     ignored = 0
-    closed = {os.path.realpath(leave_out / f) for f in ("", "masks", "overlays")} if leave_out else set()
+    closed = {os.path.realpath(leave_out / f) for f in ("", *WRITTEN)} if leave_out else set()
     for path in [Path(named)] if isinstance(named, str | Path) else map(Path, named):
         if not path.is_dir():
             photos.setdefault(os.path.abspath(path), path)
             continue
-        found = []
-        for folder, folders, files in os.walk(path):
-            folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(folder, f)) not in closed]
+        found, entered = [], {os.path.realpath(path)} | closed
+        for folder, folders, files in os.walk(path, followlinks=True):
+            results = WRITTEN if is_output(Path(folder)) else ()
+            inside = {
+                os.path.realpath(Path(folder, f)): f for f in sorted(folders)[::-1] if f[0] != "." and f not in results
+            }
+            folders[:] = [f for real, f in inside.items() if real not in entered]  # of two links to one, the first
+            entered |= inside.keys()
             seen = [Path(folder, f) for f in files if f[0] != "."]
             images = [f for f in seen if f.suffix.lower() in SUFFIXES]
             found += images

@@ -27,7 +27,7 @@ from coseglib.core.progress import Progress
 from coseglib.data.images import write_jpg, write_png
 from coseglib.data.transforms import resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
-from coseglib.segmenting.finding import find_photos, output_names
+from coseglib.segmenting.finding import WRITTEN, find_photos, is_output, output_names
 from coseglib.segmenting.overlays import class_colours, overlay
 from coseglib.segmenting.summary import Summary, note_for
 
@@ -249,10 +249,13 @@ def segment_photos(
 
     A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
     done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
-    Raises CosegError when nothing can be written to `out`, or for an unknown `how` or kind of model.
+    Raises CosegError when nothing can be written to `out`, where it has masks that are not from here, or for an unknown
+    `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
+    if not is_output(out) and (own := [f for f in (out / name for name in WRITTEN) if f.is_dir() and any(f.iterdir())]):
+        raise CosegError(f"{own[0]}: is there already, and not from here; give another -o")
     fabric = launch(devices, num_nodes, accelerator)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model, post = model.to(fabric.device).eval(), post_of(model, post)

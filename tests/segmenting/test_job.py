@@ -257,6 +257,37 @@ def test_writing_into_the_photos_own_folder_does_not_make_photos_of_masks(folder
     assert segment([photos], photos).photos == 3
 
 
+def test_results_of_an_earlier_run_are_no_photographs(folder):
+    photos = folder(3)
+    for out in ("out", "out2"):
+        assert segment([photos], photos / out).photos == 3
+    assert segment([photos], photos.parent / "beside").photos == 3
+
+
+def test_masks_of_the_users_own_are_not_written_over(folder, tmp_path):
+    photos = folder(2)
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    own = tmp_path / "out" / "masks" / "00.png"
+    Image.new("L", (4, 4), 77).save(own)
+    (tmp_path / "out" / "result.json").write_text('{"mine": 1}')
+    before = own.read_bytes()
+    with pytest.raises(CosegError, match="masks: is there already, and not from here"):
+        segment([photos], tmp_path / "out")
+    assert own.read_bytes() == before and (tmp_path / "out" / "result.json").read_text() == '{"mine": 1}'
+    own.unlink()
+    assert segment([photos], tmp_path / "out").exit_code == 0  # an empty folder holds nothing to lose
+
+
+def test_linked_folders_are_entered_once(folder, tmp_path):
+    photos, more = folder(2), tmp_path / "more"
+    more.mkdir()
+    scene(7).save(more / "linked.png")
+    for name in ("a", "b"):
+        (photos / name).symlink_to(more)
+    found, empty, _ = find_photos([photos])
+    assert [p.name for p in found] == ["00.png", "01.png", "linked.png"] and not empty
+
+
 @pytest.mark.parametrize(
     ("files", "names"),
     [
@@ -294,7 +325,7 @@ def test_what_is_no_regular_file_is_not_waited_for(folder, tmp_path):
     photos = folder(2)
     os.mkfifo(photos / "pipe.jpg")
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (photos / "below").symlink_to(photos)  # links to folders are not followed
+    (photos / "below").symlink_to(photos)  # a link back: every folder is entered once
     summary = segment([photos], tmp_path / "out")
     assert summary.done == 2 and [Path(file).name for file, _ in summary.skipped] == ["gone.jpg", "pipe.jpg"]
     assert "no regular file" in summary.skipped[1][1]
