@@ -5,6 +5,7 @@
 # Seen       "holm" and "bonferroni" return numbers of the right shape that are no correction of the table: they count
 #            rows in place of tests, so p-values come out too small, and for holm in another order.
 # What to do give it a vector: multipletests(p.ravel())[1].reshape(p.shape).
+# Versions   statsmodels 0.15.0, numpy 2.4.6, CPython 3.11, Linux
 # Run by hand; ends with 1 where the behaviour has changed. Needs python3 >= 3.10 and a package index.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

@@ -5,6 +5,7 @@
 # Seen       0600. A checkpoint that is written on a shared machine, or copied into a container with its mode kept,
 #            cannot be read by anybody else, and nothing says so when it is written.
 # What to do write to a temporary name, chmod by the umask, move into place.
+# Versions   safetensors 0.8.0, numpy 2.4.6, CPython 3.11, Linux
 # Run by hand; ends with 1 where the behaviour has changed. Needs python3 >= 3.10 and a package index.
 set -euo pipefail
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
