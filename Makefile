@@ -18,10 +18,12 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py
 report: setup ## run the notebooks: reports/$(PROFILE)/summary.md; PROFILE=smoke (minutes), cpu or paper
 	@$(PY) -m coseglib.cli report --profile $(PROFILE)
 
-test: setup ## lint, tests, and the notebooks cell by cell
+# A file of tests stays in one process, for what its tests share; a process takes one core, four at the most for memory.
+test: setup ## lint, tests, and the notebooks cell by cell, on up to four cores
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m pytest --nbval-lax --nbval-current-env tests notebooks
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $$($(PY) -c 'import joblib; print(min(4, joblib.cpu_count()))') \
+	    --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 lists: setup ## write data/lists/*.csv anew from the data sets that are found
 	@$(PY) -m coseglib.data.lists
