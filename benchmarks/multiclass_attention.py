@@ -13,7 +13,7 @@ import time
 import torch
 from record import record
 
-from coseglib.evaluation.multiclass_tables import ABLATIONS
+from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models.backbones import build_backbone
 from coseglib.models.multiclass import MultiClass
 

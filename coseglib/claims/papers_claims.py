@@ -3,7 +3,7 @@
 A `Variant` is a system with one part changed, a `Claim` sets variants against each other. Variants of one system have
 one budget (`profiles/ablations/`), one seed is one order of batches for all of them, and a variant that stands in
 several claims is trained once. The multi-class thesis learns on the groups themselves: its rows are those of
-`coseglib.evaluation.multiclass_tables`.
+`coseglib.evaluation.tables`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from coseglib.core.config import Config, Count, Natural
 from coseglib.core.errors import CosegError
-from coseglib.evaluation import multiclass_tables
+from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, PROFILES, TrainConfig, load_profile
 from coseglib.unsupervised.configuration import OnlineConfig, load_online
@@ -104,7 +104,7 @@ VARIANTS = {
         Variant("DCNet", "DCNet K = 1", "dcnet", {"loops": 1}),
         Variant("DCNet", "DCNet K = 3", "dcnet", {"loops": 3}),
         Variant("DCNet", "DCNet cross-entropy", "dcnet", {"objective": "cross_entropy"}),
-        *(Variant("multi-class", name, "multiclass", parts) for name, parts in multiclass_tables.ABLATIONS.items()),
+        *(Variant("multi-class", name, "multiclass", parts) for name, parts in ABLATIONS.items()),
     )
 }  # fmt: skip
 

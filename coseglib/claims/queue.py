@@ -52,8 +52,8 @@ from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation import multiclass_tables
 from coseglib.evaluation.kept import LEARNED, code_hash
+from coseglib.evaluation.tables import evaluate_groups
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.models.contract import POSTS
 from coseglib.scoring import metrics
@@ -199,10 +199,10 @@ def _trained(one: Training, config: TrainConfig, folder: Path, sets, **roots) ->
 
 
 def _learned(one: Training, config: OnlineConfig, folder: Path, groups, weights_root=None) -> pd.DataFrame:
-    """Learn on each group, see `coseglib.evaluation.multiclass_tables`: rows by argmax and by CRF."""
+    """Learn on each group, see `coseglib.evaluation.tables`: rows by argmax and by CRF."""
     folder.mkdir(parents=True, exist_ok=True)
     name = one.variant.name
-    found = multiclass_tables.evaluate_groups(groups, config, folder / "groups.csv", (name,), None, weights_root)
+    found = evaluate_groups(groups, config, folder / "groups.csv", (name,))
     tables = [found[found.system == f"{name}, {post}"].assign(how=post) for post in POSTS]
     rows = pd.concat(tables, ignore_index=True)[["dataset", "group", "images", "P", "J", "how"]]
     return rows.assign(set=TWO, steps=config.epochs, checkpoint="")

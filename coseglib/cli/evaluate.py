@@ -92,7 +92,7 @@ def _multiclass_table(dataset, output, system, limit, only, classes, post, ablat
     from dataclasses import replace
 
     from coseglib.data import load
-    from coseglib.evaluation.multiclass_tables import ABLATIONS, evaluate_groups, multiclass_table
+    from coseglib.evaluation.tables import ABLATIONS, evaluate_groups, multiclass_table
     from coseglib.unsupervised.groups import named_groups
 
     systems = tuple(ABLATIONS) if ablations else ("SA+MA",) if baselines else ()

@@ -14,11 +14,10 @@ Floors are asked less. `everything` and `ellipse` look at no photograph, so one 
 under `common` only, by its group and by itself.
 """
 
-import dataclasses
-import hashlib
-import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +25,7 @@ import pandas as pd
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, load
 from coseglib.data.record import Group
-from coseglib.evaluation.kept import resumable_rows
+from coseglib.evaluation.kept import Part, Say, digest_of, resumable_rows
 from coseglib.evaluation.systems import FACTS, System, families, over_seeds
 from coseglib.evaluation.tables import SOURCES
 from coseglib.scoring import metrics
@@ -36,22 +35,23 @@ from coseglib.scoring.rows import PARTNERS, evaluate
 
 COUNTS = ["right", "counted", "intersection", "union"]
 ALL = tuple(PROTOCOLS.values())
+ASKED_OF = 20  # partners of a partner swap
 
 _COMMON = PROTOCOLS["common"]
-_NETWORK = dataclasses.replace(_COMMON, name="at the network's size", size="network")
+_NETWORK = replace(_COMMON, name="at the network's size", size="network")
 CHANGES = (
     _COMMON,
-    dataclasses.replace(_COMMON, name="a pair for the group", context="pair"),
+    replace(_COMMON, name="a pair for the group", context="pair"),
     _NETWORK,
-    dataclasses.replace(_NETWORK, name="at the network's size, mean + sd for p > 0.5", threshold="mean+std"),
-    dataclasses.replace(_COMMON, name="two empty masks score 0", empty="zero"),
-    dataclasses.replace(_COMMON, name="total counts in a group", average="class"),
-    dataclasses.replace(_COMMON, name="mean over all images", average="pooled"),
-    dataclasses.replace(_COMMON, name="total counts of all images", average="total"),
+    replace(_NETWORK, name="at the network's size, mean + sd for p > 0.5", threshold="mean+std"),
+    replace(_COMMON, name="two empty masks score 0", empty="zero"),
+    replace(_COMMON, name="total counts in a group", average="class"),
+    replace(_COMMON, name="mean over all images", average="pooled"),
+    replace(_COMMON, name="total counts of all images", average="total"),
 )
 
 
-def available_sets(names: Sequence[str], say: Callable[[str], None] = print, data_root=None) -> dict[str, list[Group]]:
+def available_sets(names: Sequence[str], say: Say = print, data_root=None) -> dict[str, list[Group]]:
     """The groups of those data sets that are here; a line says what is missing.
 
     Raises CosegError for a name that is no data set's, and where none is here.
@@ -76,8 +76,7 @@ def _answering(system: System) -> str:
 
 def _key(groups: Sequence[Group], *more: object) -> str:
     """What rows depend on besides the checkpoint: photographs, masks, and more."""
-    known = [[g.dataset, g.name, g.content(masks=True)] for g in groups]
-    return hashlib.sha256(json.dumps([known, *more], default=str, allow_nan=False).encode()).hexdigest()[:16]
+    return digest_of([[[g.dataset, g.name, g.content(masks=True)] for g in groups], *more], digits=16)
 
 
 def evaluation_of(protocol: Protocol) -> str:
@@ -108,9 +107,9 @@ def _asked(system: System, which: str, partners: Sequence[str], patient: bool) -
     return tuple(p for p in partners if p != "other" or everything)
 
 
-def _last(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
+def _all_rows(parts: dict[str, Part], kept: str | Path, say: Say, numbers: dict[str, type]) -> pd.DataFrame:
     """Of rows that grow part by part, all; none where there are no parts."""
-    return (deque(tables, maxlen=1) or [pd.DataFrame()])[-1]
+    return (deque(resumable_rows(parts, Path(kept), say, numbers), maxlen=1) or [pd.DataFrame()])[-1]
 
 
 def photo_rows(
@@ -122,7 +121,7 @@ def photo_rows(
     patient: bool = False,
     limit: int | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> pd.DataFrame:
     """A row a system, evaluation, partner and photograph: its four counts in pixels and seconds an answer.
 
@@ -133,19 +132,8 @@ def photo_rows(
     Columns checkpoint (SHA-256), evaluation, dataset, group, name, partner, `COUNTS`, seconds, key. Seconds: with
     reading and scoring, partners asked in one go. Raises CosegError as `evaluate` does.
     """
-    content = _key(groups, seed, limit)
-    parts = {}
-    for system in some:
-        for which, protocol in evaluations(protocols).items():
-            if asked := _asked(system, which, partners, patient):
-                parts[f"{groups[0].dataset}, {system.name}: {which}"] = (system, which, protocol, asked)
 
-    def key(part) -> str:
-        system, which, _, asked = part
-        return f"{_answering(system)} {which} {'|'.join(asked)} {content}"
-
-    def run(part, say) -> pd.DataFrame:
-        system, which, protocol, asked = part
+    def run(system: System, which: str, protocol: str, asked: Sequence[str], say: Say) -> pd.DataFrame:
         rows = evaluate(system.model, groups, protocol, "self" if system.blind else asked, limit=limit, seed=seed)
         if system.blind:
             rows = pd.concat([rows.assign(partner=partner) for partner in asked], ignore_index=True)
@@ -153,8 +141,14 @@ def photo_rows(
         rows = rows.assign(checkpoint=system.sha256, evaluation=which)
         return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
 
-    numbers = {**dict.fromkeys(COUNTS, int), "seconds": float}
-    return _last(resumable_rows(parts, Path(kept), key, run, say, numbers))
+    parts, content = {}, _key(groups, seed, limit)
+    for system in some:
+        for which, protocol in evaluations(protocols).items():
+            if asked := _asked(system, which, partners, patient):
+                key = f"{_answering(system)} {which} {'|'.join(asked)} {content}"
+                part = Part(key, partial(run, system, which, protocol, asked))
+                parts[f"{groups[0].dataset}, {system.name}: {which}"] = part
+    return _all_rows(parts, kept, say, {**dict.fromkeys(COUNTS, int), "seconds": float})
 
 
 def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -195,10 +189,8 @@ def question_rows(
     kept: str | Path,
     limit: int | None = None,
     patient: bool = False,
-    partners: int = 20,
     seed: int = 0,
-    say: Callable[[str], None] = print,
-    data_root=None,
+    say: Say = print,
 ) -> pd.DataFrame:
     """Partner swap and refusal (`coseglib.scoring.questions`): a row a question. Kept as `photo_rows` keeps them.
 
@@ -206,31 +198,26 @@ def question_rows(
     patient  ask `features`, too
     Columns checkpoint, question, group, name, J_asked, J_other (swap), common, score (refusal), key.
     """
-    groups = load(dataset, data_root)
-    sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
-    content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(groups, seed, limit)}
-    some = [s for s in some if patient or s.blind or not s.floor]
-    parts = {f"{dataset}, {s.name}: {question}": (s, question) for s in some for question in content}
+    groups, sources = load(dataset), load(SOURCES[dataset]) if dataset in SOURCES else None
 
-    def wanted(system: System) -> int:
-        return 1 if system.blind else partners
-
-    def key(part) -> str:
-        system, question = part
-        return f"{_answering(system)} {question} {wanted(system)} {content[question]}"
-
-    def run(part, say) -> pd.DataFrame:
-        system, question = part
+    def run(system: System, question: str, partners: int, say: Say) -> pd.DataFrame:
         if question == "partner-swap":
-            rows = partner_swap(system.model, groups, wanted(system), seed=seed, sources=sources)
+            rows = partner_swap(system.model, groups, partners, seed=seed, sources=sources)
             rows = rows.rename(columns={"asked": "group", "photo": "name"})[["group", "name", "J_asked", "J_other"]]
         else:
             rows = refusal(system.model, groups, seed, limit)[["group", "name", "common", "score"]]
         say(f"{len(rows)} questions")
         return rows.assign(checkpoint=system.sha256, question=question)
 
+    parts = {}
+    content = {"partner-swap": _key([*groups, *(sources or ())], seed), "refusal": _key(groups, seed, limit)}
+    for system in (s for s in some if patient or s.blind or not s.floor):
+        partners = 1 if system.blind else ASKED_OF
+        for question, of in content.items():
+            key = f"{_answering(system)} {question} {partners} {of}"
+            parts[f"{dataset}, {system.name}: {question}"] = Part(key, partial(run, system, question, partners))
     numbers = dict.fromkeys(("J_asked", "J_other", "common", "score"), float)
-    return _last(resumable_rows(parts, Path(kept), key, run, say, numbers)).assign(dataset=dataset)
+    return _all_rows(parts, kept, say, numbers).assign(dataset=dataset)
 
 
 def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
@@ -242,18 +229,18 @@ def question_table(rows: pd.DataFrame, some: Sequence[System]) -> pd.DataFrame:
     figures, tables = ("J_asked", "J_other", "swap", "AUROC"), []
     for members in families(some):
         for dataset, own in rows.groupby("dataset", sort=False):
-            each = []
-            for member in members:
-                mine = own[own.checkpoint == member.sha256]
-                swap, unsure = (mine[mine.question == q] for q in ("partner-swap", "refusal"))
-                if mine.empty:
-                    continue
-                score = swap.J_asked - swap.J_other
-                about = {"dataset": dataset, "questions": len(swap), "photographs": len(unsure) // 2}
-                about |= {"J_asked": swap.J_asked.mean(), "J_other": swap.J_other.mean(), "swap": score.mean()}
-                about |= {"se swap": score.sem(), "AUROC": metrics.auroc(unsure.score, unsure.common)}
-                each.append(pd.DataFrame([about]))
-            if len(each) == len(members):
+            each = [_answered(own[own.checkpoint == member.sha256], dataset) for member in members]
+            if all(map(len, each)):
                 tables.append(over_seeds(each, members, figures))
     columns = ["dataset", "questions", "J_asked", "J_other", "swap", "sd swap", "se swap", "photographs", "AUROC"]
     return _joined(tables, [*columns, "sd AUROC"])
+
+
+def _answered(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The row of one checkpoint and data set in `question_table`; none where it was not asked."""
+    swap, unsure = (rows[rows.question == q] for q in ("partner-swap", "refusal"))
+    score = swap.J_asked - swap.J_other
+    about = {"dataset": dataset, "questions": len(swap), "photographs": len(unsure) // 2}
+    about |= {"J_asked": swap.J_asked.mean(), "J_other": swap.J_other.mean(), "swap": score.mean()}
+    about |= {"se swap": score.sem(), "AUROC": metrics.auroc(unsure.score, unsure.common)}
+    return pd.DataFrame([about] if len(rows) else [])

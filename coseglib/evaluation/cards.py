@@ -84,7 +84,7 @@ def stated(some: Sequence[Mapping]) -> pd.DataFrame:
         about |= {"pairs": pairs_of(card), "steps": card["steps"], "minutes": card["minutes"]}
         why = withdrawn(card)
         for name, found in ({why: {}} if why else card["figures"]).items():
-            row = {partner: found.get(partner, {}).get("J") for partner in ("group", "self", "other")}
+            row = {partner: found.get(partner, {}).get("J") for partner in FIGURES[:3]}
             row |= {"swap": found.get("partner_swap", {}).get("points"), "AUROC": found.get("refusal_auroc")}
             rows.append({**about, "set": name, **row, "checkpoint": digits(card)})
     return pd.DataFrame(rows).astype(dict.fromkeys(FIGURES, float))

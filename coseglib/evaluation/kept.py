@@ -1,24 +1,34 @@
-"""Rows that are kept in a CSV, so that a run that was killed goes on: of one configuration, and of one code.
-
-`code_hash`       of the modules that compute them; words may change
-`resumable_rows`  part by part, what is missing is run
-"""
+"""Rows that are kept in a CSV, so that a run that was killed goes on: of one configuration, and of one code."""
 
 import ast
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import pandas as pd
 
 import coseglib
 from coseglib.core.tables import read_table, write_table
 
-Part = TypeVar("Part")
 SCORED = ("core", "layers", "data", "models", "answering", "scoring")  # the rooms from a photograph to its score
 LEARNED = (*SCORED, "unsupervised")  # and of what learns on the group that it is scored on
+Say = Callable[[str], None]
+
+
+class Part(NamedTuple):
+    """What a part's rows depend on besides code, and what computes them, saying lines meanwhile."""
+
+    key: str
+    run: Callable[[Say], pd.DataFrame]
+
+
+def digest_of(known: object, digits: int = 12, sort_keys: bool = False) -> str:
+    """The first digits of a SHA-256 of what rows depend on."""
+    text = json.dumps(known, sort_keys=sort_keys, default=str, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 class _WithoutWords(ast.NodeTransformer):
@@ -39,42 +49,29 @@ def code_hash(rooms: Sequence[str] = SCORED, package: Path = Path(coseglib.__fil
     return digest.hexdigest()[:12]
 
 
-def _read(kept: Path, numbers: Mapping[str, type]) -> pd.DataFrame:
-    if not kept.is_file():
-        return pd.DataFrame(columns=["key", "code"])
-    table = read_table(kept, {"key": str}, "move it away", optional=numbers)
-    return table if "code" in table else table.assign(code="")
-
-
 def resumable_rows(
-    parts: Mapping[str, Part],
-    kept: Path,
-    key: Callable[[Part], str],
-    run: Callable[[Part, Callable[[str], None]], pd.DataFrame],
-    say: Callable[[str], None],
-    numbers: Mapping[str, type],
-    rooms: Sequence[str] = SCORED,
+    parts: Mapping[str, Part], kept: Path, say: Say, numbers: Mapping[str, type], rooms: Sequence[str] = SCORED
 ) -> Iterator[pd.DataFrame]:
     """Part by part, the rows so far. They are kept in the CSV `kept`: of parts whose key stands there, nothing is run.
 
     parts    {what is said of a part before each of its lines: the part}
-    key      what a part's rows depend on besides code
-    run      a part, and a function that says a line -> its rows
     numbers  the columns that hold numbers, and which (float where a row may have none); all others are text
     rooms    whose code the rows depend on: rows of another code are computed anew
     """
-    code, tables, done = code_hash(rooms), [], _read(kept, numbers)
-    keys = {name: key(part) for name, part in parts.items()}
-    stale = done.key.isin(keys.values()) & (done.code != code)
+    code, tables, done = code_hash(rooms), [], pd.DataFrame(columns=["key", "code"])
+    if kept.is_file():
+        done = read_table(kept, {"key": str}, "move it away", optional=numbers)
+    done = done if "code" in done else done.assign(code="")
+    stale = done.key.isin([part.key for part in parts.values()]) & (done.code != code)
     if stale.any():
         say(f"{kept.name}: {stale.sum()} rows are of other code and computed anew")
     done = done[~stale]
     for name, part in parts.items():
-        rows = done[done.key == keys[name]]
+        rows = done[done.key == part.key]
         if len(rows):
             say(f"{name}: done before")
         else:
-            rows = run(part, lambda text, name=name: say(f"{name}: {text}")).assign(key=keys[name], code=code)
+            rows = part.run(lambda text, name=name: say(f"{name}: {text}")).assign(key=part.key, code=code)
         tables.append(rows)
         so_far = pd.concat(tables, ignore_index=True)
         others = done[~done.key.isin(so_far.key)]

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Collection
-from pathlib import Path
 
 import pandas as pd
 
-from coseglib.data.reported import REPORTED, SHARES, reported
+from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation.cards import beyond, cards, digits, withdrawn
 from coseglib.evaluation.systems import NONE
 from coseglib.models import METHODS
@@ -19,38 +18,31 @@ MEASURED_HERE = "measured here"  # the source of our rows, beside the papers'
 PAPERS = {method.paper.key: method.paper for method in METHODS.values()}
 
 
-def paper_rows(dataset: str, file: Path = REPORTED) -> pd.DataFrame:
+def paper_rows(dataset: str) -> pd.DataFrame:
     """What the papers print of a data set: a row a table, system and group, P and J as shares, NaN where not printed.
 
     Columns source ("chen2018, table 3"), system, own (False: a rival that the paper quotes), ablation, backbone,
     trained on, protocol, group, P, J, note (errata, applied, and seconds for the whole set). No rows for a set of which
     no paper speaks.
     """
-    table = reported(file)
-    table, rows = table[table.dataset == dataset], []
-    for (paper, number, system, group), some in table.groupby(["paper", "table", "method", "group"], sort=False):
+    table, rows = reported(), []
+    by_group = table[table.dataset == dataset].groupby(["paper", "table", "method", "group"], sort=False)
+    for (paper, number, system, group), some in by_group:
         figures = dict(zip(some.metric, some.value, strict=True))
-        own = not re.search(r"\d{4}", system)
+        in_text, own = number.startswith("text"), not re.search(r"\d{4}", system)
         about = PAPERS[paper] if own else Paper(paper)
-        special = "-pairs" if number.startswith("text") else "-instant" if system.endswith("instant") else ""
+        special = "-pairs" if in_text else "-instant" if system.endswith("instant") else ""
         special = special if f"{about.protocol}{special}" in PROTOCOLS else ""
+        protocol = about.protocol + special if own else "as quoted"
         network = re.search(r"VGG16|HRNet", system) if own else None  # SSNM's systems are named for theirs
+        backbone = network[0] if network else about.backbone
+        ablation = some.note.str.startswith("ablation").any()
+        shares = (figures.get(share, float("nan")) for share in SHARES)
         notes = list(dict.fromkeys(some.note))
         notes += [f"{figures['seconds']:g} s for the whole set"] if "seconds" in figures else []
-        rows.append(
-            {
-                "source": f"{paper}, {number if number.startswith('text') else f'table {number}'}",
-                "system": system,
-                "own": own,
-                "ablation": some.note.str.startswith("ablation").any(),
-                "backbone": network[0] if network else about.backbone,
-                "trained on": about.trained_on,
-                "protocol": about.protocol + special if own else "as quoted",
-                "group": group,
-                **{share: figures.get(share, float("nan")) for share in SHARES},
-                "note": "; ".join(filter(None, notes)),
-            }
-        )
+        note = "; ".join(filter(None, notes))
+        source = f"{paper}, {number if in_text else f'table {number}'}"
+        rows.append((source, system, own, ablation, backbone, about.trained_on, protocol, group, *shares, note))
     columns = ("source", "system", "own", "ablation", "backbone", "trained on", "protocol", "group", *SHARES, "note")
     return pd.DataFrame(rows, columns=columns)
 
@@ -62,12 +54,12 @@ def with_papers(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([theirs, ours], ignore_index=True)[["source", *table.columns, "note"]] if len(paper) else ours
 
 
-def group_table(table: pd.DataFrame, paper: pd.DataFrame, partner: str = "group") -> pd.DataFrame:
+def group_table(table: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """J by group, the papers' systems above ours: index (source, system), columns the groups of `table`, "all" last.
 
-    table  of `score_table`, one protocol
+    table  of `score_table`, one protocol; of it, what was attended by the group
     """
-    ours = table[table.partner == partner].assign(source=MEASURED_HERE)
+    ours = table[table.partner == "group"].assign(source=MEASURED_HERE)
     groups = list(dict.fromkeys(ours.group))
     theirs = paper[paper.group.isin(groups)]
     theirs = theirs[theirs.groupby(["source", "system"]).group.transform("size") > 1]
@@ -79,9 +71,7 @@ def group_table(table: pd.DataFrame, paper: pd.DataFrame, partner: str = "group"
 
 def share(value: float, sd: float = float("nan")) -> str:
     """ "0.883", "0.883 ± 0.004", "–" for what is not known."""
-    if value != value:
-        return NONE
-    return f"{value:.3f}" if sd != sd else f"{value:.3f} ± {sd:.3f}"
+    return NONE if value != value else f"{value:.3f}" if sd != sd else f"{value:.3f} ± {sd:.3f}"
 
 
 def _text(table: pd.DataFrame) -> str:
@@ -90,21 +80,21 @@ def _text(table: pd.DataFrame) -> str:
 
 def _not_shown(systems: Collection[str]) -> pd.DataFrame:
     """A row a shipped checkpoint that is withdrawn and not among `systems`: why, in the place of its figures."""
-    away = [card for card in cards() if withdrawn(card) and card["name"] not in systems]
-    rows = [
-        {"system": c["name"], "variant": ", ".join([c["variant"], *beyond(c)]), "backbone": c["backbone"]}
-        | {"P": withdrawn(c), "checkpoint": digits(c)}
-        for c in away
-    ]
+    rows = []
+    for card in cards():
+        if withdrawn(card) and card["name"] not in systems:
+            variant = ", ".join([card["variant"], *beyond(card)])
+            about = {"system": card["name"], "variant": variant, "backbone": card["backbone"]}
+            rows.append({**about, "P": withdrawn(card), "checkpoint": digits(card)})
     return pd.DataFrame(rows, columns=SHOWN).fillna(NONE)
 
 
-def markdown(table: pd.DataFrame, paper: pd.DataFrame, protocol: str = "common") -> str:
+def markdown(table: pd.DataFrame, paper: pd.DataFrame) -> str:
     """The table of one data set, to be read: what the papers print, and apart from it what was measured here.
 
-    table  of `score_table`; its rows of `protocol` are shown, of group "all" with all their facts, J by group below
+    table  of `score_table`; shown is protocol `common`: group "all" with all its facts, and J by group below
     """
-    table = table[table.protocol == protocol]
+    table = table[table.protocol == "common"]
     whole = table[table.group == "all"]
     text = {s: [share(*pair) for pair in zip(whole[s], whole[f"sd {s}"], strict=True)] for s in SHARES}
     text["s an image"] = [share(seconds) for seconds in whole.seconds]

@@ -1,15 +1,14 @@
 """From a training run to a checkpoint that is shipped: half precision, its figures measured, a card beside it.
 
-`ship`     a run -> a checkpoint and its card
-`again`    a card's figures anew, the weights as they are: after the way of answering has changed
-`measure`  the figures: what a checkpoint scores on whole data sets, under protocol `common`
+The figures are what a checkpoint scores on whole data sets, under protocol `common`. After the way of answering has
+changed, `again` measures them anew, the weights as they are.
 """
 
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from coseglib.core.files import write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
-from coseglib.evaluation.kept import code_hash
+from coseglib.evaluation.kept import Say, code_hash
 from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import find, load_model, save_model, sha256
@@ -69,33 +68,26 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     return [{"step": other.card["step"], "sha256": other.card["sha256"]} for other in models]
 
 
-def _measured(file: Path, name: str, looks: int | None, post: str | None, data_root, say) -> dict:
-    """The part of a card that is measured; figures are kept beside it until the card is written."""
+def _measured(file: Path, kept: Path, say: Say, **how) -> dict:
+    """The part of a card that is measured; the figures are `kept` until the card is written."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = measure(load_model(file, looks=looks, post=post).to(device), _kept(file, name), data_root, say)
+    found = measure(load_model(file, **how).to(device), kept, say)
     return {"figures": found, "common_from": common_from(found), "measured": provenance()}
 
 
-def _kept(file: Path, name: str) -> Path:
-    return file.parent / f".{name}.figures.json"
-
-
-def _write_card(file: Path, card: dict, kept: Path) -> None:
+def _handed_on(final: Path, file: Path, card: dict, kept: Path, say: Say) -> Path:
+    """The card is written, what was measured for it is kept no longer, and `final`, its checkpoint or itself, named."""
     write_text(file, json.dumps(card, indent=1, allow_nan=False) + "\n")
     kept.unlink(missing_ok=True)
-
-
-def _say_written(file: Path, card: dict, say: Callable[[str], None]) -> Path:
-    say(f"{file.relative_to(REPOSITORY) if file.is_relative_to(REPOSITORY) else file}: {card['sha256'][:8]}")
-    return file
+    say(f"{final.relative_to(REPOSITORY) if final.is_relative_to(REPOSITORY) else final}: {card['sha256'][:8]}")
+    return final
 
 
 def ship(
     run: str | Path,
     name: str,
     folder: Path = CHECKPOINTS,
-    data_root=None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     average: Sequence[str | Path] = (),
     looks: int | None = None,
     post: str | None = None,
@@ -119,25 +111,24 @@ def ship(
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
     if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
-    part = folder / f".{name}.safetensors"
+    part, kept = folder / f".{name}.safetensors", folder / f".{name}.figures.json"
     try:
         save_model(part, model, about, torch.float16)
         size = part.stat().st_size
         if size > LARGEST and not card_only:
             raise CosegError(f"{name}: {size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures")
-        card = _facts(name, part, model, about) | _measured(part, name, None, None, data_root, say)
+        card = _facts(name, part, model, about) | _measured(part, kept, say)
         final = folder / f"{name}.{'json' if card_only else 'safetensors'}"
         if not card_only:
             os.replace(part, final)
-        _write_card(folder / f"{name}.json", card, _kept(part, name))
         log, own_log = source.parent / "log.csv", folder / f"{name}.log.csv"
         if log.is_file():
             write_text(own_log, log.read_text(encoding="utf-8"))
         else:  # of another run
             own_log.unlink(missing_ok=True)
+        return _handed_on(final, folder / f"{name}.json", card, kept, say)
     finally:
         part.unlink(missing_ok=True)
-    return _say_written(final, card, say)
 
 
 def _facts(name: str, file: Path, model, about: dict) -> dict:
@@ -152,13 +143,7 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
     return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about}
 
 
-def again(
-    name: str,
-    data_root=None,
-    say: Callable[[str], None] = print,
-    checkpoints: Path = CHECKPOINTS,
-    measured: Path = MEASURED,
-) -> Path:
+def again(name: str, say: Say = print, checkpoints: Path = CHECKPOINTS, measured: Path = MEASURED) -> Path:
     """Measure a card's figures anew, set by set as `ship`, and write them there; the weights stay as they are.
 
     name  of a card in `checkpoints`, or of one in `measured` whose weights a shipped checkpoint has. It answers as the
@@ -173,33 +158,31 @@ def again(
     weights = {shipped["sha256"]: shipped["name"] for shipped in cards(checkpoints)}.get(card["sha256"])
     if weights is None:
         raise CosegError(f"{name}: its weights are not in the repository; train it anew and ship it with --card-only")
-    card |= _measured(checkpoints / f"{weights}.safetensors", name, card["looks"], card["post"], data_root, say)
+    kept, how = checkpoints / f".{name}.figures.json", {"looks": card["looks"], "post": card["post"]}
+    card |= _measured(checkpoints / f"{weights}.safetensors", kept, say, **how)
     card.pop("engine", None)  # it answers as models do now
-    _write_card(file, card, _kept(checkpoints / name, name))
-    return _say_written(file, card, say)
+    return _handed_on(file, file, card, kept, say)
 
 
 # The figures of a card ------------------------------------------------------------------------------------------------
 
 
-def _by_partner(model: nn.Module, name: str, data_root=None) -> dict:
+def _by_partner(model: nn.Module, name: str) -> dict:
     """P and J of a set, attended by the group, by the photograph itself, by a wrong group."""
-    found = {}
-    rows = evaluate(model, load(name, data_root), "common", PARTNERS)
+    found, rows = {}, evaluate(model, load(name), "common", PARTNERS)
     for partner, some in rows.groupby("partner", sort=False):
         table = metrics.aggregate(some, "common")
-        last = table.iloc[-1]
-        found[partner] = {"P": round(float(last.P), 4), "J": round(float(last.J), 4)}
+        found[partner] = {figure: round(float(table[figure].iloc[-1]), 4) for figure in ("P", "J")}
         if partner == "group":
             groups = table[table.group != "all"]
             found[partner]["by_group"] = dict(zip(groups.group, groups.J.astype(float).round(4), strict=True))
     return found
 
 
-def _asked(model: nn.Module, name: str, data_root=None) -> dict:
+def _asked(model: nn.Module, name: str) -> dict:
     """Partner swap in points and refusal's AUROC, and from which score on most pairs are told apart."""
-    groups = load(name, data_root)
-    swap = partner_swap(model, groups, sources=load(SOURCES[name], data_root) if name in SOURCES else None)
+    groups = load(name)
+    swap = partner_swap(model, groups, sources=load(SOURCES[name]) if name in SOURCES else None)
     unsure = refusal(model, groups)
     j = {side: round(float(swap[side].mean()), 4) for side in ("J_asked", "J_other")}
     score, right = metrics.best_threshold(unsure.score, unsure.common)
@@ -210,16 +193,14 @@ def _asked(model: nn.Module, name: str, data_root=None) -> dict:
     }
 
 
-def measure(
-    model: nn.Module, kept: str | Path | None = None, data_root=None, say: Callable[[str], None] = print
-) -> dict:
+def measure(model: nn.Module, kept: Path | None = None, say: Say = print) -> dict:
     """What a card states, {set: figures}: J and P by partner, partner swap and refusal, on the sets of TEST_SETS.
 
     model  with its card: `training` says what it was trained on
     kept   a JSON file that grows set by set; what stands there of the same file, answering in the same way by the same
            code, is not measured again, so that a run that was killed goes on. None: nothing is kept
     """
-    card, kept = model.card, Path(kept) if kept else None
+    card = model.card
     of = [card["sha256"], card["looks"], card.get("post", "argmax"), code_hash()]
     known = json.loads(kept.read_text(encoding="utf-8")) if kept and kept.is_file() else {}
     parts = known["parts"] if known.get("of") == of else {}
@@ -231,7 +212,7 @@ def measure(
         if what in parts:
             say(f"{what}: done before")
         else:
-            parts[what] = job(model, name, data_root)
+            parts[what] = job(model, name)
             say(f"{what}: {_told(parts[what])}")
             if kept:
                 write_text(kept, json.dumps({"of": of, "parts": parts}, allow_nan=False))

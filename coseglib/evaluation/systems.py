@@ -117,11 +117,7 @@ def over_seeds(tables: Sequence[pd.DataFrame], members: Sequence[System], figure
 
     tables  of one shape, a member each; of one member: as it is, sd NaN
     """
-    means, sds = {}, {}
-    for figure in figures:
-        of_all = pd.concat([table[figure].reset_index(drop=True) for table in tables], axis=1)
-        means[figure] = of_all.mean(axis=1)
-        if figure != "seconds":
-            sds[f"sd {figure}"] = of_all.std(axis=1)
+    of_all = pd.concat([table.reset_index(drop=True) for table in tables]).groupby(level=0)[list(figures)]
+    means, sds = of_all.mean(), of_all.std().drop(columns="seconds", errors="ignore").add_prefix("sd ")
     facts = as_one(members) if len(members) > 1 else members[0].facts()
     return tables[0].reset_index(drop=True).assign(**means, **sds, **facts)

@@ -1,16 +1,31 @@
-"""Tables of results: a checkpoint, a data set, a protocol -> a row a group and a last row `all`; `coseg evaluate`."""
+"""Tables of results, a row a group and a last row `all`: `coseg evaluate`, and what learns on each group.
+
+Tables of several classes are written after each group, and keep the photographs' rows beside them, so that a run that
+was killed goes on.
+"""
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from coseglib.answering.masks import post_of, segment_group
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import write_table
 from coseglib.data import load
+from coseglib.data.record import Group
+from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_rows
+from coseglib.models.contract import POSTS
+from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
 from coseglib.scoring.questions import partner_swap, refusal
 from coseglib.scoring.rows import evaluate
+from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
+from coseglib.unsupervised.learner import co_segment
+from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes
 
 SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
@@ -30,6 +45,11 @@ def _refused(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "images", "AUROC"])
 
 
+def _with_checksum(table: pd.DataFrame, checksum: str) -> pd.DataFrame:
+    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
+    return table
+
+
 def evaluation_table(
     model: torch.nn.Module,
     dataset: str,
@@ -38,7 +58,6 @@ def evaluation_table(
     how: str = "mean",
     limit: int | None = None,
     quiet: bool = True,
-    data_root: str | Path | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
@@ -54,13 +73,13 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {', '.join(known)}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
-    groups = load(dataset, data_root)
+    groups = load(dataset)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
         rows = evaluate(model, groups, protocol, partner, how, limit, quiet=quiet)
         table = metrics.aggregate(rows, protocol)
     else:
-        sources = load(SOURCES[dataset], data_root) if dataset in SOURCES else None
+        sources = load(SOURCES[dataset]) if dataset in SOURCES else None
         if protocol == "partner-swap":
             table = _swap(partner_swap(model, groups, how=how, sources=sources))
         else:
@@ -68,5 +87,152 @@ def evaluation_table(
         table.insert(0, "dataset", groups[0].dataset)
         table["protocol"] = protocol
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
-    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", model.card["sha256"])
-    return table
+    return _with_checksum(table, model.card["sha256"])
+
+
+# Several classes ------------------------------------------------------------------------------------------------------
+
+ABLATIONS = {
+    "w/o ATT": {"self_attention": False, "mutual_attention": False},
+    "SA": {"self_attention": True, "mutual_attention": False},
+    "MA": {"self_attention": False, "mutual_attention": True},
+    "SA+MA": {"self_attention": True, "mutual_attention": True},
+}
+# What may be numbers in photographs' rows.
+NUMBERS = dict.fromkeys(("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss"), float)
+NUMBERS |= {"epochs": float, "seed": int}
+BASELINES = ("colour k-means", "stripes across", "stripes down")
+
+
+def _key(group: Group, system: object, *more: object) -> str:
+    """What a group's rows depend on: the configuration's fields, or a checkpoint's SHA-256, and more."""
+    return digest_of([system, group.name, [p.name for p in group.photos], *more])
+
+
+def group_rows(
+    group: Group, config: OnlineConfig, systems: Sequence[str] = ("SA+MA",), progress: Say = lambda text: None
+) -> pd.DataFrame:
+    """A row a photograph and system: the baselines, and each of `systems` (see ABLATIONS) by argmax and by CRF.
+
+    Columns as `score_group`'s, and system, learning_rate, epochs, loss, seconds (an image), seed, and the profile,
+    "changed" where single fields were. Baselines' clusters may all become classes; of the systems' K+1 maps the first
+    stays background.
+    """
+    clusters, tables = len(group.targets) + 1, []
+    for name in BASELINES:
+        began = time.perf_counter()
+        if name == "colour k-means":
+            labels = colour_kmeans(group.photos, clusters, config.seed)
+        else:
+            sizes = [tuple(p.image().shape[-2:]) for p in group.photos]
+            labels = [stripes(size, clusters, across=name.endswith("across")) for size in sizes]
+        rows = score_group(group, labels, clusters, background=None)
+        tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
+    for name in systems:
+        chosen, say = config.replaced(**ABLATIONS[name]), lambda text, name=name: progress(f"{name}: {text}")
+        found = co_segment(group.photos, clusters - 1, chosen, say)
+        run = {"learning_rate": found.learning_rate, "epochs": len(found.log), "loss": found.log.loss.min()}
+        for post in POSTS:
+            began = time.perf_counter()
+            rows = score_group(group, found.labels(post), clusters)
+            spent = (found.seconds + time.perf_counter() - began) / len(group)
+            tables.append(rows.assign(system=f"{name}, {post}", seconds=spent, **run))
+    profile = next((p.stem for p in ONLINE_PROFILES.glob("*.yaml") if load_online(p.stem) == config), "changed")
+    return pd.concat(tables, ignore_index=True).assign(seed=config.seed, profile=profile)
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Photographs' rows -> a row a system and group and one over its groups, protocol `multiclass`."""
+    tables = []
+    for system, some in rows.groupby("system", sort=False):
+        table = metrics.aggregate(some, "multiclass")
+        table.insert(0, "system", system)
+        for column in ("classes", "learning_rate", "epochs", "loss", "seed", "profile"):
+            if column in some:
+                table[column] = table.group.map(some.groupby("group")[column].first())
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _group_by_group(
+    groups: Sequence[Group],
+    out: str | Path,
+    part_of: Callable[[Group], Part],
+    table_from: Callable[[pd.DataFrame], pd.DataFrame],
+    progress: Say,
+) -> pd.DataFrame:
+    """The table of the photographs' rows, written to `out` after each group.
+
+    The rows are kept in `<out>.photos.csv`, see `coseglib.evaluation.kept`. Raises CosegError before minutes are spent
+    where there is no group, or one without masks.
+    """
+    if not groups:
+        raise CosegError("no groups to score in this data set; choose another one")
+    for group in groups:
+        if not group.targets:
+            raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
+    kept = Path(out).with_name(f"{Path(out).stem}.photos.csv")
+    parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": part_of(g) for i, g in enumerate(groups, start=1)}
+    for rows in resumable_rows(parts, kept, progress, NUMBERS, LEARNED):
+        found = table_from(rows)
+        write_table(found, out)
+    return found
+
+
+def evaluate_groups(
+    groups: Sequence[Group],
+    config: OnlineConfig,
+    out: str | Path,
+    systems: Sequence[str] = ("SA+MA",),
+    progress: Say = lambda text: None,
+) -> pd.DataFrame:
+    """`table_of` the rows of `group_rows` of every group, written to `out` after each, the rows beside it.
+
+    Groups that these hold, of the same photographs and configuration, are not run again. Raises CosegError where
+    nothing can be written, and as `co_segment` does.
+    """
+
+    def part_of(group: Group) -> Part:
+        key = f"{_key(group, config.fields())} {'|'.join(systems)}"
+        return Part(key, partial(group_rows, group, config, systems))
+
+    return _group_by_group(groups, out, part_of, table_of, progress)
+
+
+def multiclass_table(
+    groups: Sequence[Group],
+    system: OnlineConfig | MultiClass,
+    out: str | Path,
+    classes: int | None = None,
+    post: str | None = None,
+    progress: Say = lambda text: None,
+) -> pd.DataFrame:
+    """`evaluation_table`'s columns, of one way to have several classes. Written, resumed, refused as `evaluate_groups`.
+
+    system   a configuration, by which a generator learns on each group (no checksum then), or one from `load_model`
+    classes  K where it learns; None: as many as the group has
+    post     "argmax" or "crf"; None: as the configuration says
+    """
+    learns = isinstance(system, OnlineConfig)
+    post = post_of(system, post)
+    checksum = "" if learns else system.card["sha256"]
+
+    def run(group: Group, k: int, say: Say) -> pd.DataFrame:
+        began = time.perf_counter()
+        if learns:
+            labels = co_segment(group.photos, k, system, say).labels(post)
+        else:
+            labels = list(segment_group(system, group.photos, post=post))
+        seconds = (time.perf_counter() - began) / len(group)
+        say(f"{seconds:.2f} s an image")
+        return score_group(group, labels, k + 1).assign(seconds=seconds)
+
+    def part_of(group: Group) -> Part:
+        k = (classes or len(group.targets)) if learns else system.classes
+        key = _key(group, system.fields() if learns else checksum, k, post, group.content(masks=True))
+        return Part(key, partial(run, group, k))
+
+    def table_from(rows: pd.DataFrame) -> pd.DataFrame:
+        return _with_checksum(metrics.aggregate(rows, "multiclass"), checksum)
+
+    return _group_by_group(groups, out, part_of, table_from, progress)

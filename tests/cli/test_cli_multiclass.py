@@ -12,7 +12,7 @@ from coseglib.cli import main as cli
 from coseglib.cli.options import METHOD_NAMES
 from coseglib.core import paths
 from coseglib.data.images import read_labels, write_png
-from coseglib.evaluation import multiclass_tables
+from coseglib.evaluation import tables
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.unsupervised import learner
@@ -167,18 +167,16 @@ def test_synthetic_and_a_folder_have_one_class_a_group(tmp_path, multi, photos):
 
 
 def test_the_ablations_stand_beside_baselines(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        multiclass_tables, "ABLATIONS", {name: multiclass_tables.ABLATIONS[name] for name in ("w/o ATT", "SA+MA")}
-    )
+    monkeypatch.setattr(tables, "ABLATIONS", {name: tables.ABLATIONS[name] for name in ("w/o ATT", "SA+MA")})
     out = tmp_path / "table.csv"
     chosen = ["--only", "star+ring", "--limit", 2, "--ablations"]
     common = ["evaluate", "--method", "multiclass", "--dataset", "synthetic-multiclass", *QUICK, "-o", out]
     assert _run(*common, *chosen) == 0
     found = list(dict.fromkeys(pd.read_csv(out).system))
-    assert found == [*multiclass_tables.BASELINES, "w/o ATT, argmax", "w/o ATT, crf", "SA+MA, argmax", "SA+MA, crf"]
+    assert found == [*tables.BASELINES, "w/o ATT, argmax", "w/o ATT, crf", "SA+MA, argmax", "SA+MA, crf"]
     assert _run(*common, *chosen[:-1], "--baselines") == 0
     found = list(dict.fromkeys(pd.read_csv(out).system))
-    assert found == [*multiclass_tables.BASELINES, "SA+MA, argmax", "SA+MA, crf"]
+    assert found == [*tables.BASELINES, "SA+MA, argmax", "SA+MA, crf"]
 
 
 def test_vocs_groups_are_known_by_name(tmp_path, monkeypatch, capsys):

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from coseglib.evaluation import kept
-from coseglib.evaluation.kept import LEARNED, SCORED, code_hash, resumable_rows
+from coseglib.evaluation.kept import LEARNED, SCORED, Part, code_hash, resumable_rows
 
 
 @pytest.fixture
@@ -34,12 +34,15 @@ def test_the_rooms_that_compute_a_row_are_there():
 def test_rows_of_other_code_are_computed_anew_and_said(tmp_path, monkeypatch):
     file, said, ran = tmp_path / "rows.csv", [], []
 
-    def run(part, say):
-        ran.append(part)
-        return pd.DataFrame({"group": [part], "J": [0.5]})
+    def part(name):
+        def run(say):
+            ran.append(name)
+            return pd.DataFrame({"group": [name], "J": [0.5]})
+
+        return Part(name, run)
 
     def rows(parts="ab"):
-        *_, last = resumable_rows({p: p for p in parts}, file, str, run, said.append, {"J": float})
+        *_, last = resumable_rows({p: part(p) for p in parts}, file, said.append, {"J": float})
         return last
 
     first = rows()
@@ -56,13 +59,14 @@ def test_rows_of_other_code_are_computed_anew_and_said(tmp_path, monkeypatch):
 def test_rows_that_say_nothing_of_their_code_are_computed_anew(tmp_path):
     file = tmp_path / "rows.csv"
     pd.DataFrame({"group": ["a"], "J": [0.1], "key": ["a"]}).to_csv(file, index=False)
-    (rows,) = resumable_rows({"a": "a"}, file, str, lambda part, say: pd.DataFrame({"J": [0.9]}), print, {"J": float})
+    part = Part("a", lambda say: pd.DataFrame({"J": [0.9]}))
+    (rows,) = resumable_rows({"a": part}, file, print, {"J": float})
     assert rows.J.tolist() == [0.9]
 
 
 def test_names_that_look_like_numbers_or_like_nothing_come_back_as_they_are(tmp_path):
     names = ["001", "NA", "1e5", ""]
-    run = lambda part, say: pd.DataFrame({"group": names, "J": [0.5, float("nan"), 1, 0]})  # noqa: E731
+    part = Part("a", lambda say: pd.DataFrame({"group": names, "J": [0.5, float("nan"), 1, 0]}))
     for _ in range(2):
-        (rows,) = resumable_rows({"a": "a"}, tmp_path / "rows.csv", str, run, print, {"J": float})
+        (rows,) = resumable_rows({"a": part}, tmp_path / "rows.csv", print, {"J": float})
         assert rows.group.tolist() == names and rows.J.isna().tolist() == [False, True, False, False]

@@ -7,8 +7,8 @@ import torch
 from square_and_disc import group_of
 
 from coseglib.core.errors import CosegError
-from coseglib.evaluation import multiclass_tables
-from coseglib.evaluation.multiclass_tables import evaluate_groups, multiclass_table, table_of
+from coseglib.evaluation import tables
+from coseglib.evaluation.tables import evaluate_groups, multiclass_table, table_of
 from coseglib.unsupervised.configuration import load_online
 
 FAST = load_online("smoke", {"epochs": 1})
@@ -25,7 +25,7 @@ def ran(monkeypatch) -> list[int]:
         labels = [photo.labels() for photo in photos]
         return SimpleNamespace(labels=lambda post: labels, log=log, learning_rate=1e-3, seconds=2.0)
 
-    monkeypatch.setattr(multiclass_tables, "co_segment", stand_in)
+    monkeypatch.setattr(tables, "co_segment", stand_in)
     return asked
 
 

@@ -9,7 +9,7 @@ from square_and_disc import group_of, photos_of, scene
 from coseglib.answering.answers import answers, whole_group
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_labels, write_png
-from coseglib.evaluation.multiclass_tables import ABLATIONS
+from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models.checkpoints import load_model
 from coseglib.models.multiclass import terms
 from coseglib.segmenting.job import segment_photos
