@@ -6,8 +6,6 @@ several claims is trained once. The multi-class thesis learns on the groups them
 `coseglib.evaluation.tables`.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import NamedTuple
 
 from coseglib.core.config import Config, Count, Natural
 from coseglib.core.errors import CosegError
+from coseglib.evaluation.kept import digest_of
 from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, PROFILES, TrainConfig, load_profile
@@ -60,7 +59,7 @@ class Claim:
 
     second  one arm, or several whose mean is taken
     where   the set on which it is tested: SEEN, UNSEEN, STRANGER, TWO
-    table   of the paper, where both sides are printed
+    source  where the paper says it; of a table both sides are printed there
     gain    the method's name where the paper prints the difference itself
     """
 
@@ -71,7 +70,6 @@ class Claim:
     first: Arm
     second: tuple[Arm, ...]
     source: str
-    table: str = ""
     gain: str = ""
     margin: float = 0.0
     more: bool = True
@@ -135,29 +133,27 @@ _CRF = "crf"
 CLAIMS = {
     c.name: c
     for c in (
-        _claim("csa-seen", "on classes seen in training, spatial attention helps", "CSA", "CA", "table 1", table="1"),
-        _claim("fca-seen", "on classes seen in training, fused attention helps", "FCA", "CA", "table 1", table="1"),
-        _claim("fca-unseen", "on unseen classes, fused attention is the best", "FCA", ("CA", "CSA"), "table 3", UNSEEN,
-               table="3"),
+        _claim("csa-seen", "on classes seen in training, spatial attention helps", "CSA", "CA", "table 1"),
+        _claim("fca-seen", "on classes seen in training, fused attention helps", "FCA", "CA", "table 1"),
+        _claim("fca-unseen", "on unseen classes, fused attention is the best", "FCA", ("CA", "CSA"), "table 3", UNSEEN),
         _claim("mean-or-minimum", "the mean keeps what most images show, the minimum drops what one image lacks",
                "CA", Arm("CA", MIN), "section 4.5, figure 5", STRANGER),
-        _claim("ssnm-spa", "the spatial modulator helps", "SSNM", "SSNM -f_spa", "table 5", table="5"),
-        _claim("ssnm-sem", "the semantic modulator helps most", "SSNM", "SSNM -f_sem", "table 5", table="5"),
-        _claim("ssnm-both", "both modulators help", "SSNM", "SSNM -both", "table 5", table="5"),
-        _claim("ssnm-spa-alone", "so does the spatial one alone", "SSNM -f_sem", "SSNM -both", "table 5", table="5"),
+        _claim("ssnm-spa", "the spatial modulator helps", "SSNM", "SSNM -f_spa", "table 5"),
+        _claim("ssnm-sem", "the semantic modulator helps most", "SSNM", "SSNM -f_sem", "table 5"),
+        _claim("ssnm-both", "both modulators help", "SSNM", "SSNM -both", "table 5"),
+        _claim("ssnm-spa-alone", "so does the spatial one alone", "SSNM -f_sem", "SSNM -both", "table 5"),
         _claim("ssnm-balance", "weights as printed balance the two sides: better than the exchanged ones",
                "SSNM balance as printed", "SSNM", "equation 13"),
         _claim("pfcc-correlation", "the correlation helps", _THREE_SIZES, "PFCC no correlation", "conclusion"),
         _claim("pfcc-sizes", "three sizes are better than one", _THREE_SIZES, _ONE_SIZE, "conclusion"),
         _claim("pfcc-pairs", "three sizes are better than two", _THREE_SIZES, _TWO_SIZES, "conclusion"),
         _claim("pfcc-l2", "normalising the kernels helps", _THREE_SIZES, "PFCC without L2", "equation 2"),
-        _claim("dcnet-mcfd", "correlation at three scales helps", "DCNet +MCFD", "DCNet baseline", "table IV",
-               table="IV"),
-        _claim("dcnet-sccm", "rows and columns instead of all positions help", "DCNet +SCCM", "DCNet +MCFD", "table IV",
-               table="IV"),
-        _claim("dcnet-dccm", "the channels' correlation helps", "DCNet", "DCNet +SCCM", "table IV", table="IV"),
+        _claim("dcnet-mcfd", "correlation at three scales helps", "DCNet +MCFD", "DCNet baseline", "table IV"),
+        _claim("dcnet-sccm", "rows and columns instead of all positions help", "DCNet +SCCM", "DCNet +MCFD",
+               "table IV"),
+        _claim("dcnet-dccm", "the channels' correlation helps", "DCNet", "DCNet +SCCM", "table IV"),
         _claim("dcnet-dccm-unseen", "the channels' correlation helps on unseen classes", "DCNet", "DCNet +SCCM",
-               "table V", UNSEEN, table="V"),
+               "table V", UNSEEN),
         _claim("dcnet-two-loops", "two loops are better than one", "DCNet", "DCNet K = 1", "section III-B"),
         _claim("dcnet-three-loops", "two loops are enough: a third gains less than a point", "DCNet K = 3", "DCNet",
                "section III", margin=1.0, more=False),
@@ -246,7 +242,7 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
 def recipe(config: TrainConfig | OnlineConfig) -> str:
     """12 digits of a SHA-256 of all fields that decide a result but the seed: what two trainings share."""
     fields = {k: v for k, v in config.fields().items() if k != "seed" and k not in MAY_CHANGE}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
+    return digest_of(fields, sort_keys=True)
 
 
 class Training(NamedTuple):

@@ -1,19 +1,15 @@
-"""The queue of `coseg ablate`: what the papers' claims need, trained and scored one after the other.
+"""The queue of `coseg ablate`: what the papers' claims need, trained and scored one after the other, resumable.
 
-coseg ablate --profile cpu --output runs/ablations        resumable; a row a training, set, kind of answer and group
-table = read_ablations("runs/ablations/ablations.csv")
-verdicts(table)                                           a row a claim, the paper's figure beside ours
+Its table has a row a training, set, kind of answer and group; `coseglib.claims.verdicts` reads it.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import shutil
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cache
@@ -52,7 +48,7 @@ from coseglib.data import load, validation_groups
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation.kept import LEARNED, code_hash
+from coseglib.evaluation.kept import LEARNED, Say, code_hash, digest_of
 from coseglib.evaluation.tables import evaluate_groups
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.models.contract import POSTS
@@ -120,23 +116,23 @@ def _read_once(groups: Sequence[Group]) -> list[Group]:
     return [dataclasses.replace(g, photos=tuple(map(kept, g.photos))) for g in groups]
 
 
-def photographs(profile: str, data_root=None) -> dict[str, list[Group]]:
+def photographs(profile: str) -> dict[str, list[Group]]:
     """SEEN and UNSEEN of a profile; smoke: scenes, other ones for each. Raises CosegError where a set is missing."""
     budget = BUDGETS[profile]
     if profile == "smoke":
         seen = load_synthetic("val", groups=3, photos=budget.photos, size=64)
         unseen = load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64)
     else:
-        seen, unseen = validation_groups(data_root), load("icoseg8", data_root)
+        seen, unseen = validation_groups(), load("icoseg8")
     return {SEEN: _read_once(few(seen, budget.photos)), UNSEEN: _read_once(few(unseen, budget.unseen))}
 
 
-def several_classes(profile: str, data_root=None) -> list[Group]:
+def several_classes(profile: str) -> list[Group]:
     """The groups of two classes that the multi-class system learns on."""
     budget = BUDGETS[profile]
     if profile == "smoke":
         return drawn_groups(budget.groups, budget.each, size=64)
-    groups = [g for g in load("voc-multiclass", data_root) if len(g.targets) == 2][: budget.groups]
+    groups = [g for g in load("voc-multiclass") if len(g.targets) == 2][: budget.groups]
     return [dataclasses.replace(g, photos=sample_photos(g.photos, budget.each)) for g in groups]
 
 
@@ -186,9 +182,9 @@ def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _trained(one: Training, config: TrainConfig, folder: Path, sets, **roots) -> pd.DataFrame:
+def _trained(one: Training, config: TrainConfig, folder: Path, sets) -> pd.DataFrame:
     """Train, or go on with a training that was killed, and score."""
-    file = train(config, folder, resume=True, quiet=True, **roots)
+    file = train(config, folder, resume=True, quiet=True)
     model = load_model(file, one.variant.method)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = precision_of(config.precision, device) == "bf16-mixed"  # as it was trained
@@ -198,9 +194,8 @@ def _trained(one: Training, config: TrainConfig, folder: Path, sets, **roots) ->
     return rows.assign(steps=config.steps, checkpoint=sha256(file))
 
 
-def _learned(one: Training, config: OnlineConfig, folder: Path, groups, weights_root=None) -> pd.DataFrame:
+def _learned(one: Training, config: OnlineConfig, folder: Path, groups) -> pd.DataFrame:
     """Learn on each group, see `coseglib.evaluation.tables`: rows by argmax and by CRF."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = one.variant.name
     found = evaluate_groups(groups, config, folder / "groups.csv", (name,))
     tables = [found[found.system == f"{name}, {post}"].assign(how=post) for post in POSTS]
@@ -239,15 +234,7 @@ def _alone(folder: Path):
 
 def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     """What a run's rows depend on: its recipe and seed, and the photographs that it is asked about."""
-    known = [recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)]
-    return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()[:12]
-
-
-def _facts(one: Training, config: TrainConfig | OnlineConfig) -> dict:
-    # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
-    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    about = {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed}
-    return about | {"recipe": recipe(config), "device": device, "date": date.today().isoformat()}
+    return digest_of([recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)])
 
 
 class Outcome(NamedTuple):
@@ -262,9 +249,7 @@ def ablate(
     profile: str = "cpu",
     only: Sequence[str] = (),
     seeds: int = SEEDS,
-    say: Callable[[str], None] = print,
-    data_root=None,
-    weights_root=None,
+    say: Say = print,
     keep: bool = True,
 ) -> Outcome:
     """Train and score what some claims need (see `chosen_claims`), one after the other; `output`/ablations.csv grows.
@@ -277,8 +262,8 @@ def ablate(
     configs = {one: config_of(one.variant, profile, one.seed) for one in wanted}
     online = {one for one, config in configs.items() if isinstance(config, OnlineConfig)}
     with _alone(output):
-        sets = photographs(profile, data_root) if len(online) < len(wanted) else {}
-        several = several_classes(profile, data_root) if online else []
+        sets = photographs(profile) if len(online) < len(wanted) else {}
+        several = several_classes(profile) if online else []
         masked = [group for some in sets.values() for group in some]
         keys = {one: _key(configs[one], several if one in online else masked) for one in wanted}
         code, table = code_hash(ROOMS), read_ablations(output / TABLE)
@@ -293,10 +278,7 @@ def ablate(
             config, began = configs[one], time.perf_counter()
             folder = output / f"{one.variant.method}-{keys[one]}-{code}"
             try:
-                if one in online:
-                    rows = _learned(one, config, folder, several, weights_root)
-                else:
-                    rows = _trained(one, config, folder, sets, data_root=data_root, weights_root=weights_root)
+                rows = _learned(one, config, folder, several) if one in online else _trained(one, config, folder, sets)
             except Exception as error:  # whatever it is, the others are not to be lost
                 failed[str(one)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 folder.mkdir(exist_ok=True)
@@ -304,8 +286,11 @@ def ablate(
                 say(f"{number}/{len(missing)} {one}: failed, {failed[str(one)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began
-            rows = rows.assign(**_facts(one, config), profile=profile, key=keys[one], code=code, seconds=seconds)
-            rows = rows.reindex(columns=list(COLUMNS))
+            # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
+            device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            about = {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed, "profile": profile}
+            about |= {"recipe": recipe(config), "device": device, "date": date.today().isoformat()}
+            rows = rows.assign(**about, key=keys[one], code=code, seconds=seconds).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
             if not keep:
@@ -338,11 +323,9 @@ def planned(
     all its trainings, by the mean of those that are done, NaN before the first. table: of `read_ablations`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
-    of_system: dict[str, list[Training]] = {}
-    for one in plan(claims, seeds, shares):
-        of_system.setdefault(one.variant.system, []).append(one)
-    rows = []
-    for system, own in of_system.items():
+    trainings, rows = plan(claims, seeds, shares), []
+    for system in dict.fromkeys(one.variant.system for one in trainings):
+        own = [one for one in trainings if one.variant.system == system]
         config = config_of(own[0].variant, profile)
         online = isinstance(config, OnlineConfig)
         once = table[table.system == system].drop_duplicates(["variant", "seed"])
@@ -362,7 +345,7 @@ def results(
     queue: str | Path | None = None,
     claims: Sequence[str] = (),
     seeds: int = SEEDS,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> pd.DataFrame:
     """A profile's rows for the notebook: those of the table `kept`, a copy of a queue's.
 

@@ -163,7 +163,7 @@ def test_two_queues_do_not_share_a_folder_and_foreign_tables_are_refused(tmp_pat
 
 def test_the_multi_class_rows_are_those_of_its_own_table(tmp_path, monkeypatch):
     groups = [dataclasses.replace(g, photos=g.photos[:2]) for g in several_classes("smoke")]
-    monkeypatch.setattr(ablations, "several_classes", lambda profile, root=None: groups)
+    monkeypatch.setattr(ablations, "several_classes", lambda profile: groups)
     table = ablate(tmp_path, "smoke", ["thesis-crf"], 1, quiet).table
     own = pd.read_csv(next(tmp_path.glob("multiclass-*/groups.csv")))
     for how in ("argmax", "crf"):
