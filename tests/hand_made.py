@@ -37,6 +37,8 @@ def rows_of_j(groups: int = 8, photos: int = 10, seed: int = 0, **columns) -> pd
 
 TINY = {"steps": 4, "groups": 2, "input_size": 32, "cache_side": 40, "synthetic_photos": 48, "log_every": 2}
 TINY |= {"save_every": 2, "precision": "32-true"}
+# A run in which everything happens that is kept: a state in the middle, an average, hard and empty pairs.
+SIX_STEPS = TINY | {"steps": 6, "save_every": 3, "average": 0.9, "shares": (0.4, 0.4, 0.2), "stem_every": 2}
 
 
 def run_folder(model, folder: Path, rows: list[dict], method: str = "ca", **fields) -> Path:

@@ -13,13 +13,6 @@ from coseglib.training.runs import (
 )
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Caches go to a folder that all tests of this session share, not into the repository."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
-
-
 def test_the_time_to_a_share_of_the_final_j_is_that_of_a_search_row_by_row():
     rng = np.random.default_rng(0)
     for share in (0.5, 0.9, 1.0):

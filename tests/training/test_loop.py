@@ -10,6 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from hand_made import SIX_STEPS
 
 from coseglib.core.errors import CosegError
 from coseglib.data.sampler import GroupSampler
@@ -20,33 +21,6 @@ from coseglib.models.semantic_attention import CA
 from coseglib.training.configuration import load_profile
 from coseglib.training.loop import train
 from coseglib.training.photographs import cached_photographs
-
-TINY = {
-    "steps": 6,
-    "groups": 2,
-    "input_size": 32,
-    "cache_side": 40,
-    "synthetic_photos": 48,
-    "save_every": 3,
-    "log_every": 2,
-    "average": 0.9,
-    "shares": (0.4, 0.4, 0.2),
-    "stem_every": 2,
-    "precision": "32-true",
-}
-
-
-@pytest.fixture
-def config():
-    return load_profile("smoke", "ca", TINY)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Caches go to a folder that all tests of this session share, not into the repository."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
-    return folder
 
 
 def _digest(path) -> str:
@@ -65,7 +39,7 @@ def _run(script: str, cache, *args: str) -> subprocess.CompletedProcess:
         from coseglib.data import cache
         cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
         from coseglib.training.configuration import load_profile
-        config = load_profile("smoke", "ca", {TINY!r})
+        config = load_profile("smoke", "ca", {SIX_STEPS!r})
     """
     code = textwrap.dedent(head) + textwrap.dedent(script)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -106,7 +80,7 @@ def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
         from coseglib.data import cache
         cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
         from coseglib.training.configuration import load_profile
-        config = load_profile("smoke", "ca", {TINY!r})
+        config = load_profile("smoke", "ca", {SIX_STEPS!r})
         models = []
         optimiser = training.build_optimiser
         training.build_optimiser = lambda model, c: (models.append(model), optimiser(model, c))[1]
@@ -120,7 +94,7 @@ def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=env, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
-    assert load_model(tmp_path / "out" / "model.safetensors").card["step"] == TINY["steps"]
+    assert load_model(tmp_path / "out" / "model.safetensors").card["step"] == SIX_STEPS["steps"]
 
 
 def test_the_loss_falls_in_bfloat16_as_in_fp32(tmp_path):
@@ -139,7 +113,7 @@ def test_the_loss_falls_in_bfloat16_as_in_fp32(tmp_path):
 
 def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monkeypatch):
     """What the loop adds in each of two parts is half the gradient of that part's loss, computed here by hand."""
-    fields = {**TINY, "steps": 1, "groups": 4, "accumulate": 2, "average": 0.0, "stem_every": 1, "dice": 0.5}
+    fields = {**SIX_STEPS, "steps": 1, "groups": 4, "accumulate": 2, "average": 0.0, "stem_every": 1, "dice": 0.5}
     config, seen = load_profile("smoke", "ca", fields), []
 
     def watch(model, _):
@@ -164,7 +138,7 @@ def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monke
 
 def test_training_can_start_from_a_checkpoint(config, tmp_path):
     first = train(config, tmp_path / "first", quiet=True)
-    still = {**TINY, "start": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
+    still = {**SIX_STEPS, "start": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
     again = train(load_profile("smoke", "ca", still), tmp_path / "second", quiet=True)
     assert load_model(again).card["started_from"]["sha256"] == load_model(first).card["sha256"]
     one, two = (load_model(path).state_dict() for path in (first, again))
@@ -180,7 +154,7 @@ def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch,
             self.kernels, self.categories = kernels, categories
 
     monkeypatch.setitem(METHODS, "ca", Optional)
-    config = load_profile("smoke", "ca", {**TINY, "steps": 1, "options.kernels": "[5, 7]"})
+    config = load_profile("smoke", "ca", {**SIX_STEPS, "steps": 1, "options.kernels": "[5, 7]"})
     assert config.options == {"kernels": [5, 7]}
     model = load_model(train(config, tmp_path, quiet=True))
     assert (model.kernels, model.categories) == ((5, 7), len(cached_photographs(config).classes))

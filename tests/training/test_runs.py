@@ -30,13 +30,6 @@ from coseglib.training.runs import (
 from coseglib.training.state import Log
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Caches go to a folder that all tests of this session share, not into the repository."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
-
-
 def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     plans, said = plan_trainings(("ca",), "smoke", TINY), []
     first = train_all(plans, tmp_path, said.append, apart=False)

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from hand_made import SIX_STEPS
 
 from coseglib.core.errors import CosegError
 from coseglib.models import build_model
@@ -13,33 +14,6 @@ from coseglib.training.configuration import load_profile
 from coseglib.training.loop import begin, train
 from coseglib.training.optimiser import build_optimiser
 from coseglib.training.state import find_state
-
-TINY = {
-    "steps": 6,
-    "groups": 2,
-    "input_size": 32,
-    "cache_side": 40,
-    "synthetic_photos": 48,
-    "save_every": 3,
-    "log_every": 2,
-    "average": 0.9,
-    "shares": (0.4, 0.4, 0.2),
-    "stem_every": 2,
-    "precision": "32-true",
-}
-
-
-@pytest.fixture
-def config():
-    return load_profile("smoke", "ca", TINY)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Caches go to a folder that all tests of this session share, not into the repository."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
-    return folder
 
 
 def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
@@ -61,7 +35,7 @@ def test_a_finished_model_is_not_written_over(config, tmp_path):
 
 def test_another_configuration_cannot_resume_a_run(config, tmp_path):
     train(config, tmp_path, quiet=True)
-    changed = load_profile("smoke", "ca", {**TINY, "learning_rate": 0.5})
+    changed = load_profile("smoke", "ca", {**SIX_STEPS, "learning_rate": 0.5})
     with pytest.raises(CosegError, match=r"trained with learning_rate = 0\.002, not 0\.5"):
         train(changed, tmp_path, resume=True, quiet=True)
 
