@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from hand_made import SIX_STEPS
+from hand_made import SIX_STEPS, TINY
 
 from coseglib.core.errors import CosegError
 from coseglib.data.sampler import GroupSampler
@@ -100,9 +100,7 @@ def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
 def test_the_loss_falls_in_bfloat16_as_in_fp32(tmp_path):
     last = {}
     for precision in ("32-true", "bf16-mixed"):
-        config = load_profile(
-            "smoke", "ca", {"steps": 40, "precision": precision, "synthetic_photos": 96, "log_every": 10}
-        )
+        config = load_profile("smoke", "ca", {**TINY, "steps": 24, "groups": 4, "log_every": 6, "precision": precision})
         train(config, tmp_path / precision, quiet=True)
         with open(tmp_path / precision / "log.csv", newline="") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]
