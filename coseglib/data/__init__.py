@@ -1,12 +1,12 @@
 """Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models.
 
-record        `Photo` and `Group`, what every set is read into
+record        `Photo` and `Group`, what every set is read into, and results of reading many files, remembered
 images        pictures, masks and label maps from disk and back
 sets/         a loader a set              synthetic/  scenes that are drawn
 by_class      groups and pairs from label maps            fingerprints  near duplicates of test photographs
 lists         who is in which: writes data/lists          reported      what the papers report
-cache         training photographs, decoded once          remembered    other results of reading many files
-transforms    crop, flip, paste, `resize_labels`          sampler       training's batches
+cache         training photographs, decoded once          sampler       training's batches
+transforms    crop, flip, paste, `resize_labels`
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ NAMES = tuple(_LOADERS)
 
 
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
-    """The groups of a data set (one of `NAMES`), or of a folder of photographs (`coseglib.data.sets.folder`).
+    """The groups of a data set (one of `NAMES`), or of a folder of photographs (`coseglib.data.sets.binary`).
 
     root  the folder of the data sets; None: COSEG_DATA, else data/ (`coseglib.core.paths.data_root`)
     Raises CosegError for an unknown name, a missing set, an empty folder, or a set that cannot be read.
@@ -42,7 +42,7 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
         given = () if str(name).startswith("synthetic") else (data_root(root), *arguments)
         return getattr(import_module(f"coseglib.data.{module}"), function)(*given)
     if Path(name).is_dir():
-        from coseglib.data.sets.folder import load_folder
+        from coseglib.data.sets.binary import load_folder
 
         return load_folder(name)
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")

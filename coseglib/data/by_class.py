@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coseglib.data.record import Group, Photo
-from coseglib.data.remembered import file_versions, remembered
+from coseglib.data.record import Group, Photo, file_versions, remembered
 
 PRESENT = 0.01
 

@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import functional as tvf
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
 from coseglib.data.by_class import areas_of
-from coseglib.data.record import Photo, relabelled
-from coseglib.data.remembered import digest, file_versions
+from coseglib.data.record import Photo, digest, file_versions, relabelled
 from coseglib.data.sets.msrc import SURROUNDINGS
 from coseglib.data.transforms import resize_labels
 

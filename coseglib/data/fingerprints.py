@@ -22,8 +22,7 @@ from coseglib.core import paths
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import read_table, write_table
 from coseglib.data.images import read_image
-from coseglib.data.record import Photo
-from coseglib.data.remembered import file_versions, remembered
+from coseglib.data.record import Photo, file_versions, remembered
 
 BITS, SIDE = 384, 16
 NEAR = 28  # bits

@@ -1,17 +1,22 @@
-"""One record type for all data sets: `Photo`, and `Group`, photographs that share something.
+"""One record type for all data sets: `Photo`, and `Group`, photographs that share something; what is known of them.
 
 A label map is uint8 (H, W): 0 background, k the class `classes[k - 1]`, 255 void (ignored in losses and metrics).
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torchvision import tv_tensors
 
+from coseglib.core import paths
 from coseglib.core.errors import CosegError
+from coseglib.core.files import atomic
 
 VOID = 255
 
@@ -99,3 +104,33 @@ class Group:
             if masks:
                 digest.update(self.mask(number).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _size_and_date(path: Path | None) -> tuple[int, int] | None:
+    try:
+        return (path.stat().st_size, path.stat().st_mtime_ns) if path else None
+    except OSError as fault:
+        raise CosegError(f"{path}: no such file, but a list names it; unpack the data set again") from fault
+
+
+def file_versions(photos: Sequence[Photo]) -> list:
+    """Of each photograph names, classes, and size and date of its files. Raises CosegError where one is missing."""
+    return [(p.dataset, p.name, p.classes, _size_and_date(p.path), _size_and_date(p.mask_path)) for p in photos]
+
+
+def digest(key: object) -> str:
+    """16 letters that stand for `key`, anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+
+
+def remembered(kind: str, key: object, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """`compute()`, once for every `key`. A folder that cannot be written costs the computing next time, no more."""
+    home = paths.CACHE / f"{kind}-{digest(key)}.npy"
+    if home.is_file():
+        return np.load(home)
+    found = compute()
+    with contextlib.suppress(OSError):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(home) as part, part.open("wb") as file:
+            np.save(file, found)
+    return found

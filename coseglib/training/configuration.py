@@ -95,9 +95,8 @@ class TrainConfig(Config):
         known = METHODS[self.method].options
         for name in self.options:
             if name not in known:
-                raise CosegError(
-                    f"options.{name}: {self.method} has no such option; {', '.join(known) or 'it has none'}"
-                )
+                has = ", ".join(known) or "it has none"
+                raise CosegError(f"options.{name}: {self.method} has no such option; {has}")
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
         return self

@@ -10,6 +10,7 @@ A run's folder holds  state.safetensors  the newest training state, for --resume
                       config.yaml        every field of the configuration
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,6 @@ from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
 from coseglib.training.configuration import TrainConfig
-from coseglib.training.optimiser import build_average, build_optimiser, build_schedule
 from coseglib.training.photographs import build_batches, build_validation, cached_photographs
 from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
 
@@ -63,10 +63,9 @@ def train(
     saved = find_state(output, config, resume)  # every process looks before any can have written: they meet in launch
     precision = precision_of(config.precision, accelerator)
     fabric = launch(devices, num_nodes, accelerator, precision, some_unused=config.stem_every > 1)
+    parts = f"accumulate × {fabric.world_size} processes"
     if (config.groups // config.accumulate) % fabric.world_size:
-        raise CosegError(
-            f"groups = {config.groups}: must be a multiple of accumulate × {fabric.world_size} processes; set groups"
-        )
+        raise CosegError(f"groups = {config.groups}: must be a multiple of {parts}; set groups")
     # Inputs of one size: cuDNN tries its kernels once and keeps the fastest.
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and len(config.sides) < 2
     first = fabric.is_global_zero
@@ -114,7 +113,7 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
         buffers = run.buffers() if due else {}
         now = sum(run.backward(next(batches), part) for part in range(config.accumulate))
         if due and now[0] < SPOILT * config.accumulate:  # what the weights before this step are worth is known now
-            run.save(buffers)
+            save_state(run, buffers)
         seen += now
         rate = run.optimiser.param_groups[-1]["lr"]
         run.step()
@@ -134,7 +133,7 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
             since = time.perf_counter()
         due = first and not last and (at.step % config.save_every == 0 or validate)
         if first and last:
-            run.save({})
+            save_state(run, {})
         progress.add(note=note)
 
 
@@ -172,9 +171,8 @@ class Run:
             loss = sum(self.model.loss(answer, y, batch.classes.to(device), config.dice).values())
             if not torch.isfinite(loss):
                 note_stop(self.output, self.at.step, config)
-                raise CosegError(
-                    f"{self.output}: the loss is not finite at step {self.at.step}; lower learning_rate and --resume"
-                )
+                what = f"the loss is not finite at step {self.at.step}"
+                raise CosegError(f"{self.output}: {what}; lower learning_rate and --resume")
             self.fabric.backward(loss / config.accumulate)
         images = x.shape[0] * x.shape[1] * self.fabric.world_size
         return torch.tensor([loss.item(), batch_jaccard(answer.logits, y).item(), 1, images])
@@ -202,13 +200,62 @@ class Run:
         config, at, fabric = self.config, self.at, self.fabric
         about = {"method": config.method, "backbone": config.backbone, "training": config.fields(), "step": at.step}
         about |= {"seconds": round(at.seconds, 1), "precision": precision_of(config.precision, fabric.device)}
-        about |= {"device": device_name(fabric.device, fabric.world_size)}
+        about["device"] = device_name(fabric.device, fabric.world_size)
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         # the run before this one, and the one before that
         return about | ({"started_from": self.model.started_from} if config.start else {})
 
-    def save(self, buffers: dict[str, Tensor]) -> None:
-        save_state(self.output, self.model, self.optimiser, self.average, self.at, self.config, buffers)
+
+def learning_rate_factor(config: TrainConfig, step: int) -> float:
+    """What the learning rates are multiplied with: a linear warm-up, then 1, powers of ½, or half a cosine to 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "halving":
+        return 0.5 ** ((step - config.warmup) // config.halve_every)
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Adam or AdamW: the backbone's weights at a rate of their own, then all others."""
+    backbone = list(model.backbone.parameters())
+    of_backbone = {*map(id, backbone)}
+    rest = [p for p in model.parameters() if id(p) not in of_backbone]
+    sets = [{"params": backbone, "lr": config.backbone_learning_rate}, {"params": rest, "lr": config.learning_rate}]
+    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+    return kind(sets, weight_decay=config.weight_decay)
+
+
+def build_schedule(optimiser: Optimizer, config: TrainConfig, step: int = 0) -> LambdaLR:
+    """The schedule at a step. The rates are a function of the step alone, so it has no state to save.
+
+    Every group's rate is the configuration's before and the scheduled one afterwards.
+    """
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]  # without it a schedule in mid-course would start from nothing
+    return LambdaLR(optimiser, partial(learning_rate_factor, config), last_epoch=step - 1)
+
+
+def build_average(model: nn.Module, decay: float, step: int = 0) -> AveragedModel | None:
+    """The weights' moving average at a step: decay · average + (1 − decay) · weights, faster at first. 0: none.
+
+    Counters are copied, running means are averaged as the weights are.
+    """
+    if not decay:
+        return None
+
+    def follow(average: list[Tensor], weights: list[Tensor], n: Tensor) -> None:
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, weights, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+        else:
+            for mean, value in zip(average, weights, strict=True):
+                mean.copy_(value)
+
+    averaged = AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+    averaged.n_averaged += step + 1  # the first weights count, so that the first step's do not replace them
+    return averaged
 
 
 def begin(
@@ -235,10 +282,9 @@ def _initial_model(config: TrainConfig, categories: int, weights_root) -> nn.Mod
         return build_model(*built, "imagenet" if config.pretrained else None, weights_root, options=options)
     trained = load_model(config.start, config.method)
     for name in ("backbone", "variant"):
-        if trained.card[name] != getattr(config, name):
-            raise CosegError(
-                f"{config.start}: its {name} is {trained.card[name]}, not {getattr(config, name)}; set {name}"
-            )
+        theirs, ours = trained.card[name], getattr(config, name)
+        if theirs != ours:
+            raise CosegError(f"{config.start}: its {name} is {theirs}, not {ours}; set {name}")
     model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
     model.load_state_dict(trained.state_dict())
     keys = ("sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "started_from")

@@ -26,15 +26,9 @@ def cached_photographs(
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
     """The batches of one process of several, each a part of a step."""
     same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
-    return GroupSampler(
-        photos,
-        config.group_size,
-        config.groups // config.accumulate // processes,
-        config.sides or config.input_size,
-        steps=config.steps * config.accumulate,
-        rank=rank,
-        **same,
-    )
+    groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate
+    side = config.sides or config.input_size
+    return GroupSampler(photos, config.group_size, groups, side, steps=steps, rank=rank, **same)
 
 
 def build_validation(config: TrainConfig, data_root=None) -> Callable[..., dict[str, float]]:

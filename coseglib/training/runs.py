@@ -9,6 +9,12 @@ Which folder: `training_folder`, named by method and configuration, so that othe
 import contextlib
 import hashlib
 import json
+import logging
+import multiprocessing
+import os
+import resource
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,19 +22,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from coseglib.core.config import read_yaml
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.tables import read_table
 from coseglib.models import METHODS
-from coseglib.training.child_process import in_a_process
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.loop import train
 from coseglib.training.state import MODEL, STATE, Log, check_same
 
 CURVE_COLUMNS = ("system", "step", "seconds", "images", "loss", "J", "val_J", "images_per_s")
 MEMORY_FILE = "memory.json"  # beside log.csv: before and peak in bytes, and of what
+POLL_SECONDS = 15.0  # seconds between two looks at a log that is being written
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,8 @@ def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:
     """A run's folder; name: what it is called in tables, None: the folder's name. Raises CosegError as its parts do."""
     folder = Path(folder)
     config = run_config(folder)
-    return TrainingRun(
-        name or folder.name, folder, config, read_log(folder / "log.csv", config.fields()), _memory(folder)
-    )
+    log = read_log(folder / "log.csv", config.fields())
+    return TrainingRun(name or folder.name, folder, config, log, _memory(folder))
 
 
 def is_trained(folder: str | Path, config: TrainConfig) -> bool:
@@ -164,3 +170,64 @@ def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], Non
     memory["peak"] = max(memory["peak"], _memory(folder).get("peak", 0))  # of the part before an interruption
     write_text(folder / MEMORY_FILE, json.dumps(memory, allow_nan=False) + "\n")
     (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
+
+
+def _resident() -> int:
+    """The largest resident set of this process so far, in bytes."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def _end_with_parent() -> None:
+    """A training whose notebook is gone would go on for hours, beside the next one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _child(sender, threads: int, function: Callable, arguments: tuple) -> None:
+    """What the process of `in_a_process` does: call, measure, send."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the precision stands in the tables
+    torch.set_num_threads(threads)
+    memory = {"of": "process", "before": _resident()}
+    try:
+        result = function(*arguments)
+    except CosegError as error:
+        result = error
+    memory["peak"] = _resident()
+    if torch.cuda.is_initialized():
+        memory = {"of": torch.cuda.get_device_name(), "before": 0, "peak": torch.cuda.max_memory_allocated()}
+    sender.send((result, memory))
+
+
+def in_a_process(function: Callable, *arguments, while_it_runs: Callable[[], None] = lambda: None) -> tuple:
+    """function(*arguments) in a process of its own -> its result, and {"of", "before", "peak"}, memory in bytes.
+
+    The process is made anew from one that has imported the library and done nothing else, so that no training sees what
+    another one left behind. `peak` is its largest resident set (`ru_maxrss`), libraries and photographs among it, and
+    `before` what it held when the function started. On a GPU peak is the most that torch had allocated there, before 0.
+    Function, arguments and result are sent by pickling. The process ends when this one does, or is interrupted.
+    Raises the function's CosegError, and CosegError where the process ends without an answer (killed, out of memory).
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["coseglib.training.runs"])  # imports once, then a process takes milliseconds
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, torch.get_num_threads(), function, arguments))
+    process.start()
+    sender.close()
+    try:
+        while not receiver.poll(POLL_SECONDS):
+            while_it_runs()
+        result, memory = receiver.recv()
+    except EOFError as error:
+        process.join()
+        raise CosegError(f"the training's process ended with {process.exitcode}; call again to go on") from error
+    except BaseException:  # an interruption, above all
+        process.terminate()
+        raise
+    finally:
+        receiver.close()
+        process.join()
+    if isinstance(result, CosegError):
+        raise result
+    return result, memory

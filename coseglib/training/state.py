@@ -70,9 +70,9 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
 
 def check_same(file: Path, theirs: Mapping, ours: Mapping, free: Set[str] = frozenset()) -> None:
     """Raises CosegError for the first field of `ours`, but for those that are free, that is another one in `theirs`."""
-    for name in ours:
-        if name not in free and ours[name] != theirs.get(name):
-            has = f"was trained with {name} = {theirs.get(name)}, not {ours[name]}"
+    for name, value in ours.items():
+        if name not in free and value != theirs.get(name):
+            has = f"was trained with {name} = {theirs.get(name)}, not {value}"
             raise CosegError(f"{file}: {has}; resume with the same or use another folder")
 
 
@@ -88,30 +88,21 @@ def restore(saved: Saved, model: nn.Module, optimiser: torch.optim.Optimizer, av
         average.module.load_state_dict(saved.part("average."))
 
 
-def save_state(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: AveragedModel | None,
-    progressed: Progressed,
-    config: TrainConfig,
-    buffers: Mapping[str, Tensor],
-) -> None:
-    """buffers: running means and counters over the model's own, which a forward pass may have moved on since."""
-    tensors = {f"model.{k}": v for k, v in {**model.state_dict(), **buffers}.items()}
-    if average is not None:
-        tensors |= {f"average.{k}": v for k, v in average.module.state_dict().items()}
-    for i, entry in optimiser.state_dict()["state"].items():
+def save_state(run, buffers: Mapping[str, Tensor]) -> None:
+    """The state of a `loop.Run`; buffers: over the model's own, which a forward pass may have moved on since."""
+    tensors = {f"model.{k}": v for k, v in {**run.model.state_dict(), **buffers}.items()}
+    if run.average is not None:
+        tensors |= {f"average.{k}": v for k, v in run.average.module.state_dict().items()}
+    for i, entry in run.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in entry.items()}
-    header = {"format": FORMAT, "kind": "state", "config": config.fields(), **vars(progressed)}
-    write_tensors(folder / STATE, tensors, header)
-    (folder / STOPPED).unlink(missing_ok=True)
+    header = {"format": FORMAT, "kind": "state", "config": run.config.fields(), **vars(run.at)}
+    write_tensors(run.output / STATE, tensors, header)
+    (run.output / STOPPED).unlink(missing_ok=True)
 
 
 def note_stop(folder: Path, step: int, config: TrainConfig) -> None:
     """Leave a word that a loss was not finite: the rates may be changed on resuming."""
-    rates = {name: getattr(config, name) for name in sorted(RATES)}
-    said = {"step": step, "why": "the loss is not finite", **rates}
+    said = {"step": step, "why": "the loss is not finite", **{name: getattr(config, name) for name in sorted(RATES)}}
     write_text(folder / STOPPED, json.dumps(said, allow_nan=False) + "\n")
 
 

@@ -116,8 +116,7 @@ def test_no_name_of_a_test_list_trains_or_chooses():
     assert ("msrc", "1_26_s") not in used
     tested = {r["photo"] for r in _rows(paths.LISTS / "groups_msrc7.csv")}
     assert len(tested) == 70 and not tested & {name for _, name in used}
-    split = msrc.split_of([name for dataset, name in used if dataset == "msrc"])
-    assert set(split.values()) == {"train", "val"}
+    assert {msrc.split_of(name) for dataset, name in used if dataset == "msrc"} == {"train", "val"}
     training = {(r["dataset"], r["photo"]) for r in rows["training"]}
     assert len(training) == len(rows["training"])
     assert not training & {(r["dataset"], r["photo"]) for r in rows["validation"]}

@@ -9,8 +9,7 @@ import torch
 from matplotlib.path import Path as Outline
 
 from coseglib.core.errors import CosegError
-from coseglib.data.synthetic import CATEGORIES, load_synthetic, synthetic_photos
-from coseglib.data.synthetic.groups import _rendered
+from coseglib.data.synthetic import CATEGORIES, _rendered, load_synthetic, synthetic_photos
 from coseglib.data.synthetic.scenes import coverage, draw, scene
 from coseglib.data.synthetic.shapes import CLUTTER, SHAPES
 

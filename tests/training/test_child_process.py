@@ -6,9 +6,9 @@ import time
 import pytest
 
 from coseglib.core.errors import CosegError
-from coseglib.training import child_process
-from coseglib.training.child_process import in_a_process
+from coseglib.training import runs
 from coseglib.training.configuration import load_profile
+from coseglib.training.runs import in_a_process
 
 
 def test_a_process_of_its_own_gives_the_result_and_the_memory_that_it_took():
@@ -28,14 +28,14 @@ def test_errors_in_the_process_are_ours_and_its_death_is_named():
 
 
 def test_what_waits_for_the_process_looks_on(monkeypatch):
-    monkeypatch.setattr(child_process, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "POLL_SECONDS", 0.05)
     looks = []
     in_a_process(time.sleep, 0.6, while_it_runs=lambda: looks.append(1))
     assert len(looks) >= 3
 
 
 def test_an_interruption_ends_the_process(monkeypatch):
-    monkeypatch.setattr(child_process, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "POLL_SECONDS", 0.05)
 
     def interrupted():
         raise KeyboardInterrupt

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from coseglib.training.configuration import load_profile
-from coseglib.training.optimiser import build_average, build_optimiser, build_schedule, learning_rate_factor
+from coseglib.training.loop import build_average, build_optimiser, build_schedule, learning_rate_factor
 
 
 class Small(nn.Module):

@@ -11,8 +11,7 @@ from coseglib.models import build_model
 from coseglib.models.checkpoints import load_model, read_tensors
 from coseglib.training import loop
 from coseglib.training.configuration import load_profile
-from coseglib.training.loop import begin, train
-from coseglib.training.optimiser import build_optimiser
+from coseglib.training.loop import begin, build_optimiser, train
 from coseglib.training.state import find_state
 
 

@@ -11,13 +11,19 @@ are left out. In one of `HOMES`, the third is as published:
     {Airplane100,Car100,Horse100}/*.jpg   <group>/GroundTruth/<stem>.png    100 photographs a group
     {Airplane,Car,Horse}/*.jpg            likewise                          the full set
 
+A folder of the user's own photographs. Without a folder ground_truth, images/ has no masks either; hidden files and
+files that are no pictures by their suffix are passed over, folders in groups not entered.
+    DIR/images/<group>/*  with  DIR/ground_truth/<group>/<stem>.png     groups with masks, to be scored
+    DIR/images/*          with  DIR/ground_truth/<stem>.png             one group with masks
+    DIR/<group>/*  or  DIR/*                                            groups, or one group, without masks
+
 Loaders raise CosegError where the set or a folder of it is missing or empty.
 """
 
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import dataset_folder, folders_in, photo_of, pictures_in
+from coseglib.data.images import SUFFIXES, dataset_folder, folders_in, photo_of, pictures_in
 from coseglib.data.record import Group
 
 EIGHT = {  # name in the papers -> how the folder's name begins
@@ -71,3 +77,27 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
         if all((home / name).is_dir() for name in names):
             return [_group(dataset, of, home / name, home / name / "GroundTruth") for name, of in names.items()]
     raise CosegError(f"{root}: the folders {', '.join(names)} are not there; get the Internet set, see data/README.md")
+
+
+def load_folder(folder: str | Path) -> list[Group]:
+    """The groups of a user's folder, by name; loose photographs come last, under the folder's own name.
+
+    Raises CosegError for a photograph whose mask is missing, too.
+    """
+    folder, groups = Path(folder), []
+    home = folder / "images" if (folder / "images").is_dir() else folder
+    masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
+    parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
+    for name, prefix, images in [*parts, (folder.resolve().name, "", home)]:
+        photos = []
+        for path in pictures_in(images):
+            mask = masks / prefix / f"{path.stem}.png" if masks else None
+            if mask and not mask.is_file():
+                raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
+            photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
+        if photos:
+            groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
+    if not groups:
+        kinds = " ".join(sorted(SUFFIXES))
+        raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")
+    return groups

@@ -58,20 +58,15 @@ def read_painted(path: Path, person: bool = False) -> torch.Tensor:
     return torch.from_numpy(labels)
 
 
-def split_of(names: list[str]) -> dict[str, str]:
-    """name -> "test", "val", "train" or "never", from the names alone."""
-    tested = {prefix for prefix, _ in SEVEN.values()}
-    split = {}
-    for name in names:
-        prefix, number = map(int, name.split("_")[:2])
-        if name in NEVER:
-            split[name] = "never"
-        elif prefix in tested and number <= 10:
-            split[name] = "test"
-        else:
-            chance = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
-            split[name] = "val" if chance < SET_ASIDE else "train"
-    return split
+def split_of(name: str) -> str:
+    """ "test", "val", "train" or "never", from the photograph's name alone."""
+    prefix, number = map(int, name.split("_")[:2])
+    if name in NEVER:
+        return "never"
+    if number <= 10 and prefix in {prefix for prefix, _ in SEVEN.values()}:
+        return "test"
+    chance = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
+    return "val" if chance < SET_ASIDE else "train"
 
 
 def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -92,9 +87,9 @@ def photos(root: Path, split: str, dataset: str = "msrc", person: bool = False) 
     person: faces and bodies are one class. Raises CosegError where the set or a mask is missing.
     """
     images, masks = _files(root)
-    which, read = split_of(list(images)), partial(read_painted, person=person)
+    read = partial(read_painted, person=person)
     classes = tuple("person" if person and c == "face" else c for c in CLASSES)
-    chosen = [name for name in images if which[name] == split]
+    chosen = [name for name in images if split_of(name) == split]
     return [photo_of(dataset, name, classes, images[name], masks[name], read) for name in chosen]
 
 

@@ -16,16 +16,12 @@ CLASSES = (
 )  # fmt: skip
 
 
-def _home(root: Path) -> Path:
-    return dataset_folder(root, "VOCdevkit", "VOC2012", get="run `coseg download voc`")
-
-
 def photos(root: Path, split: str) -> list[Photo]:
     """The photographs of ImageSets/Segmentation/`split`.txt, with label maps of all 20 classes; no picture is read.
 
     Raises CosegError where the set or the list is missing.
     """
-    home = _home(root)
+    home = dataset_folder(root, "VOCdevkit", "VOC2012", get="run `coseg download voc`")
     listed = home / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
         raise CosegError(f"{listed}: no such file; unpack VOC 2012 again")
@@ -56,4 +52,4 @@ def download(root: Path) -> Path:
     except (OSError, RuntimeError) as fault:
         reason = " ".join(str(fault).split())
         raise CosegError(f"{root}: VOC 2012 was not fetched ({reason}); try again, or see data/README.md") from fault
-    return _home(root)
+    return root / "VOCdevkit" / "VOC2012"
