@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
-from coseglib.data.transforms import resize_labels
+from coseglib.data.record import resize_labels
 
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
 

@@ -12,8 +12,7 @@ from coseglib.answering import crf
 from coseglib.answering.answers import Answer, Engine, whole_group
 from coseglib.answering.reading import Picture
 from coseglib.core.errors import CosegError
-from coseglib.data.record import Photo
-from coseglib.data.transforms import resize_labels
+from coseglib.data.record import Photo, resize_labels
 from coseglib.models.contract import POSTS
 
 STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits

@@ -147,8 +147,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     return found
 
 
-def profile_file(profile: str | Path, folder: Path) -> Path:
-    """A profile's file: one's own, or by its name in `folder`. Raises CosegError for an unknown name."""
+def _profile_file(profile: str | Path, folder: Path) -> Path:
     file = Path(profile) if str(profile).endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
@@ -156,13 +155,14 @@ def profile_file(profile: str | Path, folder: Path) -> Path:
     return file
 
 
-def profile_fields(file: str | Path, config: type[Config], methods: Collection[str], method: str) -> dict[str, Any]:
-    """A profile's fields for one method: those at its top, over them section `all`, over them the method's own.
+def profile_fields(profile: str | Path, folder: Path, config: type[Config], methods: Collection[str], method: str):
+    """{name: value} of a profile for one method: its top's, over them section `all`'s, over them the method's own.
 
-    A section is named by one of `methods` or several ("ca fca csa"). A run's own config.yaml, without sections, is a
-    profile too. Raises CosegError for an unknown section, and as `read_yaml` does.
+    profile  a YAML file of one's own, such as a run's config.yaml, which has no sections; or a name in `folder`
+    A section is named by one of `methods` or several ("ca fca csa").
+    Raises CosegError for an unknown profile or section, and as `read_yaml` does.
     """
-    fields, sections = {}, {}
+    file, fields, sections = _profile_file(profile, folder), {}, {}
     for name, value in read_yaml(file).items():
         named = set(str(name).split())
         if named and named <= {SHARED, *methods}:

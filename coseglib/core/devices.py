@@ -10,9 +10,7 @@ import torch
 from coseglib.core.errors import CosegError
 
 
-def launch(
-    devices: int | str = 1, num_nodes: int = 1, accelerator="auto", precision="32-true", some_unused: bool = False
-):
+def launch(devices: int | str = 1, num_nodes=1, accelerator="auto", precision="32-true", some_unused=False):
     """A launched Fabric: in one process, in `devices` that it starts itself, or in those that torchrun has started.
 
     devices      processes a machine: GPUs, or on CPUs over gloo; "auto": all GPUs, or 1

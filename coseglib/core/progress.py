@@ -19,8 +19,7 @@ class Progress:
                 ...
                 progress.add()        # masks: 12 of 40 photos, 3.1 photos/s, 0:00:09 left
 
-    done     what an earlier run has done already: it counts, and not for the time left
-    started  when this one began, by `time.monotonic`
+    done: what an earlier run has done already: it counts, and not for the time left
     """
 
     EVERY = 5.0  # seconds between two lines

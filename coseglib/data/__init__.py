@@ -1,12 +1,11 @@
 """Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models.
 
-record        `Photo` and `Group`, what every set is read into, and results of reading many files, remembered
+record        `Photo`, `Group` and their label maps; results of reading many files, remembered
 images        pictures, masks and label maps from disk and back
 sets/         a loader a set              synthetic/  scenes that are drawn
 by_class      groups and pairs from label maps            fingerprints  near duplicates of test photographs
 lists         who is in which: writes data/lists          reported      what the papers report
-cache         training photographs, decoded once          sampler       training's batches
-transforms    crop, flip, paste, `resize_labels`
+cache         training photographs, decoded once          sampler       training's batches: crop, flip, paste
 """
 
 from dataclasses import replace
@@ -48,9 +47,7 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")
 
 
-def training_photos(
-    root: str | Path | None = None, lists: Path | None = None, dataset: str = "voc+msrc"
-) -> list[Photo]:
+def training_photos(root: str | Path | None = None, lists: Path | None = None, dataset="voc+msrc") -> list[Photo]:
     """What trains: each photograph once, with a label map of all its classes.
 
     dataset  "voc+msrc", the training list of VOC and the training part of MSRC, or "coco-seg"

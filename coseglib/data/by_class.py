@@ -55,10 +55,8 @@ def groups_of(
     return [g for name in classes for g in _group(photos, [name in h for h in held], (name,), least)]
 
 
-def multiclass_groups(
-    photos: Sequence[Photo], combos: Sequence[tuple[str, ...]], areas: np.ndarray | None = None
-) -> list[Group]:
-    """A group for every combination of classes: photographs that hold them all, and none other of the vocabulary.
+def multiclass_groups(photos: Sequence[Photo], combos: Sequence, areas: np.ndarray | None = None) -> list[Group]:
+    """A group for every combination (a tuple) of classes: photographs that hold these and no other of the vocabulary.
 
     Empty ones are left out; the name joins the classes by "+". areas: as for `groups_of`.
     """
@@ -105,9 +103,14 @@ def pairs(groups: Sequence[Group]) -> Iterator[Pair]:
             yield Pair(first, photos[i + 1 + j], tuple(names[shared[j]].tolist()))
 
 
-def sample_pairs(groups: Sequence[Group], count: int, seed: int = 0) -> list[Pair]:
-    """`count` of `pairs(groups)`, in their order: those with the lowest SHA-256 of seed and names. All, if fewer."""
-    found = list(pairs(groups))
-    scores = [hashlib.sha256(f"{seed} {p.first.name} {p.second.name}".encode()).digest() for p in found]
+def sample(found: Sequence, names: Sequence[str], count: int, seed: int = 0) -> list:
+    """`count` of what is found, in its order: those with the lowest SHA-256 of seed and name. All, if fewer."""
+    scores = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
     lowest = set(sorted(scores)[:count])
-    return [pair for pair, score in zip(found, scores, strict=True) if score in lowest]
+    return list(compress(found, (score in lowest for score in scores)))
+
+
+def sample_pairs(groups: Sequence[Group], count: int, seed: int = 0) -> list[Pair]:
+    """`count` of `pairs(groups)`, the `sample` by both names."""
+    found = list(pairs(groups))
+    return sample(found, [f"{p.first.name} {p.second.name}" for p in found], count, seed)

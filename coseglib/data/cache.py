@@ -15,9 +15,8 @@ from torchvision.transforms.v2 import functional as tvf
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
 from coseglib.data.by_class import areas_of
-from coseglib.data.record import Photo, digest, file_versions, relabelled
+from coseglib.data.record import Photo, digest, file_versions, relabelled, resize_labels
 from coseglib.data.sets.msrc import SURROUNDINGS
-from coseglib.data.transforms import resize_labels
 
 CACHE_FORMAT = 2  # since 2 label maps are sampled about pixel centres, and it is kept what a photograph holds
 

@@ -180,29 +180,25 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
-def _write(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
+def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", **options) -> None:
+    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all.
+
+    Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
+    """
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
         raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
     try:
         with atomic(path) as part:
-            picture.save(part, **options)
+            picture.save(part, kind, **options)
     except OSError as fault:
         raise CosegError(f"{path}: cannot be written ({fault.strerror or fault}); check folder and space") from fault
 
 
-def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
-    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all.
-
-    Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
-    """
-    _write(path, pixels, format="PNG")
-
-
 def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
     """As `write_png`, as a JPEG."""
-    _write(path, pixels, format="JPEG", quality=90)
+    write_png(path, pixels, "JPEG", quality=90)
 
 
 def _shown(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torchvision import tv_tensors
 
 from coseglib.core import paths
@@ -28,6 +29,15 @@ def relabelled(labels: torch.Tensor, new: Mapping[int, int]) -> torch.Tensor:
     for k, label in new.items():
         lookup[k] = label
     return lookup[labels.long()]
+
+
+def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A mask or label map uint8 (…, H, W) at another size (H', W'), each pixel the one under its centre.
+
+    torchvision samples masks from the pixels' corners, half a pixel of the result too low and too far to the right.
+    """
+    flat = labels.reshape(-1, 1, *labels.shape[-2:]).to(torch.uint8)
+    return F.interpolate(flat, size=tuple(size), mode="nearest-exact").reshape(*labels.shape[:-2], *size)
 
 
 @dataclass(frozen=True)

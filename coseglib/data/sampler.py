@@ -5,7 +5,7 @@ Three kinds of group, with shares to set:
   hard    as plain, but half of the photographs hold a second class as well; the partners say which one is meant
   empty   the partners of a photograph hold none of its classes: nothing is asked for, the masks are empty
 The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
-share of the second classes is pasted in from other photographs (`transforms.paste`).
+share of the second classes is pasted in from other photographs (`paste`).
 
 A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds*
 a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
@@ -19,11 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet
-from coseglib.data.transforms import augmentation, paste, target_of
+from coseglib.data.record import relabelled, resize_labels
 
 KINDS_OF_GROUP = ("plain", "hard", "empty")
 TRIES = 20  # before another kind of group is drawn instead
@@ -226,3 +229,51 @@ class GroupSampler(Dataset):
             if asked == guest or (t == asked).sum() >= 0.5 * before:
                 return type(image)(x), type(labels)(t)
         return image, labels
+
+
+class _AlignedCrop(v2.RandomResizedCrop):
+    """torchvision's crop, box and image; the mask is cut from the same box and resized by `resize_labels`."""
+
+    def transform(self, inpt, params):
+        if not isinstance(inpt, tv_tensors.Mask):
+            return super().transform(inpt, params)
+        return tv_tensors.Mask(resize_labels(tvf.crop(inpt, **params), self.size))
+
+
+def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: float = 0.3) -> v2.Transform:
+    """Random crop to `side`² of a share `scale` of the area, flip, brightness, contrast, saturation."""
+    crop = _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(colour, colour, colour)])
+
+
+def paste(
+    image: Tensor, labels: Tensor, donor: Tensor, donor_labels: Tensor, label: int, rng, scale=(0.3, 0.9)
+) -> tuple[Tensor, Tensor]:
+    """Cut the class `label` out of a donor and put it, resized and flipped at random, somewhere onto an image.
+
+    image, donor (3, S, S) uint8, labels (S, S); both results are new tensors. scale: of the cut-out's side to its own.
+    """
+    side = image.shape[-1]
+    cut = donor_labels == label
+    rows, columns = cut.any(1).nonzero()[:, 0], cut.any(0).nonzero()[:, 0]
+    if len(rows) == 0:
+        raise ValueError(f"the donor holds no pixel of class {label}")
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    factor = rng.uniform(*scale)
+    h, w = (max(8, round((of.stop - of.start) * factor)) for of in box)
+    piece = tvf.resize(tv_tensors.Image(donor[:, box[0], box[1]]), [h, w], antialias=True)
+    stencil = resize_labels(cut[box], (h, w)).bool()
+    if rng.random() < 0.5:
+        piece, stencil = piece.flip(-1), stencil.flip(-1)
+    top, left = (int(rng.integers(0, max(side - n, 0) + 1)) for n in (h, w))
+    h, w = min(h, side - top), min(w, side - left)
+    piece, stencil = piece[:, :h, :w], stencil[:h, :w]
+    image, labels = image.clone(), labels.clone()
+    image[:, top : top + h, left : left + w][:, stencil] = piece[:, stencil]
+    labels[top : top + h, left : left + w][stencil] = label
+    return image, labels
+
+
+def target_of(labels: Tensor, label: int) -> tv_tensors.Mask:
+    """The binary mask of one class: 1 there, 0 elsewhere, 255 void. label = 0: nothing is asked for."""
+    return tv_tensors.Mask(relabelled(labels, {label: 1} if label else {}))

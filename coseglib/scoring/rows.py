@@ -15,8 +15,7 @@ from coseglib.answering.answers import Answer, Engine, Question
 from coseglib.answering.masks import masks, masks_from_logits
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import Progress
-from coseglib.data.record import Group
-from coseglib.data.transforms import resize_labels
+from coseglib.data.record import Group, resize_labels
 from coseglib.scoring import metrics
 from coseglib.scoring.draws import generator_of
 

@@ -1,7 +1,4 @@
-"""What decides a training's result: the fields, and the profiles that set them.
-
-load_profile("cpu", "ssnm", {"steps": "200"})     a profile of `profiles/`, a file like them, or a run's config.yaml
-"""
+"""What decides a training's result: the fields, and the profiles that set them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coseglib.core.config import (
-    Config,
-    Count,
-    Natural,
-    Seed,
-    Share,
-    Side,
-    Weight,
-    profile_fields,
-    profile_file,
-    read_text,
-    read_yaml,
-)
+from coseglib.core.config import Config, Count, Natural, Seed, Share, Side, Weight, profile_fields, read_text
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
 from coseglib.models.backbones import BACKBONES
@@ -104,8 +89,7 @@ class TrainConfig(Config):
 
 def method_of(profile: str) -> str:
     """The method that a file of one's own, such as a run's config.yaml, says it is of; else CA."""
-    named = profile.endswith((".yaml", ".yml")) and read_yaml(profile_file(profile, PROFILES)).get("method")
-    return named or "ca"
+    return profile_fields(profile, PROFILES, TrainConfig, METHODS, "").get("method") or "ca"
 
 
 def load_profile(profile: str, method: str | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -115,7 +99,6 @@ def load_profile(profile: str, method: str | None = None, overrides: Mapping[str
     overrides  single fields over the profile's, as text or values; `options.NAME` is one of the method's options
     Raises CosegError for unknown profiles, sections, fields, options and values.
     """
-    file = profile_file(profile, PROFILES)
     given, options = {}, {}
     for name, value in (overrides or {}).items():
         if name.startswith("options."):
@@ -123,9 +106,9 @@ def load_profile(profile: str, method: str | None = None, overrides: Mapping[str
         else:
             given[name] = value
     method = given.pop("method", None) or method or method_of(profile)
-    values = profile_fields(file, TrainConfig, METHODS, method)
+    values = profile_fields(profile, PROFILES, TrainConfig, METHODS, method)
     if values.setdefault("method", method) != method:
-        raise CosegError(f"{file}: is of method {values['method']}, not {method}; name that one, or another file")
+        raise CosegError(f"{profile}: is of method {values['method']}, not {method}; name that one, or another file")
     values |= given
     known = values.get("options") or {}
     return TrainConfig(**values | {"options": known | options if isinstance(known, dict) else known})

@@ -258,9 +258,7 @@ def build_average(model: nn.Module, decay: float, step: int = 0) -> AveragedMode
     return averaged
 
 
-def begin(
-    fabric: Fabric, model: nn.Module, optimiser: Optimizer, config: TrainConfig, output: Path, saved: Saved | None
-) -> Run:
+def begin(fabric: Fabric, model, optimiser: Optimizer, config: TrainConfig, output: Path, saved: Saved | None) -> Run:
     """Everything on its device, then brought to the saved state: in this order, or Adam meets two devices."""
     at = saved.progressed if saved else Progressed()
     average = build_average(model, config.average, at.step)

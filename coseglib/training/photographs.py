@@ -12,9 +12,7 @@ from coseglib.scoring.rows import evaluate
 from coseglib.training.configuration import TrainConfig
 
 
-def cached_photographs(
-    config: TrainConfig, data_root=None, progress: Callable[[int, int], None] | None = None
-) -> TrainingSet:
+def cached_photographs(config: TrainConfig, data_root=None, progress: Callable | None = None) -> TrainingSet:
     """Decoded and resized once, kept on disk. progress: called with how many are done, and of how many."""
     if config.data == "synthetic":
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)

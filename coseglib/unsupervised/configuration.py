@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from coseglib.core.config import Config, Count, Natural, Seed, Weight, profile_fields, profile_file
+from coseglib.core.config import Config, Count, Natural, Seed, Weight, profile_fields
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
 from coseglib.models.backbones import BACKBONES
@@ -73,7 +73,7 @@ def load_online(profile: str, overrides: Mapping[str, Any] | None = None) -> Onl
     overrides  as text or values ("0.001", "none", "1e-5,1e-4", "false")
     Raises CosegError for an unknown profile, section or field, or a value that does not fit.
     """
-    fields = profile_fields(profile_file(profile, ONLINE_PROFILES), OnlineConfig, METHODS, "multiclass")
+    fields = profile_fields(profile, ONLINE_PROFILES, OnlineConfig, METHODS, "multiclass")
     if fields.get("method") == "multiclass":  # a run's own, which says besides on what it has learned
         fields = {k: v for k, v in fields.items() if k not in ("method", "group", "photos", "classes")}
     return OnlineConfig(**fields | dict(overrides or {}))

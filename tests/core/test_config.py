@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from coseglib.core.config import Config, Count, Share, profile_fields, profile_file, read_yaml
+from coseglib.core.config import Config, Count, Share, profile_fields, read_yaml
 from coseglib.core.errors import CosegError
 
 
@@ -68,17 +68,16 @@ def test_a_damaged_profile_is_one_line_that_names_it(tmp_path, text, words):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(CosegError, match=words) as error:
-        profile_fields(file, Quick, ("a", "b"), "a")
+        profile_fields(file, tmp_path / "none", Quick, ("a", "b"), "a")
     assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
 
 
 def test_a_methods_own_section_stands_over_the_shared_one_and_that_over_the_top(tmp_path):
     (tmp_path / "p.yaml").write_text("a b:\n  sides: [2]\nall:\n  steps: 2\n  sides: [1]\nsteps: 1\nkind: b\nb:\n")
-    assert profile_fields(tmp_path / "p.yaml", Quick, "abc", "a") == {"steps": 2, "sides": [2], "kind": "b"}
-    assert profile_fields(tmp_path / "p.yaml", Quick, "abc", "c") == {"steps": 2, "sides": [1], "kind": "b"}
-    assert profile_file("p", tmp_path) == tmp_path / "p.yaml"
+    assert profile_fields(tmp_path / "p.yaml", tmp_path, Quick, "abc", "a") == {"steps": 2, "sides": [2], "kind": "b"}
+    assert profile_fields("p", tmp_path, Quick, "abc", "c") == {"steps": 2, "sides": [1], "kind": "b"}
     with pytest.raises(CosegError, match="q: no such profile; one of p, or a YAML file"):
-        profile_file("q", tmp_path)
+        profile_fields("q", tmp_path, Quick, "abc", "a")
 
 
 def test_numbers_of_yaml_are_what_they_look_like(tmp_path):

@@ -10,9 +10,8 @@ import torch
 from torchvision.transforms import v2
 
 from coseglib.data.cache import TrainingSet, training_set
-from coseglib.data.record import Photo
-from coseglib.data.sampler import GroupSampler
-from coseglib.data.transforms import paste, resize_labels
+from coseglib.data.record import Photo, resize_labels
+from coseglib.data.sampler import GroupSampler, paste
 
 DARK, LIGHT = 80, 150  # far enough from 0 and 255 for any change of brightness and contrast
 CLASSES = ("disc", "ground")

@@ -7,9 +7,8 @@ import torch
 from coseglib.core.errors import CosegError
 from coseglib.data.cache import TrainingSet, training_set, vocabulary
 from coseglib.data.record import Photo
-from coseglib.data.sampler import GroupSampler
+from coseglib.data.sampler import GroupSampler, augmentation, paste, target_of
 from coseglib.data.sets import msrc
-from coseglib.data.transforms import augmentation, paste, target_of
 
 SIDE = 32
 

@@ -1,21 +1,14 @@
-"""Sets with one binary mask a photograph, of the one thing that its folder is named for.
+"""Sets with one binary mask a photograph, of the one thing that its folder is named for. Layouts: data/README.md.
 
 iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading.
-    iCoseg/images/<group>/*.jpg           iCoseg/ground_truth/<group>/<stem>.png
 PASCAL (Faktor and Irani, ICCV 2013)   1037 photographs of VOC 2010 in 20 classes. 113 stand in two folders, byte for
 byte, with a mask each.
-    PASCAL_coseg/images/<Class>/*.jpg     PASCAL_coseg/ground_truth/<Class>/<stem>.png
 Internet / Object Discovery (Rubinstein et al., CVPR 2013)   aeroplanes, cars and horses; photographs without the object
 have an empty mask (of the hundreds 18, 11 and 7). Of the full set 561, 1306 and 879 photographs have masks, the others
-are left out. In one of `HOMES`, the third is as published:
-    {Airplane100,Car100,Horse100}/*.jpg   <group>/GroundTruth/<stem>.png    100 photographs a group
-    {Airplane,Car,Horse}/*.jpg            likewise                          the full set
-
-A folder of the user's own photographs. Without a folder ground_truth, images/ has no masks either; hidden files and
-files that are no pictures by their suffix are passed over, folders in groups not entered.
-    DIR/images/<group>/*  with  DIR/ground_truth/<group>/<stem>.png     groups with masks, to be scored
-    DIR/images/*          with  DIR/ground_truth/<stem>.png             one group with masks
-    DIR/<group>/*  or  DIR/*                                            groups, or one group, without masks
+are left out. They lie in one of `HOMES`, the third is as published.
+The user's own   DIR/images/<group>/* with DIR/ground_truth/<group>/<stem>.png, without ground_truth no masks either; or
+DIR/<group>/*. Without <group> it is one group. Hidden files and files that are no pictures by their suffix are passed
+over, folders in groups are not entered.
 
 Loaders raise CosegError where the set or a folder of it is missing or empty.
 """

@@ -1,7 +1,5 @@
 """COCO-SEG (Wang et al., AAAI 2019): groups of photographs by class, made from COCO 2017's instances.
 
-Layout  coco/{train2017,val2017}/<number>.jpg   coco/annotations/instances_{train2017,val2017}.json
-
 Zhang et al. 2020 train on it: 200,000 images in 78 groups. By which rule 78 of COCO's 80 classes were taken, and which
 images, we could not find in any public source. Ours, until somebody knows better: the two classes with the fewest
 instances (hair drier, toaster) are left out, and an image stands in the group of every class whose instances cover at
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
@@ -43,17 +42,14 @@ class _Instance:
         if isinstance(runs, list) and sum(runs) != height * width:
             raise ValueError(f"runs of {sum(runs)} pixels for a mask of {width} × {height}")
         packed = {"size": [height, width], "counts": runs}
-        if not isinstance(runs, str):
-            packed = coco.frPyObjects(self.shape, height, width)
+        packed = packed if isinstance(runs, str) else coco.frPyObjects(self.shape, height, width)
         mask = coco.decode(packed if runs else coco.merge(packed))
         if mask.max(initial=0) > 1:  # runs that end too early leave memory as it was
             raise ValueError(f"runs of too few pixels for a mask of {width} × {height}")
         return mask.astype(bool)
 
 
-def _read_labels(
-    instances: Sequence[_Instance], classes: tuple[str, ...], size: tuple[int, int], image: str, listed: Path
-) -> torch.Tensor:
+def _read_labels(instances: Sequence[_Instance], classes, size: tuple[int, int], image: str, listed: Path) -> Tensor:
     """What is outlined counts, even in a crowd; where outlines of two classes overlap, nobody knows: void."""
     labels, outlined = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     for instance in sorted(instances, key=lambda i: not i.crowd):

@@ -1,7 +1,4 @@
-"""MSRC v2 (Shotton et al., ECCV 2006): 591 photographs, 23 classes in colours, black is void.
-
-Layout  MSRC_ObjCategImageDatabase_v2/Images/<p>_<n>_s.jpg (or .bmp)   …/GroundTruth/<p>_<n>_s_GT.png (or .bmp)
-The prefix p is the kind of scene.
+"""MSRC v2 (Shotton et al., ECCV 2006): 591 photographs <prefix>_<number>_s, 23 classes in colours, black is void.
 
 Split, ours  MSRC-7 (test): images 1 to 10 of seven prefixes; the papers' own ten are not published. Of the others about
 15 % are set aside to choose models by (their name's SHA-256 decides, whatever else is there), the rest trains.

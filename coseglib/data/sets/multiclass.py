@@ -9,7 +9,6 @@ another table's test set. A method that trained on VOC's masks has seen these ph
 masks can be compared here. `coseglib.data.lists` writes the list, data/lists/multiclass.csv.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coseglib.data.by_class import class_areas, multiclass_groups
+from coseglib.data.by_class import class_areas, multiclass_groups, sample
 from coseglib.data.fingerprints import without_test_photos
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import voc
@@ -28,10 +27,8 @@ PHOTOS_AT_LEAST = 10  # smaller groups are left out
 
 
 def sample_photos(photos: Sequence[Photo], most: int = PHOTOS_AT_MOST, seed: int = 0) -> tuple[Photo, ...]:
-    """`most` of the photographs, in their order: those with the lowest SHA-256 of seed and name. All, if fewer."""
-    ranked = sorted(photos, key=lambda p: hashlib.sha256(f"{seed} {p.name}".encode()).hexdigest())
-    kept = {p.name for p in ranked[:most]}
-    return tuple(p for p in photos if p.name in kept)
+    """`most` of the photographs, the `by_class.sample` by their names."""
+    return tuple(sample(photos, [p.name for p in photos], most, seed))
 
 
 def groups_of_several(

@@ -1,7 +1,4 @@
-"""PASCAL VOC 2012 segmentation: 20 classes, palette label maps, 255 void; the whole set or any part of it.
-
-Layout  VOCdevkit/VOC2012/{JPEGImages/<name>.jpg, SegmentationClass/<name>.png, ImageSets/Segmentation/{train,val}.txt}
-"""
+"""PASCAL VOC 2012 segmentation: 20 classes, palette label maps, 255 void; the whole set or any part of it."""
 
 from pathlib import Path
 
@@ -25,11 +22,9 @@ def photos(root: Path, split: str) -> list[Photo]:
     listed = home / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
         raise CosegError(f"{listed}: no such file; unpack VOC 2012 again")
-    images, masks = home / "JPEGImages", home / "SegmentationClass"
-    return [
-        photo_of("voc", name, CLASSES, images / f"{name}.jpg", masks / f"{name}.png", read_labels)
-        for name in listed.read_text().split()
-    ]
+    names = listed.read_text().split()
+    files = [(home / "JPEGImages" / f"{name}.jpg", home / "SegmentationClass" / f"{name}.png") for name in names]
+    return [photo_of("voc", name, CLASSES, *of, read_labels) for name, of in zip(names, files, strict=True)]
 
 
 def load(root: Path, split: str) -> list[Group]:
@@ -50,6 +45,6 @@ def download(root: Path) -> Path:
     try:
         VOCSegmentation(str(root), year="2012", image_set="trainval", download=True)
     except (OSError, RuntimeError) as fault:
-        reason = " ".join(str(fault).split())
-        raise CosegError(f"{root}: VOC 2012 was not fetched ({reason}); try again, or see data/README.md") from fault
+        why = " ".join(str(fault).split())
+        raise CosegError(f"{root}: VOC 2012 was not fetched ({why}); try again, or see data/README.md") from fault
     return root / "VOCdevkit" / "VOC2012"

@@ -65,9 +65,7 @@ def synthetic_photos(split: str = "train", count: int = 240, size: int = 128, se
     return photos
 
 
-def load_synthetic(
-    split: str = "test", groups: int | Sequence[str] = 8, photos: int = 12, size: int = 128, seed: int = 0
-) -> list[Group]:
+def load_synthetic(split="test", groups: int | Sequence[str] = 8, photos=12, size=128, seed=0) -> list[Group]:
     """One group a category, `photos` photographs each; a group's target is its category.
 
     groups  how many (the first so many of `CATEGORIES`), or their names
@@ -86,9 +84,7 @@ def load_synthetic(
     spare = [c for c in CATEGORIES if c not in names]
     shared = photos // 4 if len(names) > 1 else 0
 
-    def make(categories: tuple[str, ...], number: int) -> Photo:
-        return _photo(split, categories, number, size, seed, stream=0)
-
+    make = partial(_photo, split, size=size, seed=seed, stream=0)
     both = [[make((c, names[(g + 1) % len(names)]), i) for i in range(shared)] for g, c in enumerate(names)]
     result = []
     for g, category in enumerate(names):

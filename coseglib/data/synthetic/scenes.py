@@ -3,6 +3,7 @@
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import dist
 
 import numpy as np
 
@@ -76,11 +77,6 @@ def _texture(dice: Dice, colours: tuple[Colour, Colour], low: float, high: float
     return Texture(dice.pick(kinds), colours, dice.between(low, high), dice.between(0, np.pi), dice.below(2**31))
 
 
-def _contrast(a: Colour, b: Colour) -> float:
-    """Euclidean distance of two colours, 0 … √3."""
-    return float(np.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True))))
-
-
 def centres(size: int) -> tuple[Array, Array]:
     """x (1, size) and y (size, 1) of the pixels' centres in the unit square."""
     at = (np.arange(size) + 0.5) / size
@@ -114,9 +110,9 @@ def _object_texture(dice: Dice, category: int, ground: Colour) -> Texture:
     for _ in range(8):
         hue = category / len(CATEGORIES) + dice.between(-0.05, 0.05) if dice.chance(0.67) else dice.rng.random()
         first = _colour(hue, dice.between(0.6, 0.95), dice.between(0.65, 1.0))
-        if best is None or _contrast(first, ground) > _contrast(best[1], ground):
+        if best is None or dist(first, ground) > dist(best[1], ground):
             best = hue, first
-        if _contrast(first, ground) > 0.5:
+        if dist(first, ground) > 0.5:
             break
     hue, first = best
     second = _colour(hue + dice.between(-0.09, 0.09), dice.between(0.35, 0.9), dice.between(0.45, 1.0))
