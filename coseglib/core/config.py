@@ -86,10 +86,6 @@ class Config(BaseModel):
         """All fields as YAML and JSON give them back: lists for tuples."""
         return self.model_dump(mode="json")
 
-    def listing(self) -> str:
-        """A line a field, for logs."""
-        return "\n".join(f"  {name}: {value}" for name, value in self.fields().items())
-
 
 def _read_as(kind: Any, value: Any, where: str) -> Any:
     """Text as YAML reads it, 1e3 as a whole number, lists and single values as tuples; checking is pydantic's."""
@@ -147,14 +143,6 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     return found
 
 
-def _profile_file(profile: str | Path, folder: Path) -> Path:
-    file = Path(profile) if str(profile).endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise CosegError(f"{profile}: no such profile; one of {known}, or a YAML file")
-    return file
-
-
 def profile_fields(profile: str | Path, folder: Path, config: type[Config], methods: Collection[str], method: str):
     """{name: value} of a profile for one method: its top's, over them section `all`'s, over them the method's own.
 
@@ -162,7 +150,11 @@ def profile_fields(profile: str | Path, folder: Path, config: type[Config], meth
     A section is named by one of `methods` or several ("ca fca csa").
     Raises CosegError for an unknown profile or section, and as `read_yaml` does.
     """
-    file, fields, sections = _profile_file(profile, folder), {}, {}
+    file = Path(profile) if str(profile).endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise CosegError(f"{profile}: no such profile; one of {known}, or a YAML file")
+    fields, sections = {}, {}
     for name, value in read_yaml(file).items():
         named = set(str(name).split())
         if named and named <= {SHARED, *methods}:

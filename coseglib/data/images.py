@@ -1,4 +1,4 @@
-"""Pictures from disk and back: upright 8-bit RGB, masks, label maps; what cannot be read is one line of text.
+"""Pictures from disk and back: upright 8-bit RGB, masks, label maps; what cannot be read is a CosegError of one line.
 
 Alpha is laid over white; 16-bit grey keeps its range (65535 is white); the first frame of several is read.
 """
@@ -95,7 +95,7 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
 
     at_most  pixels: a longer side is brought to this or less, but more than half of it, by a whole-number factor (means
              of blocks; a JPEG is not even decoded in full). None: as it is.
-    Raises CosegError: missing, truncated, no picture, floating-point pixels, or more than `MOST_PIXELS` pixels.
+    Raises CosegError, as all that reads here: missing, truncated, no picture, floating-point, above `MOST_PIXELS`.
     """
     with _opened(path) as picture:
         orientation = _orientation(picture)
@@ -113,10 +113,7 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
 
 
 def read_mask(path: str | Path) -> torch.Tensor:
-    """uint8 (H, W): 1 where the picture is opaque or, where its alpha does not tell, not black, whatever its mode.
-
-    In a JPEG what is past mid-grey is the object. Raises CosegError as `read_image` does.
-    """
+    """uint8 (H, W): 1 where the picture is opaque or, where alpha does not tell, not black; in a JPEG past mid-grey."""
     with _opened(path) as picture:
         lossy, transparent = picture.format in ("JPEG", "MPO"), _has_alpha(picture)
         upright = _turned(picture, _orientation(picture))
@@ -130,10 +127,7 @@ def read_mask(path: str | Path) -> torch.Tensor:
 
 
 def read_labels(path: str | Path) -> torch.Tensor:
-    """uint8 (H, W): the raw values of a palette or 8-bit grey picture, 255 void.
-
-    Raises CosegError as `read_image` does, and for a picture in colours.
-    """
+    """uint8 (H, W): the raw values of a palette or 8-bit grey picture, 255 void; CosegError for one in colours."""
     with _opened(path) as picture:
         if picture.mode not in ("P", "L", "1"):
             raise CosegError(f"{path}: has mode {picture.mode}, a label map one 8-bit index a pixel; convert it")
@@ -158,21 +152,19 @@ def photo_of(
     read: Callable[[Path], torch.Tensor] = read_mask,
     holds: tuple[str, ...] = (),
 ) -> Photo:
-    """A `Photo` from its file and its mask's, which `read` makes a label map; a mask of another size is a CosegError
-    when it is read. Nothing is read yet.
-    """
+    """A `Photo` whose files are read when asked for, its mask by `read`; one of another size is a CosegError then."""
     labels = partial(_sized_labels, read, mask, path) if mask else None
     return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds)
 
 
 def read_colours(path: str | Path) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of a mask that is painted in colours. Raises CosegError as `read_image` does."""
+    """uint8 RGB (H, W, 3) of a mask that is painted in colours."""
     with _opened(path) as picture:
         return np.array(picture.convert("RGB"))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) in pixels as displayed; only the header is read. Raises CosegError as `read_image` does."""
+    """(width, height) in pixels as displayed; only the header is read."""
     with _opened(path) as picture:
         (width, height), orientation = picture.size, _orientation(picture)
         if picture.format == "TIFF":  # its size may be swapped already, or be so by decoding: the tags tell
@@ -181,7 +173,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", **options) -> None:
-    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all.
+    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all. kind, options: Pillow's, for other formats.
 
     Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
     """

@@ -97,10 +97,7 @@ def _group_rows(groups: Sequence[Group], split: str) -> list[tuple]:
 
 
 def write_multiclass(root: str | Path | None = None, out: str | Path = paths.LISTS) -> list[Path]:
-    """Write multiclass.csv alone; `out` holds fingerprints.csv, which says what is a test photograph.
-
-    Raises CosegError where VOC or the fingerprints are missing.
-    """
+    """Write multiclass.csv alone. Raises CosegError where VOC or `out`'s fingerprints are missing."""
     groups = multiclass.load(paths.data_root(root), Path(out))
     return [_write(Path(out) / "multiclass.csv", GROUP_HEADER, _group_rows(groups, "test"))]
 

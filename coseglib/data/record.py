@@ -89,10 +89,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Group:
-    """Photographs and what is asked of them: one target for co-segmentation, several for multi-class.
-
-    A group without masks (a folder of the user's own) has no targets.
-    """
+    """Photographs and what is asked of them: one target, several for multi-class; none where there are no masks."""
 
     dataset: str
     name: str

@@ -93,11 +93,11 @@ class GroupSampler(Dataset):
 
     def _set_pools(self) -> None:
         """What groups are drawn from: `pools`, (class, photographs that stand for it), and the pools' `chances`."""
-        self.usable = np.flatnonzero(self.present.sum(0) >= self.size)
-        if len(self.usable) < (2 if self.shares[1:].any() else 1):
+        usable = np.flatnonzero(self.present.sum(0) >= self.size)
+        if len(usable) < (2 if self.shares[1:].any() else 1):
             few = f"no class (or one alone) has {self.size} photographs"
             raise CosegError(f"training set: {few}; give more data or no hard pairs")
-        self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in self.usable}
+        self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in usable}
         sets = np.array([name.split("/")[0] for name in self.photographs.names])
         self.pools = [
             (c, pool)

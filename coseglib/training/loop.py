@@ -71,7 +71,7 @@ def train(
     first = fabric.is_global_zero
     silent = quiet or not first
     say = (lambda text: None) if silent else partial(print, flush=True)
-    say(config.listing())
+    say("\n".join(f"  {name}: {value}" for name, value in config.fields().items()))
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = cached_photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
     fabric.seed_everything(config.seed, verbose=False)

@@ -1,10 +1,4 @@
-"""Trainings in folders: made unless they are there, resumed where they were broken off, and read back.
-
-    runs = train_all(plan_trainings(("ca", "dcnet"), "smoke", {"steps": 20}), folder)
-
-A training is there when a folder holds its checkpoint and a log to the last step under the very same configuration.
-Which folder: `training_folder`, named by method and configuration, so that other settings never meet these files.
-"""
+"""Trainings in folders: made unless they are there, resumed where they were broken off, and read back."""
 
 import contextlib
 import hashlib
@@ -60,7 +54,7 @@ def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | No
 
 
 def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
-    """Where a training is kept: `root`/<name>-<8 digits of its configuration, of the fields that decide its result>."""
+    """`root`/<name>-<8 digits of the fields that decide the result>, so that other settings never meet its files."""
     deciding = {name: value for name, value in config.fields().items() if name not in MAY_CHANGE}
     return Path(root) / f"{name}-{hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]}"
 
@@ -128,7 +122,7 @@ def train_all(
 ) -> dict[str, TrainingRun]:
     """{name: TrainingRun} of all; those that are not there are made, those that were broken off go on.
 
-    root   the folder that holds them, see `training_folder`
+    plans  `plan_trainings`'     root  the folder that holds them, see `training_folder`
     apart  each in a process of its own, which is how memory is measured; False: here, and memory is not known
     One device each, a GPU where there is one.
     A training that cannot be made (no photographs here, no weights) is named and left out; where none can, CosegError.

@@ -29,7 +29,6 @@ def test_text_is_read_as_the_fields_type():
 def test_fields_are_plain_and_make_the_same_again():
     quick = Quick(sides=(64, 96), rate=None)
     assert quick.fields()["sides"] == [64, 96] and Quick(**quick.fields()) == quick
-    assert quick.listing().splitlines()[:2] == ["  steps: 10", "  rate: None"]
 
 
 def test_a_configuration_stays_as_it_is_and_others_are_made_of_it():

@@ -2,4 +2,6 @@
 
 binary  iCoseg, PASCAL, Internet, the user's own folders     voc, msrc, coco_seg  label maps of many classes
 multiclass  groups of two and of three classes
+
+All raise CosegError where the set, a list or a mask of it is missing or cannot be read.
 """

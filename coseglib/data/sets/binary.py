@@ -10,7 +10,7 @@ The user's own   DIR/images/<group>/* with DIR/ground_truth/<group>/<stem>.png, 
 DIR/<group>/*. Without <group> it is one group. Hidden files and files that are no pictures by their suffix are passed
 over, folders in groups are not entered.
 
-Loaders raise CosegError where the set or a folder of it is missing or empty.
+Loaders raise CosegError where a folder is missing or empty, too.
 """
 
 from pathlib import Path
@@ -73,10 +73,7 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
 
 
 def load_folder(folder: str | Path) -> list[Group]:
-    """The groups of a user's folder, by name; loose photographs come last, under the folder's own name.
-
-    Raises CosegError for a photograph whose mask is missing, too.
-    """
+    """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
     folder, groups = Path(folder), []
     home = folder / "images" if (folder / "images").is_dir() else folder
     masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None

@@ -68,7 +68,7 @@ def _read_labels(instances: Sequence[_Instance], classes, size: tuple[int, int],
 
 
 def _annotations(root: Path, split: str) -> tuple[Path, Path]:
-    """The folder of the photographs and the file of annotations. Raises CosegError where one is missing."""
+    """The folder of the photographs and the file of annotations."""
     home = dataset_folder(root, "coco", get="get COCO 2017")
     listed = home / "annotations" / f"instances_{split}.json"
     if not listed.is_file():
@@ -77,7 +77,7 @@ def _annotations(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def count(root: Path, split: str) -> int:
-    """How many photographs there are, without reading the annotations. Raises CosegError where the set is missing."""
+    """How many photographs there are, without reading the annotations."""
     return sum(1 for p in _annotations(root, split)[0].iterdir() if p.suffix == ".jpg")
 
 
@@ -125,10 +125,7 @@ def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path
 
 
 def load(root: Path, split: str = "train2017") -> list[Group]:
-    """A group for every class, images by number; no picture is read.
-
-    Raises CosegError where the set is missing or the annotations cannot be read.
-    """
+    """A group for every class, images by number; no picture is read."""
     images, names, listed = _images(root, split)
     held: dict[str, list[Photo]] = {name: [] for name in names}
     for image in images:
@@ -141,6 +138,6 @@ def load(root: Path, split: str = "train2017") -> list[Group]:
 
 
 def photos(root: Path, split: str = "train2017") -> list[Photo]:
-    """What trains: every image of `load`'s groups once, with a label map of all its classes. Raises as `load` does."""
+    """What trains: every image of `load`'s groups once, with a label map of all its classes."""
     images, names, listed = _images(root, split)
     return [image.photo(image.classes(names, 0), listed) for image in images if image.classes(names, PRESENT)]

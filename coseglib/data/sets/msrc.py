@@ -40,10 +40,7 @@ for _k, (_r, _g, _b) in enumerate(PALETTE.values(), start=1):
 
 
 def read_painted(path: Path, person: bool = False) -> torch.Tensor:
-    """uint8 (H, W): k the k-th of `CLASSES`, 255 void. person: a body is labelled as its face.
-
-    Raises CosegError where the file cannot be read or holds a colour that is not in the table.
-    """
+    """uint8 (H, W): k the k-th of `CLASSES`, 255 void; CosegError for other colours. person: bodies count as faces."""
     rgb = read_colours(path).astype(np.uint32)
     labels = _LABEL[rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]]
     if (labels == 254).any():
@@ -79,10 +76,7 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def photos(root: Path, split: str, dataset: str = "msrc", person: bool = False) -> list[Photo]:
-    """The photographs of a split ("train", "val", "test", "never"), with label maps of all 23 classes.
-
-    person: faces and bodies are one class. Raises CosegError where the set or a mask is missing.
-    """
+    """Those of "train", "val", "test" or "never", with all 23 classes. person: faces and bodies are one class."""
     images, masks = _files(root)
     read = partial(read_painted, person=person)
     classes = tuple("person" if person and c == "face" else c for c in CLASSES)
@@ -91,10 +85,7 @@ def photos(root: Path, split: str, dataset: str = "msrc", person: bool = False) 
 
 
 def load(root: Path, split: str) -> list[Group]:
-    """Groups by class of object, where four photographs or more hold at least 1 % of it; faces and bodies are persons.
-
-    Raises CosegError as `photos` does, and where a mask cannot be read.
-    """
+    """Groups by class of object, of four photographs or more that hold 1 % of it; faces and bodies are persons."""
     members = photos(root, split, person=True)
     classes = [c for c in members[0].classes if c not in SURROUNDINGS and c != "body"] if members else []
     return groups_of(members, classes, least=AT_LEAST)
@@ -104,7 +95,6 @@ def load_seven(root: Path) -> list[Group]:
     """MSRC-7: ten photographs each of seven prefixes; the target is the kind of thing that the group is named for.
 
     Void is ignored in the measures: it hides the edges of things, and other things that nobody labelled.
-    Raises CosegError where the set or a group is missing.
     """
     tested, groups = photos(root, "test", "msrc7"), []
     for group, (prefix, target) in SEVEN.items():

@@ -1,7 +1,5 @@
 """Groups of two and of three common classes: what multi-class co-segmentation is measured on.
 
-`load`    from VOC 2012's masks          `drawn_groups`  procedural ones, for a first try
-
 The thesis took VOC's photographs of two or three classes and added others from the web, about 80 a group; its set was
 never released. Ours are VOC's alone: photographs that hold exactly these classes, each on 1 % or more of the area.
 They come from the training list without near duplicates of any test photograph, so no group shares a photograph with
@@ -47,10 +45,7 @@ def groups_of_several(
 
 
 def load(root: Path, lists: Path | None = None) -> list[Group]:
-    """The groups from VOC 2012's training list; `lists` as for `without_test_photos`.
-
-    Raises CosegError where the set, a mask or the fingerprints are missing.
-    """
+    """The groups from VOC 2012's training list; `lists`, with the fingerprints, as for `without_test_photos`."""
     members = voc.photos(root, "train")
     areas = class_areas(members)
     kept = {p.name for p in without_test_photos(members, lists)}

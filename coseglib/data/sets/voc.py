@@ -14,10 +14,7 @@ CLASSES = (
 
 
 def photos(root: Path, split: str) -> list[Photo]:
-    """The photographs of ImageSets/Segmentation/`split`.txt, with label maps of all 20 classes; no picture is read.
-
-    Raises CosegError where the set or the list is missing.
-    """
+    """The photographs of ImageSets/Segmentation/`split`.txt, with label maps of all classes; no picture is read."""
     home = dataset_folder(root, "VOCdevkit", "VOC2012", get="run `coseg download voc`")
     listed = home / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listed.is_file():
@@ -28,10 +25,7 @@ def photos(root: Path, split: str) -> list[Photo]:
 
 
 def load(root: Path, split: str) -> list[Group]:
-    """Groups by class: every photograph of `split` of which the class covers at least 1 %, where there are four.
-
-    Raises CosegError where the set is missing or a mask cannot be read.
-    """
+    """Groups by class: every photograph of `split` of which the class covers at least 1 %, where there are four."""
     return groups_of(photos(root, split), CLASSES, least=4)
 
 
