@@ -1,9 +1,6 @@
 """Training groups: what a batch asks, drawn as a pure function of the seed and the step.
 
-Three kinds of group, with shares to set:
-  plain   all photographs hold one class, and no other class is common to all of them: that class is asked for
-  hard    as plain, but half of the photographs hold a second class as well; the partners say which one is meant
-  empty   the partners of a photograph hold none of its classes: nothing is asked for, the masks are empty
+Three kinds of group, with shares to set: `GroupSampler`'s `plain`, `hard` and `empty`.
 The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
 share of the second classes is pasted in from other photographs (`paste`).
 
@@ -128,7 +125,7 @@ class GroupSampler(Dataset):
         return GroupPlan(kind, tuple(photos), (label,) * n, (torch.ones(n, n) - torch.eye(n)) / (n - 1), pastes)
 
     def plain(self, rng) -> GroupPlan:
-        """N photographs of one class; drawn again while a second class is common to all, which would be asked too."""
+        """N photographs of one class, which is asked for; drawn again while a second one is common to all."""
         for _ in range(TRIES):
             c, pool = self._pool(rng)
             photos = self._some(rng, pool, self.size)
@@ -139,7 +136,7 @@ class GroupSampler(Dataset):
         return self._asking("plain", photos, c + 1)
 
     def hard(self, rng) -> GroupPlan:
-        """Half of the photographs (rounded down, the first ones) hold class d beside c; the others hold c and not d."""
+        """Half of the photographs (the first, rounded down) hold d beside c, the others c and not d: c is asked for."""
         distracted = self.size // 2
         for _ in range(TRIES):
             c, d = self._pool(rng)[0], self._pool(rng)[0]
@@ -163,7 +160,7 @@ class GroupSampler(Dataset):
         return self.plain(rng)
 
     def empty(self, rng) -> GroupPlan:
-        """The first half holds c, the second half d; a photograph's partners are the other half, alien to it."""
+        """Two halves with no class in common, each the partners of the other: nothing is asked for, masks are empty."""
         half = self.size // 2
         for _ in range(TRIES):
             first = self._some(rng, self._pool(rng)[1], half)

@@ -8,7 +8,7 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.models.checkpoints import load_model
-from coseglib.training.photographs import build_batches, cached_photographs
+from coseglib.training.loop import build_batches, cached_photographs
 from coseglib.training.runs import CURVE_COLUMNS, TrainingRun
 
 CURVES = {"J": "J in training", "val_J": "J in validation"}

@@ -31,12 +31,17 @@ from coseglib.core.devices import device_name, launch, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
-from coseglib.data.sampler import Batch
+from coseglib.data import training_photos, validation_groups
+from coseglib.data.cache import TrainingSet, training_set
+from coseglib.data.sampler import Batch, GroupSampler
+from coseglib.data.synthetic import load_synthetic, synthetic_photos
 from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
+from coseglib.scoring.metrics import aggregate, auroc
+from coseglib.scoring.questions import partner_swap, refusal
+from coseglib.scoring.rows import evaluate
 from coseglib.training.configuration import TrainConfig
-from coseglib.training.photographs import build_batches, build_validation, cached_photographs
 from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
 
 SPOILT = 1e3  # a loss like this (ln 2 at chance) is of weights that no lower rate will mend: they are not kept
@@ -204,6 +209,39 @@ class Run:
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         # the run before this one, and the one before that
         return about | ({"started_from": self.model.started_from} if config.start else {})
+
+
+def cached_photographs(config: TrainConfig, data_root=None, progress: Callable | None = None) -> TrainingSet:
+    """Decoded and resized once, kept on disk. progress: called with how many are done, and of how many."""
+    if config.data == "synthetic":
+        photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
+    else:
+        photos = training_photos(data_root, dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
+    return training_set(photos, config.cache_side, progress=progress)
+
+
+def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
+    """The batches of one process of several, each a part of a step."""
+    same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
+    groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate
+    side = config.sides or config.input_size
+    return GroupSampler(photos, config.group_size, groups, side, steps=steps, rank=rank, **same)
+
+
+def build_validation(config: TrainConfig, data_root=None) -> Callable[..., dict[str, float]]:
+    """A function model -> {val_J, val_swap, val_refusal}."""
+    groups = load_synthetic("val") if config.data == "synthetic" else validation_groups(data_root)
+
+    def score(model) -> dict[str, float]:
+        table = aggregate(evaluate(model, groups, "common", limit=config.validate_photos), "common")
+        unsure = refusal(model, groups)
+        return {
+            "val_J": float(table.J.iloc[-1]),
+            "val_swap": 100 * float(partner_swap(model, groups).score.mean()),
+            "val_refusal": auroc(unsure.score, unsure.common),
+        }
+
+    return score
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

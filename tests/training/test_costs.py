@@ -6,7 +6,7 @@ from hand_made import logs, row
 
 from coseglib.models.checkpoints import read_tensors, save_model
 from coseglib.training.costs import loss_terms, time_to, training_costs
-from coseglib.training.photographs import cached_photographs
+from coseglib.training.loop import cached_photographs
 from coseglib.training.runs import (
     MEMORY_FILE,
     read_run,

@@ -19,8 +19,7 @@ from coseglib.models.checkpoints import load_model, read_tensors
 from coseglib.models.losses import segmentation_loss
 from coseglib.models.semantic_attention import CA
 from coseglib.training.configuration import load_profile
-from coseglib.training.loop import train
-from coseglib.training.photographs import cached_photographs
+from coseglib.training.loop import cached_photographs, train
 
 
 def _digest(path) -> str:
