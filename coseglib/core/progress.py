@@ -28,21 +28,24 @@ class Progress:
         self.text, self.total, self.unit, self.quiet = text, total, unit, quiet
         self.done = self.earlier = done
         self.started = self.shown = time.monotonic()
-        terminal = not quiet and sys.stderr.isatty()
-        self.bar = tqdm(total=total, desc=text, unit=f" {unit}", initial=done, dynamic_ncols=True) if terminal else None
+        silent = quiet or not sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=text, unit=f" {unit}", initial=done, dynamic_ncols=True, disable=silent)
 
     def add(self, count: int = 1, note: str = "") -> None:
         """`count` more are done. note: what else is to be shown, "loss 0.31"."""
         self.done += count
-        if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(count)
-        elif not self.quiet and (self.done == self.total or time.monotonic() - self.shown >= self.EVERY):
+        if note:
+            self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(count)
+        if (
+            self.bar.disable
+            and not self.quiet
+            and (self.done == self.total or time.monotonic() - self.shown >= self.EVERY)
+        ):
             self.shown = time.monotonic()
             print(self._line(note), file=sys.stderr, flush=True)
         if self.done >= self.total:
-            self.__exit__()
+            self.bar.close()
 
     def _line(self, note: str) -> str:
         rate = (self.done - self.earlier) / max(self.shown - self.started, 1e-9)
@@ -55,5 +58,4 @@ class Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()

@@ -10,8 +10,7 @@ from matplotlib.path import Path as Outline
 
 from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import CATEGORIES, _rendered, load_synthetic, synthetic_photos
-from coseglib.data.synthetic.scenes import coverage, draw, scene
-from coseglib.data.synthetic.shapes import CLUTTER, SHAPES
+from coseglib.data.synthetic.scenes import CLUTTER, SHAPES, coverage, draw, scene
 
 
 def sha(array) -> str:

@@ -9,9 +9,9 @@ void. An image may stand in several groups, with another mask in each.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,7 @@ from coseglib.data.record import VOID, Group, Photo
 LEFT_OUT = frozenset({"hair drier", "toaster"})
 
 
-@dataclass(frozen=True)
-class _Instance:
+class _Instance(NamedTuple):
     """COCO's annotation: polygons, or run lengths {"counts": …} of plain numbers or packed as a string."""
 
     name: str
@@ -81,8 +80,7 @@ def count(root: Path, split: str) -> int:
     return sum(1 for p in _annotations(root, split)[0].iterdir() if p.suffix == ".jpg")
 
 
-@dataclass(frozen=True)
-class _Image:
+class _Image(NamedTuple):
     path: Path
     size: tuple[int, int]  # height, width
     instances: tuple[_Instance, ...]  # of every class, those that are left out too

@@ -7,10 +7,8 @@ map holds every category's *visible* pixels, so a scene of two categories asks w
 Every draw comes from one stream of uniform numbers (PCG64), every colour from elementwise float64 arithmetic: the same
 bytes on any machine. A category leans towards a hue of its own, as kinds of real things do, but only its shape is sure.
 
-    shapes  signed distances of what is named and of clutter      scenes  what stands where, its pixels and label map
-
 Layout     unit square, x to the right, y down; a shape fits the disc of radius 1 around its own origin
-Drawing    signed distances d(x, y), negative inside; a pixel belongs to a shape where d < 0 at its centre
+Drawing    (`scenes`) signed distances d(x, y), negative inside; a pixel belongs to a shape where d < 0 at its centre
 """
 
 from collections.abc import Sequence
@@ -20,8 +18,7 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
-from coseglib.data.synthetic.scenes import Dice, draw, scene
-from coseglib.data.synthetic.shapes import CATEGORIES, Array
+from coseglib.data.synthetic.scenes import CATEGORIES, Array, Dice, draw, scene
 
 SPLITS = {"train": 1, "val": 2, "test": 3}
 
