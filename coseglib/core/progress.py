@@ -37,11 +37,8 @@ class Progress:
         if note:
             self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
-        if (
-            self.bar.disable
-            and not self.quiet
-            and (self.done == self.total or time.monotonic() - self.shown >= self.EVERY)
-        ):
+        due = self.done == self.total or time.monotonic() - self.shown >= self.EVERY
+        if due and self.bar.disable and not self.quiet:
             self.shown = time.monotonic()
             print(self._line(note), file=sys.stderr, flush=True)
         if self.done >= self.total:
