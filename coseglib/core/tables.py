@@ -22,9 +22,7 @@ def _truth(text: str) -> bool:
 _PARSERS: dict[type, Callable[[str], object]] = {float: lambda text: float(text or "nan"), int: int, bool: _truth}
 
 
-def read_table(
-    path: str | Path, columns: Mapping[str, type], mend="make it anew", optional: Mapping[str, type] | None = None
-) -> pd.DataFrame:
+def read_table(path: str | Path, columns: Mapping[str, type], mend="make it anew", optional=None) -> pd.DataFrame:
     """The table of a CSV file in UTF-8, its rows and columns in the file's order.
 
     columns   name -> float (an empty field: NaN), int, bool or str, of columns that must be there; others are text too

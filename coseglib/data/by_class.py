@@ -45,9 +45,7 @@ def _group(photos: Sequence[Photo], chosen: Sequence[bool], targets: tuple[str, 
     return [Group(members[0].dataset, "+".join(targets), members, targets)] if len(members) >= least else []
 
 
-def groups_of(
-    photos: Sequence[Photo], classes: Sequence[str], min_area=PRESENT, areas: np.ndarray | None = None, least: int = 1
-) -> list[Group]:
+def groups_of(photos: Sequence[Photo], classes: Sequence[str], min_area=PRESENT, areas=None, least=1) -> list[Group]:
     """A group for every class: the photographs of which it covers `min_area` or more, where there are `least`, one or
     more. areas: (n, K) from `class_areas`; None: the label maps are read.
     """

@@ -143,15 +143,7 @@ def _sized_labels(read: Callable[[Path], torch.Tensor], mask: Path, image: Path)
     return labels
 
 
-def photo_of(
-    dataset: str,
-    name: str,
-    classes: tuple[str, ...],
-    path: Path,
-    mask: Path | None = None,
-    read: Callable[[Path], torch.Tensor] = read_mask,
-    holds: tuple[str, ...] = (),
-) -> Photo:
+def photo_of(dataset: str, name: str, classes, path: Path, mask: Path | None = None, read=read_mask, holds=()) -> Photo:
     """A `Photo` whose files are read when asked for, its mask by `read`; one of another size is a CosegError then."""
     labels = partial(_sized_labels, read, mask, path) if mask else None
     return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds)

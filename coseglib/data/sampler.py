@@ -243,9 +243,7 @@ def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: flo
     return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(colour, colour, colour)])
 
 
-def paste(
-    image: Tensor, labels: Tensor, donor: Tensor, donor_labels: Tensor, label: int, rng, scale=(0.3, 0.9)
-) -> tuple[Tensor, Tensor]:
+def paste(image: Tensor, labels, donor, donor_labels, label: int, rng, scale=(0.3, 0.9)) -> tuple[Tensor, Tensor]:
     """Cut the class `label` out of a donor and put it, resized and flipped at random, somewhere onto an image.
 
     image, donor (3, S, S) uint8, labels (S, S); both results are new tensors. scale: of the cut-out's side to its own.

@@ -117,9 +117,7 @@ def is_trained(folder: str | Path, config: TrainConfig) -> bool:
     return False
 
 
-def train_all(
-    plans: Mapping[str, TrainConfig], root: str | Path, say: Callable[[str], None] = print, apart: bool = True
-) -> dict[str, TrainingRun]:
+def train_all(plans: Mapping[str, TrainConfig], root: str | Path, say=print, apart=True) -> dict[str, TrainingRun]:
     """{name: TrainingRun} of all; those that are not there are made, those that were broken off go on.
 
     plans  `plan_trainings`'     root  the folder that holds them, see `training_folder`

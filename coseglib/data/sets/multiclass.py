@@ -12,8 +12,6 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from coseglib.data.by_class import class_areas, multiclass_groups, sample
 from coseglib.data.fingerprints import without_test_photos
 from coseglib.data.record import Group, Photo
@@ -29,9 +27,7 @@ def sample_photos(photos: Sequence[Photo], most: int = PHOTOS_AT_MOST, seed: int
     return tuple(sample(photos, [p.name for p in photos], most, seed))
 
 
-def groups_of_several(
-    photos: Sequence[Photo], areas: np.ndarray | None = None, most=PHOTOS_AT_MOST, least=PHOTOS_AT_LEAST, seed: int = 0
-) -> list[Group]:
+def groups_of_several(photos: Sequence[Photo], areas=None, most=PHOTOS_AT_MOST, least=PHOTOS_AT_LEAST, seed=0) -> list:
     """The groups of two classes, then those of three; within each the largest first, equal ones by name.
 
     areas   as for `by_class.groups_of`
