@@ -175,7 +175,7 @@ def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
     try:
         with atomic(path) as part:
-            picture.save(part, kind, **options)
+            picture.save(part, format=kind, **options)
     except OSError as fault:
         raise CosegError(f"{path}: cannot be written ({fault.strerror or fault}); check folder and space") from fault
 
