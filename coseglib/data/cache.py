@@ -30,16 +30,16 @@ SAME = {
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """images uint8 (n, 3, S, S), labels uint8 (n, S, S): k is classes[k − 1], 255 void; areas (n, K) in [0, 1].
+    """n photographs of one size, and what of K classes is in them.
 
-    holds  bool (n, K'): what is known to be in a photograph, however small or hidden. The first K are the classes; the
-           others have a name in some data set, but nobody asks for them.
+    holds: what is known to be in a photograph, however small or hidden. The first K of K' are the classes; the others
+    have a name in some data set, but nobody asks for them.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    areas: np.ndarray
-    holds: np.ndarray
+    images: np.ndarray  # uint8 (n, 3, S, S)
+    labels: np.ndarray  # uint8 (n, S, S): k is classes[k − 1], 255 void
+    areas: np.ndarray  # (n, K) in [0, 1]
+    holds: np.ndarray  # bool (n, K')
     classes: tuple[str, ...]
     names: tuple[str, ...]
 

@@ -45,15 +45,12 @@ def fingerprint(image, flipped: bool = False) -> bytes:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """names (n) as `Photo.key`; splits (n): "test", "train", "val"; bits (n, 48) uint8, flipped likewise.
+    """Of n photographs."""
 
-    Of the mirror images the file holds those of test photographs alone, zeros for the others.
-    """
-
-    names: tuple[str, ...]
-    splits: tuple[str, ...]
-    bits: np.ndarray
-    flipped: np.ndarray
+    names: tuple[str, ...]  # as `Photo.key`
+    splits: tuple[str, ...]  # "test", "train", "val"
+    bits: np.ndarray  # (n, 48) uint8
+    flipped: np.ndarray  # likewise, of the mirror images; from the file those of test photographs alone, else zeros
 
     def only(self, *splits: str, far: bool = False) -> "Fingerprints":
         """Those of the named splits; far: and of the other photographs those that are near none of them."""

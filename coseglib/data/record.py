@@ -44,23 +44,18 @@ def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 class Photo:
     """One photograph and, where there is one, its label map; both are read only when asked for.
 
-    name         unique within the data set ("2007_000032", "Bird/img_1001")
-    classes      the vocabulary of its label map: label k is `classes[k - 1]`
     read_image   () -> uint8 RGB (3, H, W); of a file (at_most=None), as `images.read_image`
     read_labels  () -> uint8 (H, W) as above, or None where the photograph has no mask
-    path         the image file, None for procedural scenes
-    mask_path    the file that its label map is read from, None where there is none
-    holds        classes that its record names, whether or not they can be seen in the label map: crowds, specks
     """
 
     dataset: str  # "voc", "msrc", …
-    name: str
-    classes: tuple[str, ...]
+    name: str  # unique within the data set ("2007_000032", "Bird/img_1001")
+    classes: tuple[str, ...]  # the vocabulary of its label map: label k is `classes[k - 1]`
     read_image: Callable[..., torch.Tensor] = field(repr=False, compare=False)
     read_labels: Callable[[], torch.Tensor] | None = field(default=None, repr=False, compare=False)
-    path: Path | None = None
-    mask_path: Path | None = None
-    holds: tuple[str, ...] = ()
+    path: Path | None = None  # None for procedural scenes
+    mask_path: Path | None = None  # that its label map is read from
+    holds: tuple[str, ...] = ()  # classes that its record names, seen in the label map or not: crowds, specks
 
     @property
     def key(self) -> str:

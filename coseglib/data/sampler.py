@@ -31,16 +31,12 @@ TRIES = 20  # before another kind of group is drawn instead
 
 @dataclass
 class Batch:
-    """A step's groups.
+    """A step's groups."""
 
-    images   uint8 (B, N, 3, S, S)            targets  uint8 (B, N, S, S), 1 asked for, 255 void
-    weights  float (B, N, N), the partners'   classes  float (B, L), 1 for the class that a group has in common
-    """
-
-    images: Tensor
-    targets: Tensor
-    weights: Tensor
-    classes: Tensor
+    images: Tensor  # uint8 (B, N, 3, S, S)
+    targets: Tensor  # uint8 (B, N, S, S), 1 asked for, 255 void
+    weights: Tensor  # float (B, N, N), the partners'
+    classes: Tensor  # float (B, L), 1 for the class that a group has in common
     kinds: tuple[str, ...]
 
 
@@ -59,11 +55,8 @@ class GroupPlan:
 class GroupSampler(Dataset):
     """Batch number `step` of training, for a map-style loader: any process, any order, the same batch.
 
-    side    of the network's input, pixels; or several, of which each batch draws one (the number of groups is then
-            scaled so that every batch has about as many pixels)
-    twins   share of plain groups that are crops of one photograph: what looks the same is common, whatever it is
-    by_set  a class's photographs of two data sets are drawn as two classes, so that the small set is not drowned
-    Classes are drawn by the square root of their number of photographs.
+    side: of the network's input, pixels; or several, of which each batch draws one (the number of groups is then scaled
+    so that every batch has about as many pixels). Classes are drawn by the square root of their number of photographs.
     """
 
     photographs: TrainingSet
@@ -72,12 +65,12 @@ class GroupSampler(Dataset):
     side: int | tuple[int, ...] = 224
     shares: tuple[float, float, float] = (1.0, 0.0, 0.0)  # of plain, hard and empty groups; normalised to sum 1
     pasted: float = 0.5  # share of hard groups whose second class is pasted in
-    twins: float = 0.0
+    twins: float = 0.0  # share of plain groups that are crops of one photograph: what looks the same is common
     crop: tuple[float, float] = (0.4, 1.0)
     steps: int = 1000
     seed: int = 0
     rank: int = 0
-    by_set: bool = False
+    by_set: bool = False  # a class's photographs of two data sets are two classes: the small set is not drowned
 
     def __post_init__(self):
         if self.size < 2:
@@ -86,17 +79,13 @@ class GroupSampler(Dataset):
         self.shares = np.asarray(self.shares, float) / sum(self.shares)
         self.present = np.asarray(self.photographs.areas) >= PRESENT  # (n, K)
         self.holds = np.asarray(self.photographs.holds)  # (n, K')
-        self._set_pools()
-
-    def _set_pools(self) -> None:
-        """What groups are drawn from: `pools`, (class, photographs that stand for it), and the pools' `chances`."""
-        usable = np.flatnonzero(self.present.sum(0) >= self.size)
-        if len(usable) < (2 if self.shares[1:].any() else 1):
+        self.usable = np.flatnonzero(self.present.sum(0) >= self.size)
+        if len(self.usable) < (2 if self.shares[1:].any() else 1):
             few = f"no class (or one alone) has {self.size} photographs"
             raise CosegError(f"training set: {few}; give more data or no hard pairs")
-        self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in usable}
+        self.holding = {int(c): np.flatnonzero(self.present[:, c]) for c in self.usable}
         sets = np.array([name.split("/")[0] for name in self.photographs.names])
-        self.pools = [
+        self.pools = [  # that groups are drawn from: a class, and photographs that stand for it
             (c, pool)
             for c, found in self.holding.items()
             for pool in ([found[sets[found] == own] for own in np.unique(sets)] if self.by_set else [found])

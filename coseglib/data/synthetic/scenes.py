@@ -338,9 +338,9 @@ def _paint(texture: Texture, u: Array, v: Array) -> Array:
     return first + (second - first) * _mix(texture, u, v)
 
 
-def _window(layer: Layer, size: int, margin: float) -> tuple[slice, slice]:
+def _window(layer: Layer, size: int) -> tuple[slice, slice]:
     """Rows and columns that a layer, its soft edge and its shadow can touch."""
-    reach = layer.radius * 1.45 + margin  # wider than any shape, stretched and turned
+    reach = layer.radius * 1.45 + 0.04  # wider than any shape, stretched and turned
     spans = [(int(np.floor((c - reach) * size)), int(np.ceil((c + reach) * size))) for c in (layer.y, layer.x)]
     return tuple(slice(min(max(low, 0), size), min(max(high, 0), size)) for low, high in spans)
 
@@ -353,7 +353,7 @@ def draw(one: Scene, size: int) -> tuple[Array, Array]:
     image = (0.65 * base + 0.35 * pattern) * (1 + 0.3 * light)
     labels = np.zeros((size, size), np.uint8)
     for layer in one.layers:
-        rows, columns = _window(layer, size, 0.04)
+        rows, columns = _window(layer, size)
         wx, wy, part = x[:, columns], y[rows], image[:, rows, columns]
         if part.size == 0:
             continue
