@@ -4,7 +4,6 @@ The grey 16 × 16 thumbnail, less its mean, is projected on 384 fixed directions
 thumbnails of correlation r the share of differing bits is arccos(r) / π. Measured: the 1037 photographs of PASCAL,
 scaled to 320 pixels and saved anew, differ from themselves in at most 24 bits; 3826 photographs of VOC and MSRC differ
 from the 1750 test photographs and their mirror images in at least 31. `NEAR` lies between, at a correlation of .974.
-`data/lists/fingerprints.csv` holds those of the test photographs and of the lists that train and choose models.
 """
 
 import base64

@@ -17,7 +17,6 @@ The papers' numbers, as formulae; n_c photographs hold class c.
                      halves are not published; ours go by the SHA-256 of the names: these two cannot be met exactly.
   Li et al. (DCNet)  13,200 pairs sampled of those with an object in common, of 1743 from VOC and 430 from MSRC.
   multi-class        Groups of two or three classes of about 80: photographs that hold exactly these.
-All follow from the label maps; where VOC 2012 is there in part, the numbers are that part's, and none is scaled up.
 """
 
 import argparse

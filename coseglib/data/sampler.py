@@ -9,7 +9,6 @@ a class as soon as anything is known of it, a speck or a crowd: what must not be
 stands twice in a group but as a twin.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,14 +177,13 @@ class GroupSampler(Dataset):
                 break
         return x, t
 
-    def _pixels(self, plan: GroupPlan, side: int, rng) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each photograph of a plan image (3, side, side) and target (side, side)."""
-        guests = {i: (donor, label) for i, donor, label in plan.pastes}
-        for n, (index, label) in enumerate(zip(plan.photos, plan.targets, strict=True)):
-            image, labels = self.photographs.photo(index)
-            if n in guests:
-                image, labels = self._pasted(image, labels, *guests[n], label, rng)
-            yield self._augmented(image, target_of(labels, label), side)
+    def _pixels(self, plan: GroupPlan, n: int, side: int, rng) -> tuple[Tensor, Tensor]:
+        """Of a plan's photograph n image (3, side, side) and target (side, side)."""
+        image, labels = self.photographs.photo(plan.photos[n])
+        for which, donor, guest in plan.pastes:
+            if which == n:
+                image, labels = self._pasted(image, labels, donor, guest, plan.targets[n], rng)
+        return self._augmented(image, target_of(labels, plan.targets[n]), side)
 
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self.steps:
@@ -200,8 +198,8 @@ class GroupSampler(Dataset):
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             torch.manual_seed(int(rng.integers(2**62)))
             for b, plan in enumerate(plans):
-                for n, (image, target) in enumerate(self._pixels(plan, side, rng)):
-                    images[b, n], targets[b, n] = image, target
+                for n in range(self.size):
+                    images[b, n], targets[b, n] = self._pixels(plan, n, side, rng)
         classes = torch.zeros(groups, len(self.photographs.classes) + 1)  # label 0: nothing in common
         classes.scatter_(1, torch.tensor([plan.targets[:1] for plan in plans]), 1.0)
         weights, kinds = torch.stack([plan.weights for plan in plans]), tuple(plan.kind for plan in plans)
