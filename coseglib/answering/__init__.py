@@ -1,10 +1,9 @@
 """The way from a model, photographs and questions to masks; all that asks a model asks here.
 
-reading      a photograph as every question reads it      pooling  the attention of a group
-answers      questions -> logits, the one engine          kinds    how each kind of model answers
-masks        answers -> masks at the own size             memory   what is kept between questions
-second_look  again, from nearer                           crf      the dense CRF, label maps of several classes
-floors       answers that learned nothing
+reading      a photograph as every question reads it, and what is kept between questions
+answers      questions -> logits, the one engine          kinds    how each kind of model answers; pooled attention
+second_look  again, from nearer                           floors   answers that learned nothing
+masks        answers -> masks at the own size             crf      the dense CRF, label maps of several classes
 """
 
 

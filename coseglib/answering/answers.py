@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coseglib.answering.kinds import KINDS, context_of
-from coseglib.answering.memory import Memory
-from coseglib.answering.reading import Photographs, Picture, resize_to_input
+from coseglib.answering.kinds import KINDS, first_pass
+from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 from coseglib.models.contract import POOLINGS
@@ -146,7 +145,8 @@ class Engine:
         """A group's pooled attention (D,), on the CPU; of context models. Raises CosegError for an empty group."""
         if not len(group):
             raise CosegError("no photographs: a group needs at least one")
-        return context_of(self, _hashable(group), how)
+        group = _hashable(group)
+        return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
 
     # Answers ----------------------------------------------------------------------------------------------------------
 

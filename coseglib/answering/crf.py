@@ -9,11 +9,13 @@ alike they are: near each other (smoothness), or near and of one colour (appeara
 of colour, and specks vanish. Mean-field iterations lower the cost; pydensecrf does them, imported when it is needed.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,15 +47,12 @@ def argmax_labels(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 
     size  (H, W) that the normalised maps are brought to, one after the other; None: their own
     """
-    best, labels = None, None
+    best = maps.new_full(size or maps.shape[-2:], -torch.inf, dtype=torch.float32)
+    labels = torch.zeros_like(best, dtype=torch.uint8)
     for k, map_ in enumerate(normalised(maps)):
-        if size is not None:
-            map_ = enlarged(map_[None], size)[0]
-        if best is None:
-            best, labels = map_, torch.zeros(map_.shape, dtype=torch.uint8, device=map_.device)
-        else:
-            labels[map_ > best] = k
-            best = torch.maximum(best, map_)
+        map_ = map_ if size is None else enlarged(map_[None], size)[0]
+        labels[map_ > best] = k
+        best = torch.maximum(best, map_)
     return labels
 
 
@@ -61,36 +60,17 @@ def argmax_labels(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
 class CRF:
     """What the dense CRF weighs. Values as usual for photographs of 300 to 500 pixels; the thesis prints none.
 
-    smooth_xy       pixels: how near two pixels have to be for the smoothness price (a Gaussian's standard deviation)
-    smooth_weight   that price: larger removes larger specks, and thin parts of objects with them
-    bilateral_xy    pixels: how far the appearance price reaches. Large: one decision for all parts of one colour
-    bilateral_rgb   grey levels of 255: how alike two colours have to be. Smaller: edges count more, and noise too
-    bilateral_weight  that price: larger follows the photograph more and the maps less; 0: smoothness alone
-    steps           mean-field iterations; more than 10 change little
-    certainty       the highest probability that a map may claim, in (0, 1): at 1 the cost of any other label would be
-                    infinite, and nothing could change it
-    longest         pixels: a photograph with a longer side is decided on a smaller copy, for time and memory
     Raises ValueError for values that make no sense.
     """
 
-    smooth_xy: float = 3.0
-    smooth_weight: float = 3.0
-    bilateral_xy: float = 60.0
-    bilateral_rgb: float = 10.0
-    bilateral_weight: float = 5.0
-    steps: int = 10
-    certainty: float = 0.99
-    longest: int = 640
-
-    def __post_init__(self) -> None:
-        for name in ("smooth_xy", "bilateral_xy", "bilateral_rgb", "longest"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be above 0")
-        for name in ("smooth_weight", "bilateral_weight", "steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
-        if not 0 < self.certainty < 1:
-            raise ValueError(f"certainty = {self.certainty}: must lie between 0 and 1")
+    smooth_xy: PositiveFloat = 3.0  # pixels: how far the smoothness price reaches (a Gaussian's standard deviation)
+    smooth_weight: NonNegativeFloat = 3.0  # that price: larger removes larger specks, and thin parts of objects
+    bilateral_xy: PositiveFloat = 60.0  # pixels: how far the appearance price does; large: one decision a colour
+    bilateral_rgb: PositiveFloat = 10.0  # of 255: how alike colours have to be; smaller: edges and noise count more
+    bilateral_weight: NonNegativeFloat = 5.0  # that price: larger follows the photograph more, the maps less
+    steps: NonNegativeInt = 10  # mean-field iterations; more than 10 change little
+    certainty: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the highest p of a map: at 1 others' cost is infinite
+    longest: PositiveInt = 640  # pixels: a photograph with a longer side is decided on a smaller copy
 
 
 # For one class: nothing but the contour is to move, so both prices are lower and reach less far. Chosen on validation
@@ -102,10 +82,9 @@ CONTOUR = CRF(smooth_xy=2, smooth_weight=1, bilateral_xy=20, bilateral_rgb=8, bi
 def crf_installed() -> bool:
     """Is pydensecrf installed? It is built from source, which takes a C++ compiler."""
     try:
-        import pydensecrf.densecrf  # noqa: F401 (a check)
-    except ImportError:
+        return bool(_pydensecrf())
+    except CosegError:
         return False
-    return True
 
 
 def _pydensecrf():
@@ -147,22 +126,15 @@ def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
     size = tuple(image.shape[-2:])
     scale = crf.longest / max(size)
     if scale < 1:
-        small = [max(1, round(side * scale)) for side in size]
-        reduced = (
-            F.interpolate(torch.as_tensor(image)[None].float(), size=small, mode="area")[0].round().to(torch.uint8)
-        )
-        return marginals(reduced, maps, crf)
+        size = [max(1, round(side * scale)) for side in size]
+        image = F.interpolate(torch.as_tensor(image)[None].float(), size=size, mode="area")[0].round().to(torch.uint8)
     height, width = size
     model = densecrf.DenseCRF2D(width, height, maps.shape[-3])
     if crf.smooth_weight:
         model.addPairwiseGaussian(sxy=crf.smooth_xy, compat=crf.smooth_weight)
     if crf.bilateral_weight:
-        model.addPairwiseBilateral(
-            sxy=crf.bilateral_xy,
-            srgb=crf.bilateral_rgb,
-            rgbim=np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0)),
-            compat=crf.bilateral_weight,
-        )
+        rgb = np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))
+        model.addPairwiseBilateral(sxy=crf.bilateral_xy, srgb=crf.bilateral_rgb, rgbim=rgb, compat=crf.bilateral_weight)
     found = []
     for answer in maps.detach().cpu().reshape(-1, *maps.shape[-3:]):
         model.setUnaryEnergy(unary(enlarged(answer, size), crf.certainty))

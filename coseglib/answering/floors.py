@@ -8,9 +8,6 @@
 
 Each is a group model as SSNM is: it sees all images of a group at once and returns logits, so that every protocol,
 table and notebook asks it as it asks a trained one.
-
-    from coseglib.answering.floors import build_floor
-    table = metrics.aggregate(evaluate(build_floor("ellipse"), groups))
 """
 
 import hashlib
@@ -30,6 +27,7 @@ from coseglib.models.contract import GroupModel, Output
 FLOORS = ("everything", "ellipse", "features")
 SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .9997
 ELLIPSE = 0.8  # its axes over the image's sides
+PRESENT = 0.01  # of an image's positions: what has less is not in it
 
 
 class Floor(GroupModel):
@@ -79,21 +77,14 @@ class Features(Floor):
     """Co-clustering of a frozen network's features over the group.
 
     1. Unit feature vectors of all positions of all images are clustered by k-means, `clusters` in all.
-    2. A cluster is foreground where it is common and in the middle: it holds at least `present` of the positions in
+    2. A cluster is foreground where it is common and in the middle: it holds at least PRESENT of the positions in
        half of the images or more, and its share of the outermost positions is below its share of all.
     3. A position's value is how much closer it lies to a foreground centre than to another one, enlarged bilinearly.
     """
 
-    def __init__(
-        self,
-        backbone: str = "resnet50",
-        input_size: int = 384,
-        clusters: int = 8,
-        present: float = 0.01,
-        pretrained: bool = True,
-    ):
+    def __init__(self, backbone: str = "resnet50", input_size: int = 384, clusters: int = 8, pretrained: bool = True):
         super().__init__(f"features:{backbone}", input_size)
-        self.clusters, self.present = clusters, present
+        self.clusters = clusters
         if backbone in BACKBONES:
             self.net, self.level = build_backbone(backbone, "imagenet" if pretrained else None), 3  # stride 16
         else:
@@ -111,7 +102,7 @@ class Features(Floor):
         k = min(self.clusters, len(np.unique(x, axis=0)))
         found = KMeans(k, n_init=3, random_state=0).fit(x)
         labels = torch.from_numpy(found.labels_).long().reshape(n, h, w)
-        chosen = common_and_central(F.one_hot(labels, k).bool(), self.present)
+        chosen = common_and_central(F.one_hot(labels, k).bool())
         if not chosen.any() or chosen.all():
             return f.new_full((n, *images.shape[-2:]), SURE if chosen.all() else -SURE)
         away = torch.from_numpy(found.transform(x)).reshape(n, h, w, k)  # distances to the centres
@@ -120,10 +111,10 @@ class Features(Floor):
         return F.interpolate(nearer, size=images.shape[-2:], mode="bilinear")[:, 0]
 
 
-def common_and_central(member: Tensor, present: float) -> Tensor:
+def common_and_central(member: Tensor) -> Tensor:
     """Which clusters are foreground. member bool (N, h, w, k) -> bool (k,); step 2 of `Features`."""
     share = member.float().mean(dim=(1, 2))  # (N, k)
-    common = (share >= present).float().mean(dim=0) >= 0.5
+    common = (share >= PRESENT).float().mean(dim=0) >= 0.5
     border = torch.ones(member.shape[1:3], dtype=torch.bool)
     border[1:-1, 1:-1] = False
     on_border = member[:, border].float().mean(dim=(0, 1))

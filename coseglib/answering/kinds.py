@@ -14,9 +14,10 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from coseglib.answering.pooling import Pool
 from coseglib.answering.reading import Picture
 from coseglib.answering.second_look import second_look
+from coseglib.core.errors import CosegError
+from coseglib.models.contract import POOLINGS
 
 COMPARED = 5  # references that a partner model compares a photograph with
 
@@ -32,6 +33,62 @@ def _rows(engine, pictures: dict[int, Picture], questions) -> list[Tensor]:
 
 
 # Context models -------------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """The mean or the element-wise minimum of images' attention over a stream (algorithm 1), in constant memory.
+
+    size  D, the length of one image's attention
+    how   "mean" or "min"
+    The mean is summed in steps of 2^-40 as whole numbers, so it is exact up to that rounding of each term: the order of
+    the images, their division among processes and the number of processes do not change one bit. Room for 2^23 − 1.
+    """
+
+    STEPS = 2.0**40
+    MOST = 2**23 - 1
+
+    def __init__(self, size: int, how: str = "mean"):
+        if how not in POOLINGS:
+            raise CosegError(f"{how}: no such pooling of a group; {' or '.join(POOLINGS)}")
+        self.how, self.count = how, 0
+        self.pooled = torch.zeros(size, dtype=torch.int64) if how == "mean" else torch.ones(size)
+
+    def add(self, alpha: Tensor) -> None:
+        """alpha (B, D) in [0, 1], of B images. Raises CosegError when it is not finite, or for too many images."""
+        alpha = alpha.detach().cpu()
+        if not alpha.isfinite().all():
+            raise CosegError("attention: not finite for some image; the checkpoint is damaged, give another one")
+        if self.how == "mean":
+            self.pooled = self.pooled + (alpha.double() * self.STEPS).round().long().sum(dim=0)
+        else:
+            self.pooled = torch.minimum(self.pooled, alpha.float().amin(dim=0))
+        self._set_count(self.count + len(alpha))
+
+    def with_also(self, alpha: Tensor) -> "Pool":
+        """This pool and one more image's attention (D,), as a pool of its own."""
+        more = Pool(len(self.pooled), self.how)
+        more.pooled, more.count = self.pooled, self.count
+        more.add(alpha[None])
+        return more
+
+    def all_reduce(self, fabric) -> None:
+        """Pool over all processes of a launched `lightning_fabric.Fabric`; each ends with the same numbers."""
+        operation = "sum" if self.how == "mean" else "min"
+        self.pooled = fabric.all_reduce(self.pooled, reduce_op=operation).cpu()
+        self._set_count(int(fabric.all_reduce(torch.tensor(self.count), reduce_op="sum")))
+
+    def _set_count(self, count: int) -> None:
+        if count > self.MOST:
+            raise CosegError(f"{count:,} images: one group holds at most {self.MOST:,}; split it")
+        self.count = count
+
+    def context(self) -> Tensor:
+        """The group's attention, float (D,). Raises CosegError when nothing was added."""
+        if not self.count:
+            raise CosegError("no photographs: a group needs at least one")
+        if self.how == "min":
+            return self.pooled.clone()
+        return (self.pooled.double() / self.count / self.STEPS).float()
 
 
 def _attention(engine, features: list[Tensor]) -> Tensor:
@@ -50,7 +107,7 @@ def _alphas(engine, places: Sequence[int]) -> dict[int, Tensor]:
     return known
 
 
-def _first_pass(engine, groups: Sequence[Sequence[int]], how: str) -> dict[Hashable, Pool]:
+def first_pass(engine, groups: Sequence[Sequence[int]], how: str) -> dict[Hashable, Pool]:
     """AttentionGeneration and pooling of algorithm 1: every photograph once, whatever groups it is of."""
     pools = {group: Pool(engine.model.context_size, how) for group in groups}
     pools_of: dict[int, list[Pool]] = {}
@@ -69,18 +126,13 @@ def _first_pass(engine, groups: Sequence[Sequence[int]], how: str) -> dict[Hasha
     return pools
 
 
-def context_of(engine, group: Sequence[int], how: str) -> Tensor:
-    """A group's pooled attention (D,)."""
-    return engine.photos.pooled([group], lambda: _first_pass(engine, [group], how))[group].context()
-
-
 def by_context(engine, questions, how: str, context: Tensor | None):
     """Algorithm 1 of Chen et al. 2018. context (D,): in the place of the groups'."""
     model, groups = engine.model, list(dict.fromkeys(q.group for q in questions))
     pools = {}
     if context is None and groups:
         with torch.no_grad():
-            pools = engine.photos.pooled(groups, lambda: _first_pass(engine, groups, how))
+            pools = engine.photos.pooled(groups, lambda: first_pass(engine, groups, how))
 
     def contexts(some, features: list[Tensor]) -> Tensor:
         """(B, D)"""

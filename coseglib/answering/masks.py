@@ -89,24 +89,16 @@ def masks(
     """
     post = post_of(model, post)
 
+    waiting: list[list[Answer]] = []
+
     def jobs() -> Iterator:
         for _, row in groupby(answers, key=lambda answer: answer.photo):
             same = list(row)
-            yield same, (same[0].picture, torch.stack([a.logits for a in same]), post, model.online)
+            waiting.append(same)
+            yield delayed(decide)(same[0].picture, torch.stack([a.logits for a in same]), post, model.online)
 
     workers = workers or (cpu_count() if post == "crf" and count >= MANY else 1)
-    if workers == 1:
-        for same, job in jobs():
-            yield from zip(same, decide(*job), strict=True)
-        return
-    waiting: list[list[Answer]] = []
-
-    def sent() -> Iterator:
-        for same, job in jobs():
-            waiting.append(same)
-            yield delayed(decide)(*job)
-
-    for decided in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(sent()):
+    for decided in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs()):
         yield from zip(waiting.pop(0), decided, strict=True)
 
 
@@ -119,9 +111,7 @@ def segment_group(
     limit: int | None = None,
     **options,
 ) -> Iterator[Tensor]:
-    """The masks of a group, in its order: uint8 (H, W), values 0 and 1, at each photograph's own size.
-
-    Of a multi-class model they are label maps, 0 … K.
+    """The masks of a group, in its order: uint8 (H, W), 0 and 1 (multi-class: 0 … K), at each photograph's own size.
 
     photos   uint8 (3, H, W) each, or `Photo`s
     how      how the group's attention is pooled, "mean" or "min"; a group of one is attended by itself

@@ -1,6 +1,7 @@
-"""Photographs as every question reads them: one picture of each, from memory, from a record or from a file."""
+"""Photographs as every question reads them: one picture of each, from a record or from a file; and what is kept."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from coseglib.data.images import image_size, read_image
 from coseglib.data.record import Photo
 
 LONGEST = 1600  # pixels: what has longer sides is reduced when it is read
+MOST_BYTES = 256 * 2**20  # that a memory holds
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,41 @@ class Photographs:
     def last_pass(self, batches: list[Sequence[int]]) -> Iterable[Sequence[int]]:
         """Which of these places' batches are answered here."""
         return batches
+
+
+def _bytes(value) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if hasattr(value, "pixels"):
+        return value.pixels.nbytes
+    return sum(_bytes(part) for part in value) if isinstance(value, Iterable) else 0
+
+
+class Memory:
+    """Pictures, features and answers by key, `most` bytes of them; what was not used for longest goes first."""
+
+    def __init__(self, most: int = MOST_BYTES):
+        self.most, self.size = most, 0
+        self._values: OrderedDict[Hashable, object] = OrderedDict()
+
+    def get(self, key: Hashable):
+        """What is kept by this key, or None."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def keep(self, key: Hashable, value) -> None:
+        """Tensors are to be their own: a view would hold the whole of what it is a part of."""
+        if key in self._values or _bytes(value) > self.most:
+            return
+        self._values[key] = value
+        self.size += _bytes(value)
+        while self.size > self.most:
+            self.size -= _bytes(self._values.popitem(last=False)[1])
+
+    def recall(self, key: Hashable, compute: Callable[[], object]):
+        """What is kept by this key, or what `compute` gives, which is kept then unless it is None."""
+        value = self.get(key)
+        if value is None and (value := compute()) is not None:
+            self.keep(key, value)
+        return value

@@ -49,8 +49,8 @@ def segment(
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
     if model is None:
-        from coseglib.unsupervised.checkpoint import learn
         from coseglib.unsupervised.groups import group_of_files
+        from coseglib.unsupervised.learner import learn
 
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         config = options.learning(profile or "cpu", accelerator, set_)

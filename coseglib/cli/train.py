@@ -74,8 +74,8 @@ def train(
 
 
 def _train_online(config, output, resume, group, photos, classes) -> Path:
-    from coseglib.unsupervised.checkpoint import train_on_group
     from coseglib.unsupervised.groups import group_of_files, named_group
+    from coseglib.unsupervised.learner import train_on_group
 
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)

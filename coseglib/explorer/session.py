@@ -29,8 +29,7 @@ from coseglib.analysis.maps import grad_cam, spatial_maps
 from coseglib.answering.answers import BATCH, Engine, Question, check_pooling
 from coseglib.answering.crf import refined
 from coseglib.answering.masks import decide, masks_from_logits, post_of
-from coseglib.answering.memory import Memory
-from coseglib.answering.reading import Photographs, Picture, picture_of
+from coseglib.answering.reading import Memory, Photographs, Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.data.images import read_image, write_png

@@ -78,12 +78,6 @@ def normalise_channels(kernels: Tensor, eps: float = 1e-5) -> Tensor:
     return F.normalize(kernels.flatten(2), dim=2, eps=eps).view_as(kernels)
 
 
-def fitting_kernel(k: int, *maps: Tensor) -> int:
-    """k, or the largest odd number that is no larger than a side of these maps (…, H, W), if that is less."""
-    smallest = min(side for m in maps for side in m.shape[-2:])
-    return min(k, smallest - (smallest + 1) % 2)
-
-
 def merge_kernels(kernels: Sequence[Tensor]) -> Tensor:
     """One kernel whose correlation with any map is the mean of theirs. m of (B, C, k_i, k_i), odd -> (B, C, k, k).
 

@@ -11,9 +11,9 @@ import torch
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic
 from coseglib.core.paths import CHECKPOINTS
+from coseglib.models.backbones import fill, read_safetensors, sha256
 from coseglib.models.contract import LOOKS, POSTS, Model
 from coseglib.models.registry import build_model
-from coseglib.models.tensors import fill, read_safetensors, sha256
 
 __all__ = ["FORMAT", "find", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
 

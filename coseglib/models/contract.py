@@ -40,15 +40,11 @@ Terms = dict[str, Tensor]  # of a loss, by name
 
 @dataclass(frozen=True)
 class Paper:
-    """What a paper says of its own system: "" where it varies or is not said.
+    """What a paper says of its own system: "" where it varies or is not said."""
 
-    key       in `data/reported.csv`              systems   the system's names as printed there
-    protocol  of `coseglib.scoring.metrics`
-    """
-
-    key: str
-    systems: tuple[str, ...] = ()
-    protocol: str = "common"
+    key: str  # in `data/reported.csv`
+    systems: tuple[str, ...] = ()  # their names as printed there
+    protocol: str = "common"  # of `coseglib.scoring.metrics`
     backbone: str = ""
     trained_on: str = ""
 
@@ -94,32 +90,24 @@ def _check(images: Tensor, wanted: str, weights: Tensor | None = None) -> None:
 class Model(nn.Module):
     """The base of all models.
 
-    kind        "context", "partner" or "group"
-    classes     K; 1: foreground against background, logits have K + 1 channels
-    online      True: learned without masks on the very group that it segments; masks are label maps, 0 … K
-    EXTRAS      what its `Output` offers besides logits: names and shapes
-    VARIANTS    "paper" and what the workbook makes of it
-    options     of its ablations: those of the class with their defaults, those that a model was given
     input_size  side in pixels of the squares that photographs are resized to, a multiple of 32
-    group_size  images that a group model answers at once
-    looks       of LOOKS                      post  of POSTS, where nobody says
     card        of the checkpoint that it comes from, frozen; empty when untrained
-    COMPARES    what `match` shows, where positions are compared; else None
-    strides_compared  of the maps that `match` offers, the finest last
     """
 
-    kind: str
+    kind: str  # "context", "partner" or "group"
     paper: ClassVar[Paper] = Paper("")
-    classes = 1
-    online = False
-    EXTRAS: Mapping[str, str] = MappingProxyType({})
-    VARIANTS: tuple[str, ...] = ("paper", "workbook")
-    options: Mapping[str, object] = MappingProxyType({})
-    group_size = 1
-    looks = 1
-    post = "argmax"
-    COMPARES: str | None = None
-    strides_compared: tuple[int, ...] = ()
+    classes = 1  # K; 1: foreground against background. Logits have K + 1 channels
+    online = False  # True: learned without masks on the very group that it segments; masks are label maps, 0 … K
+    EXTRAS: Mapping[str, str] = MappingProxyType({})  # what its `Output` offers besides logits: names and shapes
+    VARIANTS: tuple[str, ...] = ("paper", "workbook")  # as printed, and what the workbook makes of it
+    options: Mapping[str, object] = MappingProxyType(
+        {}
+    )  # of its ablations: a class's with their defaults, a model's own
+    group_size = 1  # images that a group model answers at once
+    looks = 1  # of LOOKS
+    post = "argmax"  # of POSTS, where nobody says
+    COMPARES: str | None = None  # what `match` shows; None: no positions are compared
+    strides_compared: tuple[int, ...] = ()  # of the maps that `match` offers, the finest last
 
     def __init_subclass__(cls, **more) -> None:
         super().__init_subclass__(**more)

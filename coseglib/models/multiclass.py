@@ -137,9 +137,9 @@ class MultiClass(GroupModel):
     group_size = 8
     online, post = True, "crf"
     EXTRAS: ClassVar = {
-        "features": "(B, N, C, H/32, W/32)",
-        "attended": "(B, N, C, H/32, W/32)",
-        "foreground": "(B, N, H/32, W/32)",
+        "features": "(B, N, C, H/32, W/32)",  # F
+        "attended": "(B, N, C, H/32, W/32)",  # F + γ (SA + MA)
+        "foreground": "(B, N, H/32, W/32)",  # a, with mutual attention
     }
     COMPARES = "share of the vote"
 
@@ -186,10 +186,7 @@ class MultiClass(GroupModel):
         return self.decoder([torch.cat([attended, c32], dim=1), c16, c8, c4]).float()
 
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """images (B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background; S is their soft-max.
-
-        Extras: features F and attended F + γ (SA + MA), and with mutual attention foreground, a, at stride 32.
-        """
+        """images (B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background, soft-max S."""
         b, n = images.shape[:2]
         features = self.encode(images.flatten(0, 1))
         f = features[-1].unflatten(0, (b, n))  # (B, N, C, h, w)

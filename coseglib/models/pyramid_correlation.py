@@ -38,12 +38,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from coseglib.layers.decoders import DROPOUT, LateralDecoder, conv_bn_relu
-from coseglib.layers.depthwise_correlation import (
-    depthwise_correlation,
-    fitting_kernel,
-    merge_kernels,
-    normalise_channels,
-)
+from coseglib.layers.depthwise_correlation import depthwise_correlation, merge_kernels, normalise_channels
 from coseglib.models.backbones import Backbone
 from coseglib.models.contract import Output, Paper, PartnerModel
 
@@ -63,6 +58,12 @@ def separable(channels: int, width: int, rate: int = 1) -> nn.Sequential:
     depthwise = nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False)
     bn_relu = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
     return nn.Sequential(depthwise, *bn_relu, *conv_bn_relu(channels, width, kernel=1))
+
+
+def fitting_kernel(k: int, *maps: Tensor) -> int:
+    """k, or the largest odd number that is no larger than a side of these maps (…, H, W), if that is less."""
+    smallest = min(side for m in maps for side in m.shape[-2:])
+    return min(k, smallest - (smallest + 1) % 2)
 
 
 class AtrousDecoder(nn.Module):

@@ -158,12 +158,12 @@ class SSNM(GroupModel):
     """
 
     paper = Paper("zhang2020", ("SSNM-HRNet", "SSNM-VGG16", "SSNM full"), "ssnm", "", "COCO-SEG")
-    EXTRAS: ClassVar = {
-        "spatial": "(B, N, h, w)",
-        "eigenvalue": "(B, N)",
-        "points": "(B, N)",
-        "gamma": "(B, N, d)",
-        "scores": "(B, N, L)",
+    EXTRAS: ClassVar = {  # each image's as found in its own group
+        "spatial": "(B, N, h, w)",  # s, of norm 1 over the group, positive on the foreground
+        "eigenvalue": "(B, N)",  # lambda, between 0 and points
+        "points": "(B, N)",  # M'
+        "gamma": "(B, N, d)",  # importance of the channels
+        "scores": "(B, N, L)",  # class logits, before eq. (11)'s sigmoid
     }
 
     def __init__(
@@ -221,16 +221,10 @@ class SSNM(GroupModel):
         return members[:, :1] if members.all() else members
 
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """images (B, N, 3, H, W) in [0, 1], any N >= 1, weights (B, N, N) or None -> logits (B, N, 2, H, W), extras.
+        """images (B, N, 3, H, W) in [0, 1], any N >= 1, weights (B, N, N) or None -> logits (B, N, 2, H, W), EXTRAS.
 
         Image i is answered in the group of itself and those that it has weight to, as if this group alone had been
-        given (batch normalisation in training apart). None: all images. Extras, each image's as found in its own group:
-
-          spatial     s, of norm 1 over the group, positive on the foreground     (B, N, h, w)
-          eigenvalue  lambda, between 0 and points                                (B, N)
-          points      M'                                                          (B, N)
-          gamma       importance of the channels                                  (B, N, d)
-          scores      class logits, before eq. (11)'s sigmoid                     (B, N, L)
+        given (batch normalisation in training apart). None: all images.
         """
         b, n = images.shape[:2]
         members = self.groups_of(weights, b, n, images.device)  # (B, S, N)

@@ -1,5 +1,6 @@
 """Masks against truth: metrics, the protocols of the papers, and questions that no average answers.
 
-metrics  P, J, AUROC, protocols and their averages      rows       `evaluate`: a row a photograph
-draws    choices that depend on their subject alone     questions  `partner_swap`, `refusal`
+metrics    P, J, AUROC, protocols and their averages
+rows       `evaluate`: a row a photograph
+questions  `partner_swap`, `refusal`
 """

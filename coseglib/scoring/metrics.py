@@ -9,22 +9,20 @@ The papers agree on these two and on nothing else: what is averaged, at which si
 masks score. So a protocol has a name (`PROTOCOLS`), and a table of results prints it.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic.dataclasses import dataclass
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID
 
-AVERAGES = ("image", "pooled", "class", "total")
-SIZES = ("own", "network")
-THRESHOLDS = ("argmax", "mean+std")
 EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
-CONTEXTS = ("group", "pair")
+THRESHOLDS = ("argmax", "mean+std")
 
 
 def counts(pred: Tensor, truth: Tensor) -> tuple[int, int, int, int]:
@@ -105,95 +103,51 @@ class Protocol:
     """
 
     name: str
-    average: str = "image"
-    size: str = "own"
-    threshold: str = "argmax"
-    empty: str = "one"
-    context: str = "group"
+    average: Literal["image", "pooled", "class", "total"] = "image"
+    size: Literal["own", "network"] = "own"
+    threshold: Literal[*THRESHOLDS] = "argmax"
+    empty: Literal[*EMPTY] = "one"
+    context: Literal["group", "pair"] = "group"
     about: str = ""
 
-    def __post_init__(self) -> None:
-        choices = {
-            "average": AVERAGES,
-            "size": SIZES,
-            "threshold": THRESHOLDS,
-            "empty": tuple(EMPTY),
-            "context": CONTEXTS,
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{self.name}: {field} = {getattr(self, field)}; one of {', '.join(allowed)}")
 
-
-PROTOCOLS = {
-    p.name: p
-    for p in (
-        Protocol(
-            "common",
-            about="Ours, the same for all systems: every image once, at its own size, p > 0.5, mean over the images of "
-            "a group, then over the groups; two empty masks score 1.",
-        ),
-        Protocol(
-            "chen2018-pairs",
-            average="total",
-            size="network",
-            context="pair",
-            about="VOC 2012 image pairs (Chen et al. 2018, section 4.3). Known: 37,700 pairs; the released code sums "
-            "pixel counts over all pairs, both images, at 512². Our reading: the printed figures come from that "
-            "code. Which 725 images were drawn is not published.",
-        ),
-        Protocol(
-            "chen2018",
-            average="class",
-            size="network",
-            context="pair",
-            about="Tables 1 to 3 of Chen et al. 2018. Known: pairwise; the average rows are plain means over the "
-            "classes (their arithmetic). Our reading: inside a class one total count at 512², as in the released "
-            "code; the text does not say how an image's many pairs are combined.",
-        ),
-        Protocol(
-            "chen2018-instant",
-            average="class",
-            size="network",
-            about="Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, attended by "
-            "its whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` inside "
-            "a class.",
-        ),
-        Protocol(
-            "ssnm",
-            average="pooled",
-            size="network",
-            threshold="mean+std",
-            empty="zero",
-            about="Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) "
-            "per image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the "
-            "start), mean over all images of a data set. Table 3 confirms the mean: its iCoseg averages, 88.0 and "
-            "89.2, are those of the 154 images, not of the 8 groups (87.8 and 88.6). The text speaks of maps at "
-            "the original size; the code scores at 224². Table 4's 71 for HRNet is neither mean of its columns "
-            "(68.0, 69.5).",
-        ),
-        Protocol(
-            "pfcc",
-            context="pair",
-            about="Chen et al. 2023. The letter leaves its metrics to an appendix that we lack. Known: pairs, any size "
-            "in testing. Our reading: all else as in `common`.",
-        ),
-        Protocol(
-            "dcnet",
-            context="pair",
-            about="Li et al. Known: each test image with one related image drawn at random; the average rows are means "
-            "over the classes (their arithmetic, Tables II and III). Our reading: mean over the images of a "
-            "class, at the image's own size, p > 0.5; the text says none of the three.",
-        ),
-        Protocol(
-            "multiclass",
-            empty="skip",
-            about="The unsupervised multi-class thesis. Known: P and J per group, every image once. Its tables do not "
-            "survive in the text. Our reading: J of each class against the rest, classes that neither mask holds "
-            "left out, mean over the images, then over the groups; argmax and CRF in rows of their own.",
-        ),
-    )
+_RULES = {  # average, size, threshold, empty, context
+    "common": ("image", "own", "argmax", "one", "group"),
+    "chen2018-pairs": ("total", "network", "argmax", "one", "pair"),
+    "chen2018": ("class", "network", "argmax", "one", "pair"),
+    "chen2018-instant": ("class", "network", "argmax", "one", "group"),
+    "ssnm": ("pooled", "network", "mean+std", "zero", "group"),
+    "pfcc": ("image", "own", "argmax", "one", "pair"),
+    "dcnet": ("image", "own", "argmax", "one", "pair"),
+    "multiclass": ("image", "own", "argmax", "skip", "group"),
 }
+_ABOUT = {
+    "common": "Ours, the same for all systems: every image once, at its own size, p > 0.5, mean over the images of a "
+    "group, then over the groups; two empty masks score 1.",
+    "chen2018-pairs": "VOC 2012 image pairs (Chen et al. 2018, section 4.3). Known: 37,700 pairs; the released code "
+    "sums pixel counts over all pairs, both images, at 512². Our reading: the printed figures come from that code. "
+    "Which 725 images were drawn is not published.",
+    "chen2018": "Tables 1 to 3 of Chen et al. 2018. Known: pairwise; the average rows are plain means over the "
+    "classes (their arithmetic). Our reading: inside a class one total count at 512², as in the released code; the "
+    "text does not say how an image's many pairs are combined.",
+    "chen2018-instant": "Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, "
+    "attended by its whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` "
+    "inside a class.",
+    "ssnm": "Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) per "
+    "image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the start), mean "
+    "over all images of a data set. Table 3 confirms the mean: its iCoseg averages, 88.0 and 89.2, are those of the "
+    "154 images, not of the 8 groups (87.8 and 88.6). The text speaks of maps at the original size; the code scores "
+    "at 224². Table 4's 71 for HRNet is neither mean of its columns (68.0, 69.5).",
+    "pfcc": "Chen et al. 2023. The letter leaves its metrics to an appendix that we lack. Known: pairs, any size in "
+    "testing. Our reading: all else as in `common`.",
+    "dcnet": "Li et al. Known: each test image with one related image drawn at random; the average rows are means "
+    "over the classes (their arithmetic, Tables II and III). Our reading: mean over the images of a class, at the "
+    "image's own size, p > 0.5; the text says none of the three.",
+    "multiclass": "The unsupervised multi-class thesis. Known: P and J per group, every image once. Its tables do not "
+    "survive in the text. Our reading: J of each class against the rest, classes that neither mask holds left out, "
+    "mean over the images, then over the groups; argmax and CRF in rows of their own.",
+}
+PROTOCOLS = {name: Protocol(name, *rules, _ABOUT[name]) for name, rules in _RULES.items()}
 
 
 def _score(rows: pd.DataFrame, by_counts: bool) -> dict[str, float]:
@@ -231,11 +185,8 @@ def aggregate(rows: pd.DataFrame, protocol: Protocol | str = "common") -> pd.Dat
     groups = pd.DataFrame(table)
     over_groups = protocol.average in ("image", "class")
     last = {"P": groups.P.mean(), "J": groups.J.mean()} if over_groups else _score(rows, by_counts)
-    name = "+".join(dict.fromkeys(rows.dataset))
-    table = pd.concat(
-        [groups, pd.DataFrame([{"dataset": name, "group": "all", "images": len(rows), **last}])], ignore_index=True
-    )
-    table["protocol"] = protocol.name
+    last = {"dataset": "+".join(dict.fromkeys(rows.dataset)), "group": "all", "images": len(rows), **last}
+    table = pd.concat([groups, pd.DataFrame([last])], ignore_index=True).assign(protocol=protocol.name)
     if "seconds" in rows:
         means = rows.groupby(["dataset", "group"], sort=False).seconds.mean()
         table["seconds"] = [*means, rows.seconds.mean()]

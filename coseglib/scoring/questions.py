@@ -1,5 +1,6 @@
 """What an average of J does not show: does a mask follow the partners, does a model know when nothing is common?"""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,23 +12,18 @@ from coseglib.answering.masks import foreground_score, masks
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.scoring import metrics
-from coseglib.scoring.draws import generator_of
-from coseglib.scoring.rows import check_one_class
+from coseglib.scoring.rows import check_one_class, generator_of
 
 
 class Swap(NamedTuple):
-    """A photograph that stands in two groups, asked with partners of one of them.
-
-    asked, other              names of the two groups           partners  photographs of the group asked for
-    asked_place, other_place  (group, place in it): where its masks for the two are
-    """
+    """A photograph that stands in two groups, asked with partners of one of them."""
 
     photo: Photo
-    asked: str
+    asked: str  # names of the two groups
     other: str
-    asked_place: tuple[Group, int]
+    asked_place: tuple[Group, int]  # (group, place in it): where its masks for the two are
     other_place: tuple[Group, int]
-    partners: list[Photo]
+    partners: list[Photo]  # photographs of the group asked for
 
 
 def swap_questions(
@@ -40,20 +36,18 @@ def swap_questions(
     sources   where partners come from, groups of the same names; None: the groups themselves
     """
     content = [[photo.content() for photo in group.photos] for group in groups]
-    places: dict[str, list[tuple[int, int]]] = {}
+    places = defaultdict(list)
     for g, names in enumerate(content):
         for i, name in enumerate(names):
-            places.setdefault(name, []).append((g, i))
-    pools = {group.name: group.photos for group in sources or groups}
-    pool_content = {name: [p.content() for p in pool] for name, pool in pools.items()}
+            places[name].append((g, i))
+    pools = {group.name: [(p, p.content()) for p in group.photos] for group in sources or groups}
     questions = []
     for g, group in enumerate(groups):
         for i, photo in enumerate(group.photos):
             for h, j in places[content[g][i]]:
                 if h == g or group.name not in pools:
                     continue
-                known = zip(pools[group.name], pool_content[group.name], strict=True)
-                others = [p for p, c in known if c != content[g][i]]
+                others = [p for p, c in pools[group.name] if c != content[g][i]]
                 order = generator_of(seed, group.name, photo.name).permutation(len(others))[:partners]
                 drawn = [others[k] for k in sorted(order)]
                 questions.append(Swap(photo, group.name, groups[h].name, (group, i), (groups[h], j), drawn))
@@ -108,10 +102,10 @@ def refusal(model, groups: Sequence[Group], seed: int = 0, limit: int | None = N
     """
     check_one_class(model)
     content = [[photo.content() for photo in group.photos] for group in groups]
-    holds: dict[str, set[int]] = {}  # by content: the groups that a photograph stands in
+    holds = defaultdict(set)  # by content: the groups that a photograph stands in
     for g, names in enumerate(content):
         for name in names:
-            holds.setdefault(name, set()).add(g)
+            holds[name].add(g)
     first = [sum(map(len, groups[:g])) for g in range(len(groups))]
     questions, rows = [], []
     for g, group in enumerate(groups):

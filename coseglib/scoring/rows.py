@@ -3,9 +3,11 @@
 What a photograph is asked with is a question of `coseglib.answering`; here is chosen which questions a protocol asks.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -17,23 +19,21 @@ from coseglib.core.errors import CosegError
 from coseglib.core.progress import Progress
 from coseglib.data.record import Group, resize_labels
 from coseglib.scoring import metrics
-from coseglib.scoring.draws import generator_of
 
 PARTNERS = ("group", "self", "other")
 
 
-def other_group(groups: Sequence[Group], g: int) -> Group:
-    """The group half the table away, a fixed choice: another class. Raises CosegError where there is none."""
-    if len(groups) < 2:
-        raise CosegError(f"{groups[g].name}: partner other needs a second group; give more groups, or group or self")
-    return groups[(g + len(groups) // 2) % len(groups)]
+def generator_of(*key: object) -> np.random.Generator:
+    """A generator that the key's text seeds: the same in every run, on every machine, for every order of asking."""
+    digest = hashlib.sha256("\n".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def questions_of(group: Group, other: Group | None, partners: Sequence[str], pairs: bool, limit: int | None, seed: int):
     """What is asked about the first `limit` photographs of a group: a question for each of the partners.
 
     Places count the group's photographs and then those of the other group.
-    pairs  one photograph, drawn by seed, group and photograph, stands for the group; never itself, but for a lone one
+    pairs  one photograph, drawn by seed, group, photograph and partner, stands for the group; itself where it is alone
     """
     n = len(group)
     pools = {"group": range(n), "other": range(n, n + len(other or ()))}
@@ -91,11 +91,13 @@ def evaluate(
     if protocol not in metrics.PROTOCOLS:
         raise CosegError(f"{protocol}: no such protocol; one of {', '.join(metrics.PROTOCOLS)}")
     check_one_class(model)
+    if "other" in partners and len(groups) == 1:
+        raise CosegError(f"{groups[0].name}: partner other needs a second group; give more groups, or group or self")
     rule = metrics.PROTOCOLS[protocol]
     own = rule.size == "own" and rule.threshold == "argmax"
     rows, progress = [], Progress("scored", len(groups), "groups", quiet)
     for g, group in enumerate(groups):
-        other = other_group(groups, g) if "other" in partners else None
+        other = groups[(g + len(groups) // 2) % len(groups)] if "other" in partners else None
         questions = questions_of(group, other, partners, rule.context == "pair", limit, seed)
         started = time.perf_counter()
         answers = Engine(model, [*group.photos, *(other.photos if other else ())]).answers(questions, how)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, whole_group
+from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
-from coseglib.answering.pooling import Pool
 from coseglib.answering.reading import Photographs, Picture
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError

@@ -1,9 +1,5 @@
 """Online optimisation: a generator learns on the very photographs that it is to segment; no masks, only K.
 
-    from coseglib.unsupervised.learner import co_segment
-    found = co_segment(photos, classes=2, config=load_online("cpu"), progress=print)
-    found.labels()                     # a label map for each photograph, 0 … K, at its own size
-
 Where this differs from the thesis (see also `coseglib.models.multiclass`)
   * The learning rate's exponent is lost: a short list is tried, and the loss alone chooses. Adam, weight decay 5e-4,
     mini-batches of three and ten epochs are as printed; the early stop by the loss, and keeping the weights of the
@@ -13,15 +9,18 @@ Where this differs from the thesis (see also `coseglib.models.multiclass`)
     `border`, and a faster γ. Its figures are the workbook's, and its table's rows name the profile.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 from torch import Tensor, nn
 
 from coseglib.answering.answers import Engine, whole_group
@@ -29,11 +28,15 @@ from coseglib.answering.masks import masks
 from coseglib.answering.reading import picture_of, resize_to_input
 from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.core.progress import clock
-from coseglib.data.record import Photo
+from coseglib.core.tables import write_table
+from coseglib.data.record import Group, Photo
 from coseglib.models import build_model
 from coseglib.models.backbones import build_backbone
+from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import FeatureExtractor, MultiClass, terms
+from coseglib.training.state import STATE, check_same
 from coseglib.unsupervised.configuration import OnlineConfig, check_classes
 
 CHUNK = 8  # images that the frozen extractor describes at once
@@ -207,22 +210,15 @@ class LearningJob:
 
 @dataclass
 class CoSegmentation:
-    """A group, co-segmented. Its maps and labels are the answers that `coseg segment` has of the saved generator.
-
-    generator      trained on the group, in evaluation mode
-    log            a row an epoch: epoch, loss (mean over pairs and classes), seconds
-    learning_rate  that was used
-    trials         learning_rate, epochs, loss of each that was tried; empty where the rate was given
-    seconds        that learning took
-    """
+    """A group, co-segmented. Its maps and labels are the answers that `coseg segment` has of the saved generator."""
 
     photos: Sequence[Tensor | Photo]
     config: OnlineConfig
-    generator: MultiClass
-    log: pd.DataFrame
-    learning_rate: float
-    trials: pd.DataFrame
-    seconds: float
+    generator: MultiClass  # trained on the group, in evaluation mode
+    log: pd.DataFrame  # a row an epoch: epoch, loss (mean over pairs and classes), seconds
+    learning_rate: float  # that was used
+    trials: pd.DataFrame  # learning_rate, epochs, loss of each that was tried; empty where the rate was given
+    seconds: float  # that learning took
 
     @cached_property
     def _engine(self) -> Engine:
@@ -276,3 +272,69 @@ def co_segment(
     if log.loss.isna().any():
         raise CosegError(f"learning rate {rate:g}: the loss is not finite in epoch {len(log)}; give a smaller one")
     return CoSegmentation(photos, config, model.eval(), log, rate, trials, time.perf_counter() - began)
+
+
+# A run's folder -------------------------------------------------------------------------------------------------------
+
+
+def _contents(group: Group) -> str:
+    """SHA-256 of the photographs, whatever they are called and wherever they lie."""
+    return hashlib.sha256("\n".join(p.content() for p in group.photos).encode()).hexdigest()
+
+
+def _about(group: Group, found: CoSegmentation) -> dict:
+    """What a checkpoint's header says of a generator."""
+    config, device = found.config, next(found.generator.parameters()).device
+    return {
+        "method": "multiclass",
+        "backbone": config.backbone,
+        "classes": found.generator.classes,
+        "training": config.fields(),
+        "group": {"name": group.name, "photos": [p.name for p in group.photos], "contents": _contents(group)},
+        "learning_rate": found.learning_rate,
+        "epochs": len(found.log),
+        "loss": float(found.log.loss.min()),
+        "seconds": round(found.seconds, 1),
+        "device": str(device),
+        "precision": precision_of(config.precision, device),
+    }
+
+
+def learn(group: Group, classes: int, config: OnlineConfig, progress: Say = silent) -> MultiClass:
+    """The generator of a group, in evaluation mode, with `card`: what a checkpoint's header says. See `co_segment`."""
+    found = co_segment(group.photos, classes, config, progress)
+    found.generator.card = _about(group, found)
+    return found.generator
+
+
+def train_on_group(
+    group: Group, classes: int, config: OnlineConfig, output: str | Path, resume: bool = False, progress: Say = silent
+) -> Path:
+    """Learn on a group, and leave model.safetensors, log.csv (a row an epoch) and config.yaml in the folder `output`.
+
+    resume  keep the finished run that the folder holds. A run of minutes has no state in between: one that was killed
+            starts anew
+    Returns the path of model.safetensors. Raises CosegError for a folder in use, or a run that was another one.
+    """
+    check_classes(classes)
+    output, ours = Path(output), {"classes": classes, **config.fields()}
+    model = output / "model.safetensors"
+    if (output / STATE).exists():
+        raise CosegError(f"{output}: holds a run of another method; choose another folder")
+    if model.exists() and not resume:
+        raise CosegError(f"{output}: already holds a run; add --resume to keep it, or choose another folder")
+    if model.exists():
+        card = load_model(model, "multiclass").card
+        check_same(model, {"classes": card["classes"], **card["training"]}, ours)
+        if card["group"].get("contents") != _contents(group):
+            raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")
+        progress(f"{model}: done before")
+        return model
+    output.mkdir(parents=True, exist_ok=True)
+    about = {"method": "multiclass", "group": group.name, "photos": len(group), **ours}
+    write_text(output / "config.yaml", yaml.safe_dump(about, sort_keys=False))
+    progress("\n".join(f"  {k}: {v}" for k, v in about.items()))
+    found = co_segment(group.photos, classes, config, progress)
+    write_table(found.log, output / "log.csv")
+    save_model(model, found.generator, _about(group, found))
+    return model

@@ -28,7 +28,7 @@ def test_a_cluster_is_foreground_where_it_is_common_and_in_the_middle():
     labels[0, 1:5, 1] = 2  # in one image alone
     labels[:, 0, :3] = 3  # in all images, on the border
     member = torch.nn.functional.one_hot(labels, 4).bool()
-    assert common_and_central(member, 0.01).tolist() == [False, True, False, False]
+    assert common_and_central(member).tolist() == [False, True, False, False]
 
 
 class Colours(Features):

@@ -10,8 +10,7 @@ from tiny_models import TinyContext, TinyGroup, TinyPartner
 
 from coseglib.answering.answers import Engine, answers
 from coseglib.answering.masks import segment_group
-from coseglib.answering.memory import Memory
-from coseglib.answering.reading import resize_to_input
+from coseglib.answering.reading import Memory, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image
 from coseglib.data.record import Photo

@@ -4,10 +4,9 @@ from tiny_models import TinyContext
 from torch.nn import functional as F
 
 from coseglib.answering.answers import pooled_context
+from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import masks_from_logits, segment_group
-from coseglib.answering.memory import Memory
-from coseglib.answering.pooling import Pool
-from coseglib.answering.reading import resize_to_input
+from coseglib.answering.reading import Memory, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from coseglib.core.paths import REPOSITORY
 from coseglib.layers.depthwise_correlation import (
     depthwise_correlation,
-    fitting_kernel,
     merge_kernels,
     normalise_channels,
     peaks,
 )
+from coseglib.models.pyramid_correlation import fitting_kernel
 
 
 def _random(*shape, kind=torch.float32):

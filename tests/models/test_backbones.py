@@ -7,8 +7,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
-from coseglib.models.backbones import BACKBONES, KNOWN, SameConv2d, build_backbone
-from coseglib.models.tensors import sha256
+from coseglib.models.backbones import BACKBONES, KNOWN, SameConv2d, build_backbone, sha256
 
 
 @pytest.mark.parametrize("name", BACKBONES)

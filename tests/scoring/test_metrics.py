@@ -246,7 +246,7 @@ def test_every_protocol_says_what_it_is_and_impossible_ones_are_refused():
     assert PROTOCOLS["common"] == Protocol("common", about=PROTOCOLS["common"].about)
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name and len(protocol.about) > 40
-    with pytest.raises(ValueError, match="average = median"):
+    with pytest.raises(ValueError, match="average"):
         Protocol("mine", average="median")
 
 

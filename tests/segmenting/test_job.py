@@ -408,7 +408,7 @@ def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, killed, 
     with open(progress, "ab") as file:
         file.write(b'{"photo": 9, "mask": "mas')  # as if it had been killed within a line
     pooled = []
-    monkeypatch.setattr("coseglib.answering.pooling.Pool.add", lambda *_: pooled.append(1))
+    monkeypatch.setattr("coseglib.answering.kinds.Pool.add", lambda *_: pooled.append(1))
     summary = segment([undisturbed / "photos"], out, batch=3)
     assert not pooled  # the first pass was over
     assert (summary.done, summary.earlier, summary.exit_code) == (9, 4, 2)  # the fifth lacked its overlay
@@ -489,7 +489,7 @@ def test_progress_is_lines_with_the_time_left_when_it_is_no_terminal(folder, tmp
 
 def test_the_pool_reduced_over_processes_is_the_pool_of_all(monkeypatch):
     """The arithmetic of all_reduce without processes: a stand-in that adds up what two have."""
-    from coseglib.answering.pooling import Pool
+    from coseglib.answering.kinds import Pool
 
     torch.manual_seed(0)
     alpha = torch.rand(9, 4)

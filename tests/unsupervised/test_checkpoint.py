@@ -7,11 +7,10 @@ from coseglib.answering.reading import resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.images import write_png
 from coseglib.models.checkpoints import load_model
-from coseglib.unsupervised import checkpoint
-from coseglib.unsupervised.checkpoint import train_on_group
+from coseglib.unsupervised import learner
 from coseglib.unsupervised.configuration import load_online
 from coseglib.unsupervised.groups import group_of_files
-from coseglib.unsupervised.learner import co_segment
+from coseglib.unsupervised.learner import co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})
 
@@ -34,7 +33,7 @@ def test_a_run_leaves_a_model_that_gives_the_very_maps(tmp_path):
 def test_a_finished_run_is_kept_and_another_one_is_refused(tmp_path, monkeypatch):
     group, run = group_of(2), tmp_path / "run"
     train_on_group(group, 2, FAST, run)
-    monkeypatch.setattr(checkpoint, "co_segment", None)
+    monkeypatch.setattr(learner, "co_segment", None)
     said = []
     assert train_on_group(group, 2, FAST, run, resume=True, progress=said.append) == run / "model.safetensors"
     assert said == [f"{run / 'model.safetensors'}: done before"]

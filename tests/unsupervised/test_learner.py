@@ -13,10 +13,9 @@ from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models.checkpoints import load_model
 from coseglib.models.multiclass import terms
 from coseglib.segmenting.job import segment_photos
-from coseglib.unsupervised.checkpoint import train_on_group
 from coseglib.unsupervised.configuration import load_online
 from coseglib.unsupervised.groups import group_of_files
-from coseglib.unsupervised.learner import LearningJob, choose_learning_rate, co_segment
+from coseglib.unsupervised.learner import LearningJob, choose_learning_rate, co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})
 
