@@ -13,8 +13,7 @@ from coseglib.explorer.session import Session
 from coseglib.models import METHODS, load_model
 from coseglib.models.contract import Output, Paper, PartnerModel
 from coseglib.scoring.metrics import PROTOCOLS
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.segmenting.job import segment_photos
 
 

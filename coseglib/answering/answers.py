@@ -91,8 +91,6 @@ class Engine:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    # Photographs ------------------------------------------------------------------------------------------------------
-
     def read(self, places: Sequence[int]) -> dict[int, Picture]:
         """The photographs at these places, but for those that are left out."""
         found = {p: self.memory.recall(("picture", p), lambda p=p: self.photos.read(p)) for p in places}
@@ -122,8 +120,6 @@ class Engine:
         """Places cut for the network."""
         return [places[start : start + self.batch] for start in range(0, len(places), self.batch)]
 
-    # Groups -----------------------------------------------------------------------------------------------------------
-
     def holds(self, group: Sequence[int], place: int) -> bool:
         """Is the photograph at this place one of the group?"""
         if isinstance(group, range):
@@ -147,8 +143,6 @@ class Engine:
             raise CosegError("no photographs: a group needs at least one")
         group = _hashable(group)
         return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
-
-    # Answers ----------------------------------------------------------------------------------------------------------
 
     def answers(
         self, questions: Sequence[Question], how: str = "mean", context: Tensor | None = None

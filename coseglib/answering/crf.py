@@ -14,14 +14,15 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from coseglib.core.config import Config, Count, Natural, Weight
 from coseglib.core.errors import CosegError
 from coseglib.data.record import resize_labels
 
+Above = Annotated[float, Field(gt=0)]
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
 
 
@@ -56,21 +57,17 @@ def argmax_labels(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     return labels
 
 
-@dataclass(frozen=True)
-class CRF:
-    """What the dense CRF weighs. Values as usual for photographs of 300 to 500 pixels; the thesis prints none.
+class CRF(Config):
+    """What the dense CRF weighs. Values as usual for photographs of 300 to 500 pixels; the thesis prints none."""
 
-    Raises ValueError for values that make no sense.
-    """
-
-    smooth_xy: PositiveFloat = 3.0  # pixels: how far the smoothness price reaches (a Gaussian's standard deviation)
-    smooth_weight: NonNegativeFloat = 3.0  # that price: larger removes larger specks, and thin parts of objects
-    bilateral_xy: PositiveFloat = 60.0  # pixels: how far the appearance price does; large: one decision a colour
-    bilateral_rgb: PositiveFloat = 10.0  # of 255: how alike colours have to be; smaller: edges and noise count more
-    bilateral_weight: NonNegativeFloat = 5.0  # that price: larger follows the photograph more, the maps less
-    steps: NonNegativeInt = 10  # mean-field iterations; more than 10 change little
+    smooth_xy: Above = 3.0  # pixels: how far the smoothness price reaches (a Gaussian's standard deviation)
+    smooth_weight: Weight = 3.0  # that price: larger removes larger specks, and thin parts of objects
+    bilateral_xy: Above = 60.0  # pixels: how far the appearance price does; large: one decision a colour
+    bilateral_rgb: Above = 10.0  # of 255: how alike colours have to be; smaller: edges and noise count more
+    bilateral_weight: Weight = 5.0  # that price: larger follows the photograph more, the maps less
+    steps: Natural = 10  # mean-field iterations; more than 10 change little
     certainty: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the highest p of a map: at 1 others' cost is infinite
-    longest: PositiveInt = 640  # pixels: a photograph with a longer side is decided on a smaller copy
+    longest: Count = 640  # pixels: a photograph with a longer side is decided on a smaller copy
 
 
 # For one class: nothing but the contour is to move, so both prices are lower and reach less far. Chosen on validation

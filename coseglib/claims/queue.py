@@ -53,8 +53,7 @@ from coseglib.evaluation.tables import evaluate_groups
 from coseglib.models.checkpoints import load_model, sha256
 from coseglib.models.contract import POSTS
 from coseglib.scoring import metrics
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.loop import train
 from coseglib.unsupervised.configuration import OnlineConfig

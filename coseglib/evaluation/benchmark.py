@@ -30,8 +30,7 @@ from coseglib.evaluation.systems import FACTS, System, families, over_seeds
 from coseglib.evaluation.tables import SOURCES
 from coseglib.scoring import metrics
 from coseglib.scoring.metrics import PROTOCOLS, Protocol
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import PARTNERS, evaluate
+from coseglib.scoring.rows import PARTNERS, evaluate, partner_swap, refusal
 
 COUNTS = ["right", "counted", "intersection", "union"]
 ALL = tuple(PROTOCOLS.values())
@@ -192,7 +191,7 @@ def question_rows(
     seed: int = 0,
     say: Say = print,
 ) -> pd.DataFrame:
-    """Partner swap and refusal (`coseglib.scoring.questions`): a row a question. Kept as `photo_rows` keeps them.
+    """Partner swap and refusal (`coseglib.scoring.rows`): a row a question. Kept as `photo_rows` keeps them.
 
     limit    of refusal, the first so many photographs of each group; None: all. Partner swap asks about the whole set
     patient  ask `features`, too

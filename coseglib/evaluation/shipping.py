@@ -25,8 +25,7 @@ from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import find, load_model, save_model, sha256
 from coseglib.scoring import metrics
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import PARTNERS, evaluate
+from coseglib.scoring.rows import PARTNERS, evaluate, partner_swap, refusal
 
 TRAINED_ON = {
     "real": "VOC 2012 train list and MSRC v2 training part (data/lists/training.csv), from ImageNet weights",

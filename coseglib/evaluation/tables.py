@@ -21,8 +21,7 @@ from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_ro
 from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
 from coseglib.unsupervised.learner import co_segment
 from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes

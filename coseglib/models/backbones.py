@@ -1,17 +1,9 @@
 """ImageNet backbones as feature pyramids: five maps at strides 2, 4, 8, 16 and 32.
 
-| name             | library     | channels at strides 2, 4, 8, 16, 32      |
-|------------------|-------------|------------------------------------------|
-| vgg16            | torchvision | 64, 128, 256, 512, 512 (after each pool) |
-| resnet18         | torchvision | 64, 64, 128, 256, 512                    |
-| resnet50         | torchvision | 64, 256, 512, 1024, 2048                 |
-| mobilenet_v2     | torchvision | 16, 24, 32, 96, 320                      |
-| hrnet_w18, _w32  | timm        | 64, C·(1, 2, 4, 8) of the last stage     |
-
-Weights come from a local folder (`COSEG_WEIGHTS`) where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or
-`<name>-<8 hexadecimal digits>.safetensors`, else from the libraries' own download. Where they come from decides how
-images are padded and normalised (`Origin`). A local file's origin is what the caller says, else its metadata
-("origin"), else what is known of its checksum (`KNOWN`); never its name.
+HRNets are timm's, the others torchvision's. Weights come from a local folder (`COSEG_WEIGHTS`) where it holds
+`<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from the libraries'
+own download. Where they come from decides how images are padded and normalised (`Origin`). A local file's origin is
+what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
 """
 
 import hashlib
@@ -69,11 +61,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class Backbone(nn.Module):
-    """A feature pyramid.
-
-    channels  of the five maps                   embedding_channels  of `embed`'s map
-    origin    key of ORIGINS: the preprocessing and padding that the weights want
-    """
+    """A feature pyramid: `channels` of the five maps, `embedding_channels` of `embed`'s, `origin` a key of ORIGINS."""
 
     strides = (2, 4, 8, 16, 32)
 
@@ -130,7 +118,7 @@ def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...],
         channels = (64, *(net.fc.in_features // 2**k for k in (3, 2, 1, 0)))
         return [stem, first, net.layer2, net.layer3, net.layer4], channels, None
     blocks = list(net.features)
-    if name == "vgg16":
+    if name == "vgg16":  # a stage ends with its pooling
         cuts = [0, *(i + 1 for i, layer in enumerate(blocks) if isinstance(layer, nn.MaxPool2d))]
         channels, embedding = (64, 128, 256, 512, 512), None
     else:

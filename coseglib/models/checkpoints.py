@@ -25,10 +25,8 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], header: di
     """safetensors, there whole or not at all. Returns the file's SHA-256. Raises ValueError for NaN in the header."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = safetensors.torch.save(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        {"coseg": json.dumps(header, sort_keys=True, allow_nan=False)},
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(tensors, {"coseg": json.dumps(header, sort_keys=True, allow_nan=False)})
     with atomic(path) as part, open(part, "wb") as file:  # not `save_file`, which lets nobody else read what it wrote
         file.write(data)
         file.flush()
@@ -66,16 +64,12 @@ def save_model(path: str | Path, model: Model, config: dict, dtype: torch.dtype 
     tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in tensors.items()}
-    header = {
-        **config,
-        "format": FORMAT,
-        "origin": model.backbone.origin,
-        "variant": model.variant,
-        "input_size": model.input_size,
-        "options": dict(model.options),
-        **({"looks": model.looks} if model.looks > 1 else {}),
-        **({"post": model.post} if model.post != type(model).post else {}),
-    }
+    header = {**config, "format": FORMAT, "origin": model.backbone.origin, "variant": model.variant}
+    header |= {"input_size": model.input_size, "options": dict(model.options)}
+    if model.looks > 1:
+        header["looks"] = model.looks
+    if model.post != type(model).post:
+        header["post"] = model.post
     return write_tensors(path, tensors, header)
 
 

@@ -1,13 +1,8 @@
 """What a model is and does: the one face that answering, scoring, training, figures and the explorer see.
 
-A further paper is one file with one class, derived from one of three kinds, and one line in `models/registry.py`.
-Nothing outside asks for a class or whether an attribute exists: every model has all of them.
-
-| kind    | base           | answers by                                                                                |
-|---------|----------------|-------------------------------------------------------------------------------------------|
-| context | `ContextModel` | `answer(maps, context)`: each image by D numbers, the pool of the group's `attention`     |
-| partner | `PartnerModel` | `answer(maps, reference maps)`: each image with one other; probabilities are averaged     |
-| group   | `GroupModel`   | `answer(images, weights)`: N images at once                                               |
+A further paper is one file with one class, derived from one of three kinds (`ContextModel`, `PartnerModel`,
+`GroupModel`), and one line in `models/registry.py`. Nothing outside asks for a class or whether an attribute exists:
+every model has all of them.
 
 All three: `encode(images)` -> maps of each image, `model(images, weights)` -> `Output` for whole groups, `loss(…)`,
 `match(…)`. Sizes of images, groups and inputs are checked here and nowhere else.
@@ -28,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from coseglib.core.errors import CosegError
-from coseglib.models.losses import cross_entropy, foreground_dice
+from coseglib.models.losses import OBJECTIVES, foreground_dice
 
 GROUPS = "(B, N, 3, H, W)"
 POSTS = ("argmax", "crf")  # how maps become masks: the largest wins, or a dense CRF decides
@@ -100,12 +95,11 @@ class Model(nn.Module):
     online = False  # True: learned without masks on the very group that it segments; masks are label maps, 0 … K
     EXTRAS: Mapping[str, str] = MappingProxyType({})  # what its `Output` offers besides logits: names and shapes
     VARIANTS: tuple[str, ...] = ("paper", "workbook")  # as printed, and what the workbook makes of it
-    options: Mapping[str, object] = MappingProxyType(
-        {}
-    )  # of its ablations: a class's with their defaults, a model's own
+    options: Mapping[str, object] = MappingProxyType({})  # of its ablations: all with their defaults, or its own
     group_size = 1  # images that a group model answers at once
     looks = 1  # of LOOKS
     post = "argmax"  # of POSTS, where nobody says
+    objective = "cross_entropy"  # of OBJECTIVES: what its answers are trained by
     COMPARES: str | None = None  # what `match` shows; None: no positions are compared
     strides_compared: tuple[int, ...] = ()  # of the maps that `match` offers, the finest last
 
@@ -151,9 +145,9 @@ class Model(nn.Module):
 
         targets  1 asked for, 0 not, 255 void    classes  1 for what the group has in common; None: there are no labels
         dice     weight of the foreground dice beside the paper's own terms
-        Here: cross-entropy. An online model has no targets: its `loss` takes what it learns from instead.
+        Here: the `objective`. An online model has no targets: its `loss` takes what it learns from instead.
         """
-        terms = {"cross_entropy": cross_entropy(output.logits, targets)}
+        terms = {self.objective: OBJECTIVES[self.objective](output.logits, targets)}
         return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
 
     @torch.no_grad()

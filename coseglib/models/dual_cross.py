@@ -48,11 +48,10 @@ from torch.nn import functional as F
 from coseglib.layers.cross_attention import channel_cross_attention, nonlocal_attention, spatial_cross_attention
 from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
-from coseglib.models.contract import Output, Paper, PartnerModel, Terms
-from coseglib.models.losses import cross_entropy, foreground_dice, two_sided_dice
+from coseglib.models.contract import Output, Paper, PartnerModel
+from coseglib.models.losses import OBJECTIVES
 
 CORRELATIONS = ("dual", "spatial", "nonlocal")  # DCCM, SCCM, CRM
-OBJECTIVES = ("dice", "cross_entropy")
 SCORES = ("product", "cosine")
 STRIDES = (32, 16, 8)  # of r_5, r_4, r_3
 SHARPNESS = 10.0  # times the cosine: e^10 between the same and the unrelated, e^20 to the opposite
@@ -147,7 +146,7 @@ class DCNet(PartnerModel):
                  positions, without gates (CRM)
     multiscale   correlation at strides 32, 16 and 8; False: at 32 alone
     loops        K; a non-local correlation has one, whatever is given
-    objective    "dice" or "cross_entropy"; None: dice for the paper's variant, cross-entropy for the workbook's
+    objective    "dice", eqs. (8), (9), or "cross_entropy"; None: dice for the paper's variant, else cross-entropy
     scores       "product": of features, as printed; "cosine", times `SHARPNESS`; None: by the variant, see above
 
     The paper's table IV: Baseline (correlation="nonlocal", multiscale=False), + MCFD (correlation="nonlocal"),
@@ -225,12 +224,6 @@ class DCNet(PartnerModel):
 
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
         return correlation_of(self, query, reference, cell, stride)[0]
-
-    def loss(self, output: Output, targets: Tensor, classes: Tensor | None = None, dice: float = 0.0) -> Terms:
-        """Eqs. (8), (9), or cross-entropy, and `dice` times the foreground's dice."""
-        objective = two_sided_dice if self.objective == "dice" else cross_entropy
-        terms = {self.objective: objective(output.logits, targets)}
-        return terms | {"foreground_dice": dice * foreground_dice(output.logits, targets)} if dice else terms
 
 
 def correlation_of(

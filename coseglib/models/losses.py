@@ -37,6 +37,9 @@ def two_sided_dice(logits: Tensor, labels: Tensor, epsilon: float = 1.0) -> Tens
     return (background + _dice(1 - p_background, labels != 0, valid, epsilon)) / 2
 
 
+OBJECTIVES = {"dice": two_sided_dice, "cross_entropy": cross_entropy}
+
+
 def segmentation_loss(logits: Tensor, labels: Tensor, dice: float = 0.0) -> Tensor:
     """Cross-entropy + dice · foreground dice; dice = 0 is Chen et al. 2018, dice = ½ the workbook variant."""
     loss = cross_entropy(logits, labels)

@@ -1,9 +1,7 @@
 """Precision, Jaccard index, and the protocols under which the papers report them.
 
-Masks are uint8 (H, W); whatever is not 0 is foreground, 255 in the *truth* is void and never counted.
-
-  P  share of the counted pixels that are right, foreground and background      in [0, 1]
-  J  intersection over union of the foreground                                  in [0, 1]
+Masks are uint8 (H, W); whatever is not 0 is foreground, 255 in the *truth* is void and never counted. P is the share of
+the counted pixels that are right, J the foreground's intersection over union, both in [0, 1].
 
 The papers agree on these two and on nothing else: what is averaged, at which size, by which threshold, what two empty
 masks score. So a protocol has a name (`PROTOCOLS`), and a table of results prints it.

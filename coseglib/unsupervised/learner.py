@@ -13,7 +13,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,14 +47,6 @@ Say = Callable[[str], None]
 
 def silent(text: str) -> None:
     """Progress for nobody."""
-
-
-@contextmanager
-def seeded(seed: int):
-    """torch's global generator seeded within, and as it was afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 @torch.no_grad()
@@ -93,7 +84,8 @@ class LearningJob:
         self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
         self.images = _inputs(photos, config.input_size).to(self.device)
         self.weights = "imagenet" if config.pretrained else None, weights_root
-        with seeded(config.seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
             network = self._ready(build_backbone(config.extractor, *self.weights))
         self.extractor = FeatureExtractor(network, config.masking, config.fill)
         self.described = self._described(photos) if config.masking == "features" else None
@@ -110,18 +102,18 @@ class LearningJob:
     @torch.no_grad()
     def _described(self, photos: Sequence[Tensor | Photo]) -> Tensor:
         """What the extractor says of each whole photograph, once for all epochs."""
-        size, found = self.config.extractor_size or self.config.input_size, []
-        for start in range(0, len(photos), CHUNK):
-            with self.autocast():
-                found.append(self.extractor.describe(_inputs(photos[start : start + CHUNK], size).to(self.device)))
-        return torch.cat(found)
+        size = self.config.extractor_size or self.config.input_size
+        parts = [photos[start : start + CHUNK] for start in range(0, len(photos), CHUNK)]
+        with self.autocast():
+            return torch.cat([self.extractor.describe(_inputs(part, size).to(self.device)) for part in parts])
 
     def generator(self) -> MultiClass:
         """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
         config = self.config
         parts = {"self_attention": config.self_attention, "mutual_attention": config.mutual_attention}
         made = config.backbone, config.variant, config.input_size, *self.weights
-        with seeded(config.seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
             model = build_model("multiclass", *made, options={"classes": self.classes, **parts})
         self._ready(model.backbone)
         model.post = config.post
@@ -157,7 +149,8 @@ class LearningJob:
         model.train()
         if config.pretrained:
             model.backbone.eval()  # batches of three are too small for averages of their own
-        with seeded(config.seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
             for epoch in range(epochs):
                 loss = self._epoch(model, optimiser, epoch, epochs, began, say)
                 rows.append({"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - began})
@@ -274,9 +267,6 @@ def co_segment(
     return CoSegmentation(photos, config, model.eval(), log, rate, trials, time.perf_counter() - began)
 
 
-# A run's folder -------------------------------------------------------------------------------------------------------
-
-
 def _contents(group: Group) -> str:
     """SHA-256 of the photographs, whatever they are called and wherever they lie."""
     return hashlib.sha256("\n".join(p.content() for p in group.photos).encode()).hexdigest()
@@ -285,19 +275,12 @@ def _contents(group: Group) -> str:
 def _about(group: Group, found: CoSegmentation) -> dict:
     """What a checkpoint's header says of a generator."""
     config, device = found.config, next(found.generator.parameters()).device
-    return {
-        "method": "multiclass",
-        "backbone": config.backbone,
-        "classes": found.generator.classes,
-        "training": config.fields(),
-        "group": {"name": group.name, "photos": [p.name for p in group.photos], "contents": _contents(group)},
-        "learning_rate": found.learning_rate,
-        "epochs": len(found.log),
-        "loss": float(found.log.loss.min()),
-        "seconds": round(found.seconds, 1),
-        "device": str(device),
-        "precision": precision_of(config.precision, device),
-    }
+    about = {"method": "multiclass", "backbone": config.backbone, "classes": found.generator.classes}
+    about |= {"training": config.fields(), "learning_rate": found.learning_rate, "epochs": len(found.log)}
+    about |= {"loss": float(found.log.loss.min()), "seconds": round(found.seconds, 1)}
+    about |= {"device": str(device), "precision": precision_of(config.precision, device)}
+    names = [p.name for p in group.photos]
+    return about | {"group": {"name": group.name, "photos": names, "contents": _contents(group)}}
 
 
 def learn(group: Group, classes: int, config: OnlineConfig, progress: Say = silent) -> MultiClass:

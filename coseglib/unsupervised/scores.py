@@ -90,9 +90,6 @@ def score_group(group: Group, labels: Sequence[Tensor], clusters: int, backgroun
     return pd.concat([about, scores], axis=1).assign(classes=named)
 
 
-# Baselines ------------------------------------------------------------------------------------------------------------
-
-
 def stripes(size: tuple[int, int], clusters: int, across: bool = True) -> Tensor:
     """A photograph split in `clusters` stripes of equal height (across) or width. size (H, W) -> uint8 (H, W)."""
     side = size[0] if across else size[1]

@@ -260,7 +260,7 @@ def test_a_missing_pydensecrf_is_one_line_that_says_what_to_do(monkeypatch, halv
 
 def test_parameters_that_make_no_sense_are_refused(halves):
     for wrong in ({"smooth_xy": 0}, {"bilateral_weight": -1}, {"certainty": 1.0}, {"longest": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+        with pytest.raises(CosegError, match=next(iter(wrong))):
             CRF(**wrong)
     with pytest.raises(ValueError, match="uint8"):
         crf_labels(halves[0].float(), halves[1])

@@ -26,8 +26,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.scoring.metrics import jaccard
-from coseglib.scoring.questions import swap_questions
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, swap_questions
 
 
 def quiet(text: str) -> None:

@@ -25,8 +25,7 @@ from coseglib.evaluation.systems import System, load_systems, shipped
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
 from coseglib.scoring.metrics import PROTOCOLS
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 
 
 @pytest.fixture(scope="module")

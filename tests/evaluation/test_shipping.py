@@ -10,8 +10,7 @@ from coseglib.evaluation.cards import cards
 from coseglib.evaluation.shipping import again, common_from, measure, ship
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.scoring.metrics import aggregate, best_threshold
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import tables
 from coseglib.evaluation.tables import evaluation_table
 from coseglib.models.checkpoints import load_model, sha256
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 
 
 @pytest.fixture

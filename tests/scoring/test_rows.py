@@ -7,8 +7,7 @@ from coseglib.answering.masks import foreground_score
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.scoring import metrics
-from coseglib.scoring.questions import partner_swap, refusal, swap_questions
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal, swap_questions
 
 
 def _photo(name: str, classes: tuple[str, ...] = ("a",), shape=(40, 56), path=None) -> Photo:
