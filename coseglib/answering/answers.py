@@ -9,6 +9,7 @@ depend on it: what is computed is kept only as far as `Memory` holds.
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from coseglib.answering.kinds import KINDS, first_pass
 from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
-from coseglib.models.contract import POOLINGS
+from coseglib.models.contract import POOLINGS, Model
 
 BATCH = 8  # photographs that go through the network at once
 
@@ -58,28 +59,20 @@ def check_pooling(model, how: str) -> None:
         raise CosegError(f"{how}: pools the attention of ca, fca and csa; leave it out for {type(model).__name__}")
 
 
+@dataclass(eq=False)
 class Engine:
-    """A model in evaluation mode and photographs; questions about them.
+    """A model in evaluation mode and photographs; questions about them."""
 
-    batch     photographs that go through the network at once (a group model's is its `group_size`)
-    bfloat16  faster on processors that have it; masks may then differ in single pixels between machines
-    memory    what is kept of the photographs between questions
-    pairs     keep each comparison of two photographs as well, for groups that change by one photograph at a time
-    """
+    model: Model
+    photos: Photographs | Sequence[Tensor | Photo]
+    batch: int = BATCH  # photographs that go through the network at once (a group model's is its `group_size`)
+    bfloat16: bool = False  # faster on processors that have it; masks may then differ in single pixels between machines
+    memory: Memory = field(default_factory=Memory)  # what is kept of the photographs between questions
+    pairs: bool = False  # keep each comparison of two photographs too, for groups that change by one at a time
 
-    def __init__(
-        self,
-        model,
-        photos: Photographs | Sequence[Tensor | Photo],
-        batch: int = BATCH,
-        bfloat16: bool = False,
-        memory: Memory | None = None,
-        pairs: bool = False,
-    ):
-        self.model, self.bfloat16, self.pairs = model, bfloat16, pairs
-        self.photos = photos if isinstance(photos, Photographs) else Photographs(photos)
-        self.memory = Memory() if memory is None else memory
-        self.batch = model.group_size if model.kind == "group" else batch
+    def __post_init__(self) -> None:
+        self.photos = self.photos if isinstance(self.photos, Photographs) else Photographs(self.photos)
+        self.batch = self.model.group_size if self.model.kind == "group" else self.batch
         self._members: dict[tuple, frozenset[int]] = {}
         self._references: dict[tuple, list[int]] = {}
 
@@ -183,12 +176,6 @@ def _hashable(group: Sequence[int]) -> Sequence[int]:
     return group if isinstance(group, range) else tuple(group)
 
 
-def answers(model, photos, questions, how: str = "mean", **options) -> Iterator[Answer]:
-    """`Engine(model, photos, **options).answers(questions, how)`."""
-    return Engine(model, photos, **options).answers(questions, how)
-
-
-def pooled_context(model, photos: Sequence[Tensor | Photo], how: str = "mean", **options) -> Tensor:
+def pooled_context(model, photos: Sequence[Tensor | Photo], how: str = "mean") -> Tensor:
     """The attention (D,) of a group, on the CPU, to answer other photographs by. CosegError for no photographs."""
-    engine = Engine(model, photos, **options)
-    return engine.context(range(len(engine.photos)), how)
+    return Engine(model, photos).context(range(len(photos)), how)

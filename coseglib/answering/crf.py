@@ -88,10 +88,8 @@ def _pydensecrf():
     try:
         import pydensecrf.densecrf as densecrf
     except ImportError as error:
-        raise CosegError(
-            f"dense CRF: pydensecrf cannot be imported ({error}); pip install pydensecrf2, which takes a C++ "
-            "compiler, or take argmax"
-        ) from error
+        what = "pip install pydensecrf2, which takes a C++ compiler, or take argmax"
+        raise CosegError(f"dense CRF: pydensecrf cannot be imported ({error}); {what}") from error
     return densecrf
 
 

@@ -24,7 +24,6 @@ from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
 from coseglib.models.contract import GroupModel, Output
 
-FLOORS = ("everything", "ellipse", "features")
 SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .9997
 ELLIPSE = 0.8  # its axes over the image's sides
 PRESENT = 0.01  # of an image's positions: what has less is not in it
@@ -148,6 +147,9 @@ def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
     return _Normalised(body, body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
 
 
+FLOORS = {"everything": Everything, "ellipse": Ellipse, "features": Features}
+
+
 def is_floor(name: str) -> bool:
     return str(name).split(":")[0] in FLOORS
 
@@ -157,6 +159,4 @@ def build_floor(name: str) -> Floor:
     kind, _, backbone = str(name).partition(":")
     if kind not in FLOORS or (backbone and kind != "features"):
         raise CosegError(f"{name}: no such floor; one of {', '.join(FLOORS)}, features:BACKBONE")
-    if kind == "features":
-        return Features(backbone or "resnet50").eval()
-    return {"everything": Everything, "ellipse": Ellipse}[kind](kind).eval()
+    return FLOORS[kind]((backbone or "resnet50") if kind == "features" else kind).eval()

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from coseglib.answering.answers import Question, answers
+from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
 from coseglib.claims.papers_claims import (
     BUDGETS,
@@ -155,7 +155,7 @@ def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFra
             raise CosegError(f"{group.name}: no photograph lacks its class; give groups of several classes")
         photos = [*group.photos, stranger]
         questions = [Question(i, range(len(photos))) for i in range(len(group))]
-        for answer, mask in masks(model, answers(model, photos, questions, how), count=len(group)):
+        for answer, mask in masks(model, Engine(model, photos).answers(questions, how), count=len(group)):
             truth = group.mask(answer.photo)
             scores = {"P": metrics.precision(mask, truth), "J": metrics.jaccard(mask, truth)}
             rows.append({"dataset": group.dataset, "group": group.name, "name": photos[answer.photo].name, **scores})

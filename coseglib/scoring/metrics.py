@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic.dataclasses import dataclass
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
@@ -20,7 +19,6 @@ from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID
 
 EMPTY = {"one": 1.0, "zero": 0.0, "skip": float("nan")}
-THRESHOLDS = ("argmax", "mean+std")
 
 
 def counts(pred: Tensor, truth: Tensor) -> tuple[int, int, int, int]:
@@ -53,13 +51,6 @@ def ssnm_threshold(probability: Tensor) -> float:
     """min(mean + sd, 0.8) of one image's foreground probabilities in [0, 1] (Zhang et al. 2020, code)."""
     p = probability.double()
     return min(float(p.mean() + p.std(correction=0)), 0.8)
-
-
-def binarise(probability: Tensor, threshold: str = "argmax") -> Tensor:
-    """Foreground probabilities (H, W) in [0, 1] -> uint8 mask (H, W): p > 0.5, by "mean+std" p > `ssnm_threshold`."""
-    if threshold not in THRESHOLDS:
-        raise ValueError(f"{threshold}: no such threshold; one of {', '.join(THRESHOLDS)}")
-    return (probability > (0.5 if threshold == "argmax" else ssnm_threshold(probability))).to(torch.uint8)
 
 
 def auroc(scores, labels) -> float:
@@ -103,7 +94,7 @@ class Protocol:
     name: str
     average: Literal["image", "pooled", "class", "total"] = "image"
     size: Literal["own", "network"] = "own"
-    threshold: Literal[*THRESHOLDS] = "argmax"
+    threshold: Literal["argmax", "mean+std"] = "argmax"
     empty: Literal[*EMPTY] = "one"
     context: Literal["group", "pair"] = "group"
     about: str = ""

@@ -25,6 +25,7 @@ from coseglib.data.record import Group, Photo, resize_labels
 from coseglib.scoring import metrics
 
 PARTNERS = ("group", "self", "other")
+Groups = Sequence[Group]
 
 
 def generator_of(*key: object) -> np.random.Generator:
@@ -66,14 +67,15 @@ def _counted(answer: Answer, mask: Tensor | None, truth: Tensor, rule: metrics.P
         mask = masks_from_logits(answer.logits, tuple(truth.shape))
     if rule.threshold != "argmax":
         logits = F.interpolate(answer.logits[None].float(), size=tuple(truth.shape), mode="bilinear")[0]
-        mask = metrics.binarise(logits.softmax(0)[1], rule.threshold)
+        probability = logits.softmax(0)[1]
+        mask = (probability > metrics.ssnm_threshold(probability)).to(torch.uint8)
     return mask, truth
 
 
 @torch.no_grad()
 def evaluate(
     model,
-    groups: Sequence[Group],
+    groups: Groups,
     protocol: str = "common",
     partner: str | Sequence[str] = "group",
     how: str = "mean",
@@ -137,7 +139,7 @@ class Swap(NamedTuple):
     partners: list[Photo]  # photographs of the group asked for
 
 
-def _contents(groups: Sequence[Group]) -> tuple[list[list[str]], dict[str, list[tuple[int, int]]]]:
+def _contents(groups: Groups) -> tuple[list[list[str]], dict[str, list[tuple[int, int]]]]:
     """Each group's photographs by their content; and by content, the (group, place in it) of each that holds it."""
     content, places = [[photo.content() for photo in group.photos] for group in groups], defaultdict(list)
     for g, names in enumerate(content):
@@ -146,9 +148,7 @@ def _contents(groups: Sequence[Group]) -> tuple[list[list[str]], dict[str, list[
     return content, places
 
 
-def swap_questions(
-    groups: Sequence[Group], partners: int = 20, seed: int = 0, sources: Sequence[Group] | None = None
-) -> list[Swap]:
+def swap_questions(groups: Groups, partners: int = 20, seed: int = 0, sources: Groups | None = None) -> list[Swap]:
     """Where one photograph stands in two groups, two questions: which class do the partners ask for?
 
     partners  up to so many other photographs of the class, drawn by the seed, the class and the photograph; itself,
@@ -173,12 +173,7 @@ def swap_questions(
 
 @torch.no_grad()
 def partner_swap(
-    model,
-    groups: Sequence[Group],
-    partners: int = 20,
-    how: str = "mean",
-    seed: int = 0,
-    sources: Sequence[Group] | None = None,
+    model, groups: Groups, partners: int = 20, how: str = "mean", seed: int = 0, sources: Groups | None = None
 ) -> pd.DataFrame:
     """One row a question: photo, asked, other, J_asked, J_other, score = J_asked − J_other. A saliency model scores 0.
 
@@ -211,7 +206,7 @@ def partner_swap(
 
 
 @torch.no_grad()
-def refusal(model, groups: Sequence[Group], seed: int = 0, limit: int | None = None) -> pd.DataFrame:
+def refusal(model, groups: Groups, seed: int = 0, limit: int | None = None) -> pd.DataFrame:
     """Two rows a photograph: with a partner of its own group (common = 1) and of a group whose class it lacks (0).
 
     limit  only the first so many photographs of each group are asked about; None: all

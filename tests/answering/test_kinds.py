@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_models import TinyContext, TinyGroup, TinyPartner
 
-from coseglib.answering.answers import Engine, answers
+from coseglib.answering.answers import Engine
 from coseglib.answering.masks import segment_group
 from coseglib.answering.reading import Memory, resize_to_input
 from coseglib.core.errors import CosegError
@@ -48,7 +48,7 @@ def _together(model, images, members):
 
 
 def _probabilities(model, photos, questions):
-    found = {a.number: a.logits.softmax(0)[1] for a in answers(model, photos, questions)}
+    found = {a.number: a.logits.softmax(0)[1] for a in Engine(model, photos).answers(questions)}
     return [found[number] for number in range(len(questions))]
 
 
@@ -135,7 +135,7 @@ def test_a_model_that_includes_itself_is_answered_by_the_photograph_and_those_it
 def test_what_pools_nothing_has_no_minimum(photos, images):
     for model in (TinyPartner(), TinyGroup()):
         with pytest.raises(CosegError, match="pools the attention of ca, fca and csa"):
-            list(answers(model, photos, [(0, (1,))], "min"))
+            list(Engine(model, photos).answers([(0, (1,))], "min"))
         with pytest.raises(CosegError, match="pools the attention of ca, fca and csa"):
             list(segment_group(model, images(2), "min"))
         with pytest.raises(CosegError, match="no group attention"):

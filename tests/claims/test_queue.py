@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from coseglib.answering.answers import answers
+from coseglib.answering.answers import Engine
 from coseglib.answering.masks import masks_from_logits
 from coseglib.claims import queue as ablations
 from coseglib.claims.papers_claims import CLAIMS, MEAN, MIN, SEEN, STRANGER, TWO, UNSEEN, chosen_claims, plan
@@ -69,7 +69,7 @@ def test_the_stranger_is_a_partner_of_every_photograph_and_lacks_the_class(tiny)
             photos = [*group.photos, stranger]
             found = [
                 jaccard(masks_from_logits(answer.logits, answer.picture.size), group.mask(answer.photo))
-                for answer in answers(model, photos, [(i, range(5)) for i in range(4)], how)
+                for answer in Engine(model, photos).answers([(i, range(5)) for i in range(4)], how)
             ]
             assert rows[rows.group == group.name].J.tolist() == pytest.approx(found)
     everywhere = Group("made", "thing", (_plain("a", 10), _plain("b", 90)), ("thing",))

@@ -16,7 +16,6 @@ from coseglib.scoring.metrics import (
     aggregate,
     auroc,
     best_threshold,
-    binarise,
     counts,
     jaccard,
     precision,
@@ -123,14 +122,6 @@ def test_ssnm_threshold_is_mean_plus_deviation_capped_at_eight_tenths():
     p = np.random.default_rng(0).random((6, 7)).astype(np.float32) ** 4
     assert ssnm_threshold(torch.from_numpy(p)) == pytest.approx(p.mean() + p.std(), rel=1e-5)
     assert ssnm_threshold(torch.tensor([[0.9, 0.95], [0.99, 0.1]])) == 0.8
-
-
-def test_binarise_by_argmax_and_by_ssnm_threshold():
-    p = torch.tensor([[0.0, 0.1, 0.2], [0.3, 0.5, 0.6]])  # mean .283, sd .210
-    assert binarise(p).tolist() == [[0, 0, 0], [0, 0, 1]]
-    assert binarise(p, "mean+std").tolist() == [[0, 0, 0], [0, 1, 1]]
-    with pytest.raises(ValueError, match="no such threshold"):
-        binarise(p, "otsu")
 
 
 def test_auroc_equals_counting_the_pairs_in_order():

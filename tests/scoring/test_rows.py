@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from coseglib.answering.answers import Engine, answers
+from coseglib.answering.answers import Engine
 from coseglib.answering.masks import foreground_score
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
@@ -169,7 +169,7 @@ def test_the_foreground_score_is_the_mean_of_the_200_highest():
 def test_every_question_is_answered_by_its_own_partners(tiny, groups):
     model, photos = tiny("ca"), [p for g in groups for p in g.photos]
     questions = [(2, (0, 1)), (0, (0,)), (2, (1, 3, 4))]
-    found = list(answers(model, photos, questions))
+    found = list(Engine(model, photos).answers(questions))
     assert sorted(answer.number for answer in found) == [0, 1, 2]
     for answer in found:
         i, partners = questions[answer.number]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from square_and_disc import group_of, photos_of, scene
 
-from coseglib.answering.answers import answers, whole_group
+from coseglib.answering.answers import Engine, whole_group
 from coseglib.core.errors import CosegError
 from coseglib.data.images import read_labels, write_png
 from coseglib.evaluation.tables import ABLATIONS
@@ -113,7 +113,7 @@ def test_maps_do_not_depend_on_how_many_images_attend_each_other_without_mutual_
 
 
 def _maps(generator, photos) -> torch.Tensor:
-    return torch.stack([a.logits.softmax(0) for a in answers(generator, photos, whole_group(len(photos)))])
+    return torch.stack([a.logits.softmax(0) for a in Engine(generator, photos).answers(whole_group(len(photos)))])
 
 
 @pytest.mark.parametrize("post", ["argmax", "crf"])
