@@ -19,6 +19,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2 import Normalize
 
 from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
@@ -120,21 +121,8 @@ def common_and_central(member: Tensor) -> Tensor:
     return common & (on_border < member.float().mean(dim=(0, 1, 2)))
 
 
-class _Normalised(nn.Module):
-    """A timm model behind its own normalisation."""
-
-    def __init__(self, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.body = body
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.body((images - self.mean) / self.std)
-
-
 def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
-    """Any model of timm with its own weights, as maps. Raises CosegError for unknown names, or without a network."""
+    """Any model of timm with its own weights and normalisation, as maps. CosegError for unknown names, or offline."""
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -144,7 +132,7 @@ def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
         body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(-1,), **transformer)
     except Exception as error:  # huggingface_hub, urllib and ssl each have their own
         raise CosegError(f"features:{name}: its weights could not be fetched ({error}); go online once") from error
-    return _Normalised(body, body.pretrained_cfg["mean"], body.pretrained_cfg["std"])
+    return nn.Sequential(Normalize(body.pretrained_cfg["mean"], body.pretrained_cfg["std"]), body)
 
 
 FLOORS = {"everything": Everything, "ellipse": Ellipse, "features": Features}

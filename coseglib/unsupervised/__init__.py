@@ -2,7 +2,7 @@
 
 configuration  `OnlineConfig`, `load_online`; profiles/ holds the named ones
 groups         the photographs of files and folders, or a group by its name
-learner        `co_segment`, `choose_learning_rate`: one group in memory while a generator learns on it;
+learner        `co_segment`, `LearningJob`: one group in memory while a generator learns on it;
                `learn`, `train_on_group`: kept with a card
 scores         label maps whose labels have no names, scored; baselines
 """

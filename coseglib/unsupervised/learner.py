@@ -186,8 +186,12 @@ class LearningJob:
                 say(f"{at}: loss {total / step:.4f} (chance {CHANCE:.3f}), {left} left")
         return total / len(batches)
 
-    def choose_rate(self, say: Say) -> tuple[float, pd.DataFrame]:
-        """See `choose_learning_rate`."""
+    def choose_learning_rate(self, say: Say = silent) -> tuple[float, pd.DataFrame]:
+        """The rate of `config.learning_rates` whose loss is lowest after `config.trial_epochs`; no mask is looked at.
+
+        -> the rate, and a row for each that was tried: learning_rate, epochs, loss (NaN where it was not finite).
+        Raises CosegError where none stays finite.
+        """
         rows, rates, epochs = [], self.config.learning_rates, self.config.trial_epochs
         for rate in rates:
             log = self.optimise(self.generator(), rate, epochs, lambda text, rate=rate: say(f"trying {rate:g}: {text}"))
@@ -233,17 +237,6 @@ class CoSegmentation:
         return [labels for _, labels in masks(self.generator, self._answers(), post, len(self.photos))]
 
 
-def choose_learning_rate(
-    photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig
-) -> tuple[float, pd.DataFrame]:
-    """The rate of `config.learning_rates` whose loss is lowest after `config.trial_epochs`; no mask is looked at.
-
-    -> the rate, and a row for each that was tried: learning_rate, epochs, loss (NaN where it was not finite).
-    Raises CosegError where none stays finite, and as `co_segment` does.
-    """
-    return LearningJob(photos, classes, config).choose_rate(silent)
-
-
 def co_segment(
     photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, progress: Say = silent, weights_root=None
 ) -> CoSegmentation:
@@ -259,7 +252,7 @@ def co_segment(
     job = LearningJob(photos, classes, config, weights_root)
     rate, trials = config.learning_rate, pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
     if rate is None:
-        rate, trials = job.choose_rate(progress)
+        rate, trials = job.choose_learning_rate(progress)
     model = job.generator()
     log = job.optimise(model, rate, config.epochs, progress)
     if log.loss.isna().any():

@@ -1,13 +1,15 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
 
-from coseglib.answering.answers import Engine
+from coseglib.answering.answers import Answer, Engine
 from coseglib.answering.masks import foreground_score
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group, Photo
 from coseglib.scoring import metrics
-from coseglib.scoring.rows import evaluate, partner_swap, refusal, swap_questions
+from coseglib.scoring.rows import _counted, evaluate, partner_swap, refusal, swap_questions
 
 
 def _photo(name: str, classes: tuple[str, ...] = ("a",), shape=(40, 56), path=None) -> Photo:
@@ -233,3 +235,11 @@ def test_the_truth_at_the_networks_size_is_sampled_about_pixel_centres(tiny, mon
                 for t, p in zip(truths[::3], pictures, strict=True)
             ]
             assert abs(sum(off) / len(off)) < 0.05  # a mask sampled from corners is off by .3
+
+
+def test_a_mask_by_mean_and_deviation_is_what_lies_above_them():
+    p = torch.tensor([[0.01, 0.1, 0.2], [0.3, 0.5, 0.6]])  # mean .285, sd .208
+    answer = Answer(0, 0, torch.stack([1 - p, p]).log(), None, 0.0)
+    rule = dataclasses.replace(metrics.PROTOCOLS["common"], threshold="mean+std")
+    mask, _ = _counted(answer, None, torch.zeros(2, 3, dtype=torch.uint8), rule, 64)
+    assert mask.dtype == torch.uint8 and mask.tolist() == [[0, 0, 0], [0, 1, 1]]

@@ -15,7 +15,7 @@ from coseglib.models.multiclass import terms
 from coseglib.segmenting.job import segment_photos
 from coseglib.unsupervised.configuration import load_online
 from coseglib.unsupervised.groups import group_of_files
-from coseglib.unsupervised.learner import LearningJob, choose_learning_rate, co_segment, train_on_group
+from coseglib.unsupervised.learner import LearningJob, co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})
 
@@ -180,7 +180,7 @@ def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(mon
 def test_the_rate_of_the_lowest_loss_is_chosen_and_all_are_recorded(monkeypatch):
     _scripted(monkeypatch, [0.7, 0.6, 0.7, 0.4, float("nan"), 0.9, 0.5])
     config = FAST.replaced(learning_rate=None, learning_rates=(1e-5, 1e-4, 1e-3, 1e-2), trial_epochs=2)
-    rate, trials = choose_learning_rate(photos_of(3), 2, config)
+    rate, trials = LearningJob(photos_of(3), 2, config).choose_learning_rate()
     assert rate == 1e-4
     assert trials.learning_rate.tolist() == [1e-5, 1e-4, 1e-3, 1e-2]
     assert trials.loss.tolist() == pytest.approx([0.6, 0.4, float("nan"), 0.5], nan_ok=True)
