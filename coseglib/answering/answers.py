@@ -132,8 +132,6 @@ class Engine:
     @torch.no_grad()
     def context(self, group: Sequence[int], how: str = "mean") -> Tensor:
         """A group's pooled attention (D,), on the CPU; of context models. Raises CosegError for an empty group."""
-        if not len(group):
-            raise CosegError("no photographs: a group needs at least one")
         group = _hashable(group)
         return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
 

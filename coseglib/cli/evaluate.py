@@ -93,7 +93,7 @@ def _multiclass_table(dataset, output, system, limit, only, classes, post, ablat
 
     from coseglib.data import load
     from coseglib.evaluation.tables import ABLATIONS, evaluate_groups, multiclass_table
-    from coseglib.unsupervised.groups import named_groups
+    from coseglib.unsupervised.configuration import named_groups
 
     systems = tuple(ABLATIONS) if ablations else ("SA+MA",) if baselines else ()
     if systems:

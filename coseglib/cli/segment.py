@@ -49,7 +49,7 @@ def segment(
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
     if model is None:
-        from coseglib.unsupervised.groups import group_of_files
+        from coseglib.unsupervised.configuration import group_of_files
         from coseglib.unsupervised.learner import learn
 
         options.refuse("learning takes one process", devices=devices * nodes > 1)

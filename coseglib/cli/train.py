@@ -74,7 +74,7 @@ def train(
 
 
 def _train_online(config, output, resume, group, photos, classes) -> Path:
-    from coseglib.unsupervised.groups import group_of_files, named_group
+    from coseglib.unsupervised.configuration import group_of_files, named_group
     from coseglib.unsupervised.learner import train_on_group
 
     if photos:

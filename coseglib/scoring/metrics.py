@@ -80,10 +80,8 @@ def best_threshold(scores, labels) -> tuple[float, float]:
 class Protocol:
     """How figures come about. Raises ValueError for a value that is none of these.
 
-    average    "image"   mean over a group's images, then over the groups
-               "pooled"  mean over a group's images; the last row is the mean over all images of all groups
-               "class"   J and P from a group's total pixel counts, then the mean over the groups
-               "total"   from total pixel counts, the last row too
+    average    "image": mean over a group's images, then over the groups; "pooled": the last row over all images instead
+               "class": from a group's total pixel counts, then the mean over the groups; "total": the last row, too
     size       masks are compared at the image's "own" size, or at the "network"'s
     threshold  "argmax": foreground where its logit is the larger (p > 0.5); "mean+std": `ssnm_threshold`
     empty      J of an empty prediction of an empty truth: "one", "zero" or "skip"

@@ -1,7 +1,6 @@
 """Learning without masks, on the very group that is to be segmented.
 
-configuration  `OnlineConfig`, `load_online`; profiles/ holds the named ones
-groups         the photographs of files and folders, or a group by its name
+configuration  `OnlineConfig`, `load_online`; profiles/ holds the named ones; groups of files, or by their names
 learner        `co_segment`, `LearningJob`: one group in memory while a generator learns on it;
                `learn`, `train_on_group`: kept with a card
 scores         label maps whose labels have no names, scored; baselines

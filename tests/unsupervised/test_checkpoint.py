@@ -8,8 +8,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.images import write_png
 from coseglib.models.checkpoints import load_model
 from coseglib.unsupervised import learner
-from coseglib.unsupervised.configuration import load_online
-from coseglib.unsupervised.groups import group_of_files
+from coseglib.unsupervised.configuration import group_of_files, load_online
 from coseglib.unsupervised.learner import co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})

@@ -13,8 +13,7 @@ from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models.checkpoints import load_model
 from coseglib.models.multiclass import terms
 from coseglib.segmenting.job import segment_photos
-from coseglib.unsupervised.configuration import load_online
-from coseglib.unsupervised.groups import group_of_files
+from coseglib.unsupervised.configuration import group_of_files, load_online
 from coseglib.unsupervised.learner import LearningJob, co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})
