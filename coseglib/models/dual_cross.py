@@ -175,7 +175,7 @@ class DCNet(PartnerModel):
         self.choose(correlation=(correlation, CORRELATIONS), objective=(objective, OBJECTIVES), scores=(scores, SCORES))
         if loops < 1:
             raise ValueError(f"loops {loops}: must be 1 or more")
-        self.correlation, self.multiscale, self.objective = correlation, multiscale, objective
+        self.correlation, self.multiscale, self.objective = correlation, multiscale, objective  # see `Model.loss`
         self.loops = 1 if correlation == "nonlocal" else loops
         backbone.embedding = nn.Identity()  # the classifier's last convolution has no part in this
         c2, c4, c8, c16, c32 = backbone.channels
