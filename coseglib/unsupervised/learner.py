@@ -74,7 +74,7 @@ def _inputs(photos: Sequence[Tensor | Photo], size: int) -> Tensor:
 class LearningJob:
     """One group in memory: its inputs, the frozen extractor, and what the extractor says where that is constant."""
 
-    def __init__(self, photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, weights_root=None):
+    def __init__(self, photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig):
         if not photos:
             raise CosegError("no photographs: a group needs at least one")
         check_classes(classes)
@@ -83,10 +83,10 @@ class LearningJob:
         self.device = torch.device(best if config.device == "auto" else config.device)
         self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
         self.images = _inputs(photos, config.input_size).to(self.device)
-        self.weights = "imagenet" if config.pretrained else None, weights_root
+        self.weights = "imagenet" if config.pretrained else None
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            network = self._ready(build_backbone(config.extractor, *self.weights))
+            network = self._ready(build_backbone(config.extractor, self.weights))
         self.extractor = FeatureExtractor(network, config.masking, config.fill)
         self.described = self._described(photos) if config.masking == "features" else None
 
@@ -111,7 +111,7 @@ class LearningJob:
         """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
         config = self.config
         parts = {"self_attention": config.self_attention, "mutual_attention": config.mutual_attention}
-        made = config.backbone, config.variant, config.input_size, *self.weights
+        made = config.backbone, config.variant, config.input_size, self.weights
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = build_model("multiclass", *made, options={"classes": self.classes, **parts})
@@ -238,7 +238,7 @@ class CoSegmentation:
 
 
 def co_segment(
-    photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, progress: Say = silent, weights_root=None
+    photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, progress: Say = silent
 ) -> CoSegmentation:
     """Optimise a generator on the photographs themselves, and segment them with it.
 
@@ -249,7 +249,7 @@ def co_segment(
     Raises CosegError for no photographs, a K below 1, missing weights, or a loss that is not finite.
     """
     began = time.perf_counter()
-    job = LearningJob(photos, classes, config, weights_root)
+    job = LearningJob(photos, classes, config)
     rate, trials = config.learning_rate, pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
     if rate is None:
         rate, trials = job.choose_learning_rate(progress)
