@@ -19,7 +19,6 @@ def load(name: str, method: str | None = None, looks: int | None = None, post: s
     if method is not None or not is_floor(name):
         return load_model(name, method, looks, post)
     if looks or post:
-        raise CosegError(
-            f"--{'looks' if looks else 'post'}: a floor looks once, and its masks stay as they are; leave it out"
-        )
+        option = "looks" if looks else "post"
+        raise CosegError(f"--{option}: a floor looks once, and its masks stay as they are; leave it out")
     return build_floor(name)

@@ -36,10 +36,8 @@ def _rows(engine, pictures: dict[int, Picture], questions) -> list[Tensor]:
 
 
 class Pool:
-    """The mean or the element-wise minimum of images' attention over a stream (algorithm 1), in constant memory.
+    """The mean or the element-wise minimum of images' attention (D,) over a stream (algorithm 1), in constant memory.
 
-    size  D, the length of one image's attention
-    how   "mean" or "min"
     The mean is summed in steps of 2^-40 as whole numbers, so it is exact up to that rounding of each term: the order of
     the images, their division among processes and the number of processes do not change one bit. Room for 2^23 − 1.
     """
@@ -47,7 +45,7 @@ class Pool:
     STEPS = 2.0**40
     MOST = 2**23 - 1
 
-    def __init__(self, size: int, how: str = "mean"):
+    def __init__(self, size: int, how: str = "mean"):  # size: D
         if how not in POOLINGS:
             raise CosegError(f"{how}: no such pooling of a group; {' or '.join(POOLINGS)}")
         self.how, self.count = how, 0
@@ -140,10 +138,8 @@ def by_context(engine, questions, how: str, context: Tensor | None):
             return context.expand(len(some), -1)
         added = [model.includes_itself and not engine.holds(q.group, q.photo) for q in some]
         alpha = _attention(engine, features).cpu() if any(added) else [None] * len(some)
-        chosen = [
-            pools[q.group].with_also(a) if add else pools[q.group] for q, a, add in zip(some, alpha, added, strict=True)
-        ]
-        return torch.stack([pool.context() for pool in chosen])
+        theirs = zip((pools[q.group] for q in some), alpha, added, strict=True)
+        return torch.stack([(pool.with_also(a) if add else pool).context() for pool, a, add in theirs])
 
     def answer(pictures: dict[int, Picture], some) -> Tensor:
         features = _rows(engine, pictures, some)

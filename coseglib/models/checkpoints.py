@@ -105,9 +105,8 @@ def load_model(
         stated = f"its card {card_file.name} says {str(beside.get('sha256'))[:8]}…"
         raise CosegError(f"{path}: SHA-256 {digest[:8]}…, {stated}; fetch it again")
     if missing := [key for key in STATED if key not in header]:
-        raise CosegError(
-            f"{path}: its header lacks {', '.join(missing)}; it is a training state or damaged: give model.safetensors"
-        )
+        why = "it is a training state or damaged: give model.safetensors"
+        raise CosegError(f"{path}: its header lacks {', '.join(missing)}; {why}")
     method, backbone, variant, input_size, origin = (header[key] for key in STATED)
     if expect and method != expect:
         raise CosegError(f"{path}: holds a {method} model, {expect} was asked for; give another checkpoint")

@@ -1,9 +1,4 @@
-"""Questions chosen, asked and scored: those of a protocol, and two that no average of J answers.
-
-`evaluate`      a row a photograph, with its P and J
-`partner_swap`  does a mask follow the partners?
-`refusal`       does a model know when nothing is common?
-"""
+"""Questions chosen, asked and scored: a protocol's, whether a mask follows the partners, whether anything is common."""
 
 import hashlib
 import time
