@@ -39,8 +39,7 @@ from coseglib.models import METHODS, build_model
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
 from coseglib.scoring.metrics import aggregate, auroc
-from coseglib.scoring.questions import partner_swap, refusal
-from coseglib.scoring.rows import evaluate
+from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
 
