@@ -20,7 +20,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPOSITORY
 
-BEGIN, END = "<!-- buttons: coseglib/report/buttons.py -->", "<!-- end of the buttons -->"
+MARKS = "<!-- buttons: coseglib/report/buttons.py -->", "<!-- end of the buttons -->"
 BRANCH = "colab"  # of the notebooks that set themselves up
 SET_UP = """\
 # Only this notebook is here: the library, the lists and the checkpoints are fetched, a few minutes the first time.
@@ -45,11 +45,11 @@ def known(repository: str) -> str:
     return repository
 
 
-def buttons(repository: str, notebooks: Path = NOTEBOOKS) -> str:
+def buttons(repository: str) -> str:
     """Markdown: one button to JupyterLab on Binder, and one a notebook to Colab."""
     binder = f"https://mybinder.org/v2/gh/{known(repository)}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
     colab = f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/notebooks"
-    found = sorted(p.name for p in notebooks.glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(p.name for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     first, *rest = [f"{colab}/{name}" for name in found]
     return (
         f"[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})\n"
@@ -58,17 +58,12 @@ def buttons(repository: str, notebooks: Path = NOTEBOOKS) -> str:
     )
 
 
-def between(marks: tuple[str, str], text: str, block: str, file: str | Path) -> str:
-    """The text with a block between its two marks, whatever stood there. Raises CosegError without the marks."""
-    begin, end = marks
+def renew(file: Path, marks: tuple[str, str], block: str) -> None:
+    """Write a block into a file, between its two marks, whatever stood there. Raises CosegError without the marks."""
+    text, (begin, end) = file.read_text(encoding="utf-8"), marks
     if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
         raise CosegError(f"{file}: the marks {begin} and {end} are not both there once, in this order; put them back")
-    return f"{text.split(begin)[0]}{begin}\n{block}\n{end}{text.split(end)[1]}"
-
-
-def with_buttons(text: str, repository: str, notebooks: Path = NOTEBOOKS) -> str:
-    """A README with the buttons between its two marks. Raises CosegError without the marks."""
-    return between((BEGIN, END), text, buttons(repository, notebooks), "README.md")
+    write_text(file, f"{text.split(begin)[0]}{begin}\n{block}\n{end}{text.split(end)[1]}")
 
 
 def for_colab(notebook: nbformat.NotebookNode, repository: str) -> nbformat.NotebookNode:
@@ -87,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--colab", type=Path, metavar="FOLDER", help="where the notebooks for Colab go")
     given = parser.parse_args(arguments)
     try:
-        write_text(given.readme, with_buttons(given.readme.read_text(encoding="utf-8"), given.repository))
+        renew(given.readme, MARKS, buttons(given.repository))
         if given.colab:
             given.colab.mkdir(parents=True, exist_ok=True)
             for path in sorted(NOTEBOOKS.glob("*.ipynb")):

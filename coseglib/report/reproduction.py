@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from coseglib.core.files import write_text
 from coseglib.core.paths import REPORTS
 from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation.cards import EARLIER, FOOTNOTE, beyond, cards, digits, others, reached, stated, withdrawn
-from coseglib.report.buttons import between
+from coseglib.report.buttons import renew
 from coseglib.report.summary import markdown_rows
 
 PAGE = REPORTS / "REPRODUCTION.md"
@@ -83,14 +82,5 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def renewed(page: str, block: str) -> str:
-    """The page with the block between its marks. Raises CosegError where they are missing."""
-    return between(MARKS, page, f"\n{block}\n", PAGE)
-
-
-def main() -> None:
-    write_text(PAGE, renewed(PAGE.read_text(encoding="utf-8"), beside_the_papers([*cards(), *others()], reported())))
-
-
 if __name__ == "__main__":
-    main()
+    renew(PAGE, MARKS, f"\n{beside_the_papers([*cards(), *others()], reported())}\n")

@@ -1,6 +1,6 @@
 """`coseg report`: the notebooks run in order by papermill, and a page that says how they went.
 
-    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.report.site`
+    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.report.summary`
     reports/<profile>/notebooks/   NN_name.ipynb as it ran, NN_name.html
     reports/<profile>/tables/      what the notebooks save, see `coseglib.core.paths.report_folder`
     reports/<profile>/plots/
@@ -35,15 +35,20 @@ from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.report import site
 from coseglib.report.notebooks import declared, selected
-from coseglib.report.summary import SLOWEST, duration, page, summary
+from coseglib.report.summary import duration, page, summary
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
+SLOWEST = 3  # cells a notebook that its page names
 LONG = ("08_benchmark_tables", "11_failure_analysis")  # of notebooks that run side by side these start first
 
 
-def read_profile(profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
-    """params/<profile>.yaml: {notebook: {parameter: value}}. Raises CosegError for a missing or malformed file."""
+def parameters(profile: str, some: Sequence[Path], notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
+    """What some notebooks get: `profile` itself and the values of params/<profile>.yaml, {notebook: {name: value}}.
+
+    Raises CosegError where that file is missing or malformed, or speaks of a notebook that is not there or a parameter
+    that is not declared: papermill only warns of the latter, and the report would show something else than was asked.
+    """
     file = notebooks / "params" / f"{profile}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in file.parent.glob("*.yaml"))) or "none"
@@ -51,28 +56,16 @@ def read_profile(profile: str, notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
     given = read_text(file.read_text(encoding="utf-8"), file) or {}
     if not isinstance(given, dict) or not all(isinstance(v, dict | None) for v in given.values()):
         raise CosegError(f"{file}: not a mapping of notebooks to their parameters; mend it")
-    return {name: values or {} for name, values in given.items()}
-
-
-def parameters(profile: str, some: Sequence[Path], notebooks: Path = NOTEBOOKS) -> dict[str, dict]:
-    """What some notebooks get: the profile's values, and `profile` itself.
-
-    Raises CosegError where the profile speaks of a notebook that is not there or of a parameter that is not declared:
-    papermill only warns of the latter, and the report would show something else than was asked for.
-    """
-    given = read_profile(profile, notebooks)
     there = {p.stem for p in notebooks.glob("*.ipynb")}
-    for name in given:
-        if name not in there:
-            raise CosegError(f"{profile}.yaml: {name}: no such notebook; one of {', '.join(sorted(there))}")
+    if missing := [name for name in given if name not in there]:
+        raise CosegError(f"{profile}.yaml: {missing[0]}: no such notebook; one of {', '.join(sorted(there))}")
     values = {}
     for notebook in some:
         known = declared(notebook)
-        values[notebook.stem] = {"profile": profile, **given.get(notebook.stem, {})}
-        for name in values[notebook.stem]:
-            if name not in known:
-                names = ", ".join(known) or "none"
-                raise CosegError(f"{profile}.yaml: {notebook.stem} has no parameter {name}; it declares {names}")
+        values[notebook.stem] = {"profile": profile, **(given.get(notebook.stem) or {})}
+        if unknown := [name for name in values[notebook.stem] if name not in known]:
+            names = ", ".join(known) or "none"
+            raise CosegError(f"{profile}.yaml: {notebook.stem} has no parameter {unknown[0]}; it declares {names}")
     return values
 
 
@@ -81,16 +74,13 @@ def commit() -> str:
 
     What lies in reports/ is no code: a report writes there itself.
     """
-
-    def git(*command: str) -> str:
-        found = subprocess.run(["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, check=True)
-        return found.stdout.strip()
-
+    asked = "status --porcelain --untracked-files=no -- . :!reports", "describe --always"
+    how = {"cwd": REPOSITORY, "capture_output": True, "text": True, "check": True}
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
-        return git("describe", "--always") + ("-dirty" if changed else "")
+        changed, name = (subprocess.run(["git", *command.split()], **how).stdout.strip() for command in asked)
     except (OSError, subprocess.CalledProcessError):
         return "no git"
+    return f"{name}-dirty" if changed else name
 
 
 def package_versions() -> str:

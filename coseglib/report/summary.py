@@ -1,12 +1,21 @@
-"""What a report says of itself: summary.md, and the facts of index.html, from the notebooks as they ran."""
+"""What a report says of itself, from the notebooks as they ran: summary.md, and index.html with the tables and plots.
+
+The looks of index.html are in `templates/report.html.j2`, plain HTML and CSS: phone, desktop, print, light and dark. It
+opens from disk, without a network; what it links lies beside it.
+"""
 
 import contextlib
+import html
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import MEASURED, NOTEBOOKS, REPOSITORY
@@ -14,57 +23,27 @@ from coseglib.core.tables import read_table
 from coseglib.evaluation.cards import cards
 from coseglib.evaluation.papers import MEASURED_HERE
 from coseglib.evaluation.systems import NONE
-from coseglib.report import site
 from coseglib.report.notebooks import selected
+from coseglib.report.site import TEMPLATES, sections, title
 from coseglib.scoring.rows import PARTNERS
 
-SLOWEST = 3  # cells a notebook
+ROWS, COLUMNS = 40, 24  # of a table, on the page; its CSV has all
+WORDS = 160  # characters of a plot's own text that its description repeats
+PICTURES = (".png", ".svg")
 
 
 def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def _as_they_ran(folder: Path, notebooks: Path) -> tuple[dict[str, nbformat.NotebookNode], list[Path]]:
-    """Name -> the notebook in `folder`/notebooks that a run left, in reading order; and those that no run has left."""
-    ran, waiting = {}, []
-    for path in selected((), notebooks):
-        left = folder / "notebooks" / path.name
-        notebook = nbformat.read(left, as_version=4) if left.is_file() else None
-        if notebook and notebook.metadata.get("coseg"):
-            ran[path.stem] = notebook
-        else:
-            waiting.append(path)
-    return ran, waiting
-
-
-def _state(runs: dict[str, dict], waiting: list[str]) -> str:
-    failed = [name for name, about in runs.items() if about["error"]]
-    state = f"{len(runs) - len(failed)} of {len(runs) + len(waiting)} notebooks ran"
-    for what, names in (("failed", failed), ("not run", waiting)):
-        state += f"; {what}: {', '.join(names)}" if names else ""
-    return f"{state}; {duration(sum(about['seconds'] for about in runs.values()))} in all"
-
-
-def _slowest(runs: dict[str, dict]) -> list[dict]:
-    """The cells of `_timings` that took a second or more: name, cell, duration, line."""
-    return [
-        {"name": name, "cell": c["cell"], "duration": duration(c["seconds"]), "line": c["line"]}
-        for name, about in runs.items()
-        for c in about["slowest"]
-        if c["seconds"] >= 1
-    ]
-
-
-def _machines(runs: dict[str, dict]) -> list[str]:
-    return list(dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values()))
+# Tables and plots -----------------------------------------------------------------------------------------------------
 
 
 def _csv(folder: Path) -> dict[str, pd.DataFrame]:
     """{name: table} of the CSV files in `folder`/tables that can be read, all text."""
     found = {}
     for file in sorted((folder / "tables").glob("[!.]*.csv")):
-        with contextlib.suppress(CosegError):  # `site` names them
+        with contextlib.suppress(CosegError):  # `_tables` names them
             found[file.name] = read_table(file, {})
     return found
 
@@ -96,21 +75,120 @@ def origins(folder: Path, runs: dict[str, dict]) -> list[dict]:
     rows = []
     for name, table in _csv(folder).items():
         notebook = next((n for n in runs if n[:3] == name[:3]), "")
-        sets, sums = (
-            [one for one in table[column].unique() if one] if column in table else []
-            for column in ("dataset", "checkpoint")
-        )
+        sets, sums = (filter(None, dict.fromkeys(table.get(column, ()))) for column in ("dataset", "checkpoint"))
         lists = {one: f"data/lists/groups_{one}.csv" for one in sets}
-        rows.append(
-            {
-                "table": name,
-                "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command"),
-                "code": runs[notebook]["commit"] if notebook else NONE,
-                "lists": ", ".join(p if (REPOSITORY / p).is_file() else str(s) for s, p in lists.items()) or NONE,
-                "checkpoints": ", ".join(f"{known[s]} {s}" if s in known else s for s in sums) or NONE,
-            }
-        )
+        row = {"table": name, "notebook": notebook or ("an earlier run" if re.match(r"\d\d_", name) else "a command")}
+        row["code"] = runs[notebook]["commit"] if notebook else NONE
+        row["lists"] = ", ".join(p if (REPOSITORY / p).is_file() else s for s, p in lists.items()) or NONE
+        row["checkpoints"] = ", ".join(f"{known[s]} {s}" if s in known else s for s in sums) or NONE
+        rows.append(row)
     return rows
+
+
+def _origin(stem: str, ran: dict[str, nbformat.NotebookNode], folder: Path) -> dict:
+    """Which notebook made a file, by the number at the head of its name; under which heading, where it says so."""
+    name = next((n for n in ran if n[:3] == stem[:3] and re.match(r"\d\d_", stem)), "")
+    if not name:
+        return {"notebook": "", "number": "", "section": "", "href": ""}
+    saves = re.compile(rf"""["']{re.escape(stem)}["'.]""")
+    section = next((above for above, source in sections(ran[name]) if saves.search(source)), "")
+    page = folder / "notebooks" / f"{name}.html"
+    href = f"notebooks/{name}.html" if page.is_file() else ""
+    anchor = quote(section.replace(" ", "-"), safe="?/:@!$&'()*+,;=")  # as nbconvert makes ids
+    if href and section and f'id="{html.escape(anchor, quote=False)}"' in page.read_text(encoding="utf-8"):
+        href += f"#{anchor}"
+    return {"notebook": title(ran[name], name), "number": name[:2], "section": section, "href": href}
+
+
+def _made(part: str, folder: Path, ran: dict[str, nbformat.NotebookNode], suffixes: Collection[str] = ()):
+    """What is said of the files of one name in `folder`/`part`, and these: ({id, title, …}, {suffix: path})."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted((folder / part).glob("[!.]*")):
+        if not suffixes or path.suffix in suffixes:
+            files.setdefault(path.stem, {})[path.suffix] = path
+    for stem, paths in files.items():
+        words = re.sub(r"^\d\d_", "", stem).replace("_", " ")  # "02_mean_or_minimum" -> "Mean or minimum"
+        about = {"id": f"{part[:-1]}-{stem}", "title": words[:1].upper() + words[1:], **_origin(stem, ran, folder)}
+        links = [(s.lstrip(".").upper() or p.name, quote(f"{part}/{p.name}")) for s, p in paths.items()]
+        yield about | {"files": links}, paths
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """A column of a table as it is to be shown: of numbers where it holds nothing else and does not name things."""
+    known = column[column != ""]
+    if re.search(r"checkpoint|sha|key|recipe|code|^(group|name|photo|dataset)$", column.name) or known.empty:
+        return column
+    if known.str.match(r"-?0\d").any():
+        return column
+    numbers = pd.to_numeric(known, errors="coerce")
+    return column if numbers.isna().any() else numbers.reindex(column.index)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def shown_table(file: Path) -> dict:
+    """Of a CSV the first `ROWS` rows and `COLUMNS` columns, and how much that leaves out.
+
+    -> columns [(name, whether it holds numbers)], rows [[text]], cut ("" or "the first 40 of 1,096 rows")
+    Names and checksums stay text, such as look like a number too. Raises CosegError where it cannot be read.
+    """
+    table = read_table(file, {})
+    if table.columns.empty:
+        raise CosegError(f"{file}: is empty")
+    parts = zip(table.shape, (ROWS, COLUMNS), ("rows", "columns"), strict=True)
+    cut = ", ".join(f"the first {most} of {n:,} {what}" for n, most, what in parts if n > most)
+    shown = table.iloc[:, :COLUMNS].apply(_as_numbers)
+    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
+    rows = shown.head(ROWS).map(_text).to_numpy().tolist()
+    return {"columns": list(zip(shown, numbers, strict=True)), "rows": rows, "cut": cut}
+
+
+def _tables(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
+    found = []
+    for made, paths in _made("tables", folder, ran):
+        made |= {"columns": [], "why": "no CSV"}
+        try:
+            made |= shown_table(paths[".csv"]) if ".csv" in paths else {}
+        except CosegError as error:
+            made["why"] = f"not readable as a table ({' '.join(str(error).split())})"
+        found.append(made)
+    return found
+
+
+def _drawn(svg: Path) -> list[str]:
+    """The texts of an SVG as our plots write it, the largest first: a figure's title, then its axes and series."""
+    sizes: dict[str, float] = {}
+    pattern = r'<text style="[^"]*?font-size: ([\d.]+)px[^"]*"[^>]*>([^<]+)<'
+    for size, text in re.findall(pattern, svg.read_text(encoding="utf-8", errors="replace")):
+        text = " ".join(html.unescape(text).split())
+        if re.search(r"[^\W\d_]{2}", text):  # two letters in it: no tick, no score of a panel
+            sizes[text] = max(float(size), sizes.get(text, 0))
+    return sorted(sizes, key=lambda t: -sizes[t])
+
+
+def _plots(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
+    found = []
+    for made, kinds in _made("plots", folder, ran, PICTURES):
+        large, shown = kinds.get(".svg", kinds.get(".png")), kinds.get(".png", kinds.get(".svg"))
+        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}"), "width": 0, "height": 0}
+        if ".png" in kinds:
+            try:
+                with Image.open(kinds[".png"]) as picture:
+                    made["width"], made["height"] = picture.size
+            except OSError:
+                made["title"] += " (not readable)"
+        texts = "; ".join(_drawn(kinds[".svg"])) if ".svg" in kinds else ""
+        place = f"Notebook {made['number']}, {made['section'] or made['notebook']}" if made["notebook"] else ""
+        parts = (f"Plot: {made['title']}", place, textwrap.shorten(texts, WORDS, placeholder=" …"))
+        found.append(made | {"alt": ". ".join(filter(None, parts))})
+    return found
+
+
+# The two pages --------------------------------------------------------------------------------------------------------
 
 
 def markdown_rows(rows: Iterable[Mapping]) -> list[str]:
@@ -119,19 +197,42 @@ def markdown_rows(rows: Iterable[Mapping]) -> list[str]:
     return [*head, *(f"| {' | '.join(row.values())} |" for row in rows)]
 
 
+def _facts(folder: Path, notebooks: Path) -> dict:
+    """What both pages say of the notebooks in `folder`/notebooks.
+
+    names   of all, in reading order   ran       {name: the notebook as a run left it}; runs: its `metadata.coseg`
+    failed  names                      slowest   [{name, cell, duration, line}], of cells that took a second or more
+    state   a line                     machines  [line]
+    """
+    names = [path.stem for path in selected((), notebooks)]
+    left = {name: folder / "notebooks" / f"{name}.ipynb" for name in names}
+    read = {name: nbformat.read(file, as_version=4) for name, file in left.items() if file.is_file()}
+    ran = {name: notebook for name, notebook in read.items() if notebook.metadata.get("coseg")}
+    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
+    failed = [name for name, about in runs.items() if about["error"]]
+    state = f"{len(runs) - len(failed)} of {len(names)} notebooks ran"
+    for what, some in (("failed", failed), ("not run", [name for name in names if name not in ran])):
+        state += f"; {what}: {', '.join(some)}" if some else ""
+    state += f"; {duration(sum(about['seconds'] for about in runs.values()))} in all"
+    cells = [{"name": name, **cell} for name, about in runs.items() for cell in about["slowest"]]
+    slowest = [{**cell, "duration": duration(cell["seconds"])} for cell in cells if cell["seconds"] >= 1]
+    machines = list(dict.fromkeys(f"{a['machine']}; {a['versions']}" for a in runs.values()))
+    found = {"names": names, "ran": ran, "runs": runs, "failed": failed}
+    return found | {"state": state, "slowest": slowest, "machines": machines}
+
+
 def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
     """Markdown, from the notebooks in `folder`/notebooks as they ran: status, durations, errors, seeds, machine.
 
     And from the tables: what the benchmarks come to (`benchmark_figures`), and what made each table (`origins`).
     """
-    ran, waiting = _as_they_ran(folder, notebooks)
-    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
-    failed = [name for name, about in runs.items() if about["error"]]
+    facts = _facts(folder, notebooks)
+    runs = facts["runs"]
     lines = [
         f"# Report, profile `{profile}`",
         "",
-        f"{_state(runs, [path.stem for path in waiting])}. Made by `coseg report --profile {profile}`, which leaves "
-        "each notebook as it ran, and a page of it, in `notebooks/`, and all of this in `index.html`.",
+        f"{facts['state']}. Made by `coseg report --profile {profile}`, which leaves each notebook as it ran, and a "
+        "page of it, in `notebooks/`, and all of this in `index.html`.",
         "",
     ]
     status = [
@@ -140,35 +241,36 @@ def summary(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
         for name, about in runs.items()
     ]
     lines += markdown_rows(status)
-    if failed:
-        lines += ["", "## What failed", "", *(f"- `{name}`: {runs[name]['error']}" for name in failed)]
-    if len(benchmarks := benchmark_figures(folder)):
-        lines += ["", "## J by partner, under protocol `common`", "", *markdown_rows(benchmarks.to_dict("records"))]
-    if slow := _slowest(runs):
-        lines += ["", "## Slowest cells", ""]
-        lines += [f"- `{c['name']}` [{c['cell']}] {c['duration']}: `{c['line']}`" for c in slow]
-    files = [p for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
-    if made := [p.relative_to(folder).as_posix() for p in files]:
-        lines += ["", "## Tables and plots", "", *(f"- [{p}]({p})" for p in made)]
-    if made_by := origins(folder, runs):
-        lines += ["", "## What made each table", "", *markdown_rows(made_by)]
-        lines += ["", "Checkpoints without a name were trained by the notebook itself, or are floors."]
-    lines += ["", "## Where it ran", "", *(f"- {line}" for line in _machines(runs))]
+    chapters = {
+        "What failed": [f"- `{name}`: {runs[name]['error']}" for name in facts["failed"]],
+        "J by partner, under protocol `common`": markdown_rows(benchmark_figures(folder).to_dict("records")),
+        "Slowest cells": [f"- `{c['name']}` [{c['cell']}] {c['duration']}: `{c['line']}`" for c in facts["slowest"]],
+    }
+    files = [f"{part}/{p.name}" for part in ("tables", "plots") for p in sorted((folder / part).glob("*"))]
+    chapters["Tables and plots"] = [f"- [{p}]({p})" for p in files]
+    if made_by := markdown_rows(origins(folder, runs)):
+        unnamed = "Checkpoints without a name were trained by the notebook itself, or are floors."
+        chapters["What made each table"] = [*made_by, "", unnamed]
+    for heading, said in chapters.items():
+        lines += ["", f"## {heading}", "", *said] if said else []
+    lines += ["", "## Where it ran", "", *(f"- {line}" for line in facts["machines"])]
     return "\n".join(lines) + "\n"
 
 
 def page(profile: str, folder: Path, notebooks: Path = NOTEBOOKS) -> str:
-    """index.html: what `summary` says, with the tables and the plots themselves. Opens from disk, without a network."""
-    ran, waiting = _as_they_ran(folder, notebooks)
-    runs = {name: notebook.metadata["coseg"] for name, notebook in ran.items()}
-    titles = {path.stem: site.title(nbformat.read(path, as_version=4), path.stem) for path in waiting}
-    return site.index(
-        folder,
-        ran,
-        titles,
-        {name: duration(about["seconds"]) for name, about in runs.items()},
-        profile=profile,
-        state=_state(runs, list(titles)),
-        slowest=_slowest(runs),
-        machines=_machines(runs),
-    )
+    """index.html: what `summary` says, with the tables and the plots themselves."""
+    facts = _facts(folder, notebooks)
+    rows = []
+    for name in facts["names"]:
+        about = facts["runs"].get(name)
+        notebook = facts["ran"].get(name) or nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+        row = {"name": name, "title": title(notebook, name), "ran": about}
+        row["duration"] = duration(about["seconds"]) if about else ""
+        for key, file in (("page", f"notebooks/{name}.html"), ("source", f"notebooks/{name}.ipynb")):
+            row[key] = quote(file) if (folder / file).is_file() else ""
+        rows.append(row)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    shown = {name: facts[name] for name in ("state", "slowest", "machines")}
+    shown |= {"notebooks": rows, "failed": [row for row in rows if row["name"] in facts["failed"]]}
+    shown |= {"tables": _tables(folder, facts["ran"]), "plots": _plots(folder, facts["ran"])}
+    return environment.get_template("report.html.j2").render(profile=profile, **shown)

@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from coseglib.data.images import SUFFIXES
@@ -42,10 +44,9 @@ def find_photos(
         found, entered = [], {os.path.realpath(path)} | closed
         for folder, folders, files in os.walk(path, followlinks=True):
             results = WRITTEN if is_output(Path(folder)) else ()
-            inside = {
-                os.path.realpath(Path(folder, f)): f for f in sorted(folders)[::-1] if f[0] != "." and f not in results
-            }
-            folders[:] = [f for real, f in inside.items() if real not in entered]  # of two links to one, the first
+            below = [f for f in sorted(folders, reverse=True) if f[0] != "." and f not in results]
+            inside = {os.path.realpath(Path(folder, f)): f for f in below}  # of two links to one, the first
+            folders[:] = [f for real, f in inside.items() if real not in entered]
             entered |= inside.keys()
             seen = [Path(folder, f) for f in files if f[0] != "."]
             images = [f for f in seen if f.suffix.lower() in SUFFIXES]
@@ -73,28 +74,25 @@ def output_names(photos: Sequence[Path]) -> list[str]:
     def name(i: int) -> str:
         full = Path(parts[i][-1]).stem if level[i] == 0 else "__".join(parts[i][1:][-level[i] :])
         data = os.fsencode(full)
-        return (
-            full if len(data) <= 200 else f"{data[:180].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
-        )
+        cut = f"{data[:180].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:8]}"
+        return full if len(data) <= 200 else cut
 
     while True:
-        places: dict[str, list[int]] = {}
+        places = defaultdict(list)
         for i in range(len(photos)):
-            places.setdefault(name(i).casefold(), []).append(i)
-        raised = False
-        for clash in places.values():
+            places[name(i).casefold()].append(i)
+        clashes, raised = [clash for clash in places.values() if len(clash) > 1], []
+        for clash in clashes:
             lowest = min(level[i] for i in clash)
-            for i in clash:
-                if len(clash) > 1 and level[i] == lowest and level[i] < len(parts[i]) - 1:
-                    level[i], raised = level[i] + 1, True
+            raised += [i for i in clash if level[i] == lowest < len(parts[i]) - 1]
         if not raised:
             break
-    names, taken = [], {key for key, clash in places.items() if len(clash) == 1}
-    for i in range(len(photos)):
-        candidate, k = name(i), 1
-        while len(places[name(i).casefold()]) > 1 and candidate.casefold() in taken:
-            k += 1
-            candidate = f"{name(i)}-{k}"
-        taken.add(candidate.casefold())
-        names.append(candidate)
+        for i in raised:
+            level[i] += 1
+    names = [name(i) for i in range(len(photos))]
+    taken = {key for key, clash in places.items() if len(clash) == 1}
+    for i in sorted(chain(*clashes)):
+        numbered = chain([names[i]], (f"{names[i]}-{k}" for k in count(2)))
+        names[i] = next(candidate for candidate in numbered if candidate.casefold() not in taken)
+        taken.add(names[i].casefold())
     return names

@@ -11,8 +11,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +31,53 @@ from coseglib.data.record import resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import WRITTEN, find_photos, is_output, output_names
 from coseglib.segmenting.overlays import class_colours, overlay
-from coseglib.segmenting.summary import Summary, note_for
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `segment_photos` did.
+
+    out      the folder written to                 photos   photographs found, skipped ones included
+    done     masks there are now                   earlier  of these, by a run that was killed before
+    skipped  (file, why) each                      ignored  files in the folders that are no images by their names
+    note     a remark for the reader, or ""        seconds  of this run
+    rank     of this process: let only 0 speak
+    """
+
+    out: Path
+    photos: int
+    done: int
+    earlier: int
+    skipped: tuple[tuple[str, str], ...]
+    ignored: int
+    note: str
+    seconds: float
+    rank: int
+
+    @property
+    def exit_code(self) -> int:
+        """0: all done; 2: some were skipped and the rest is written; 1: nothing could be done. Ranks above 0: 0."""
+        if self.rank:
+            return 0
+        return 1 if not self.done else 2 if self.skipped else 0
+
+
+def note_for(entries: Iterable[dict], common_from: dict | None) -> str:
+    """What the user should know of a group that was segmented; "" for nothing.
+
+    common_from  {"score", "on", …} of the checkpoint's card: below that score pairs without a common class are the
+                 likelier ones, see `coseglib.evaluation.shipping`; None: not known of this checkpoint
+    """
+    entries = list(entries)
+    if len(entries) == 1:
+        return "a group of one photograph: it is attended by itself"
+    scores = [entry["score"] for entry in entries if "score" in entry]
+    if not scores or not common_from or np.mean(scores) >= common_from["score"]:
+        return ""
+    return (
+        f"perhaps nothing is common to these photographs: their mean score is {np.mean(scores):.2f}, and from "
+        f"{common_from['score']:.2f} on something is likelier than not ({common_from['on']})"
+    )
 
 
 def _identity(model) -> str:
@@ -49,12 +97,6 @@ def _stamp(path: Path) -> tuple[str, int, int]:
     except OSError:
         return os.path.abspath(path), -1, -1
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
-
-
-def _shares(labels: Tensor, classes: int) -> list[float]:
-    """How much of a photograph each of the classes 1 … `classes` covers."""
-    counts = torch.bincount(labels.flatten(), minlength=classes + 1)[1:]
-    return [round(int(count) / labels.numel(), 6) for count in counts]
 
 
 class _Job(Photographs):
@@ -109,7 +151,7 @@ class _Job(Photographs):
 
     def entries(self) -> list[dict]:
         """The photographs of result.json, in the order found."""
-        about = [self.done[i] if i in self.done else {"skipped": self.skipped[i]} for i in range(len(self))]
+        about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
 
     def finish(self, result: dict) -> None:
@@ -191,28 +233,23 @@ class _Job(Photographs):
 
     # What is written --------------------------------------------------------------------------------------------------
 
-    def missing(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The answers whose masks an interrupted run has not written."""
-        return (answer for answer in answers if answer.photo not in self.done)
-
     def write(self, answer: Answer, mask: Tensor) -> None:
         """The mask and the overlay of a photograph, and its line in the log."""
         started = time.perf_counter()
         name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
-        classes = self.model.classes if self.model.online else None
+        classes = self.model.classes if self.model.online else 0
         files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
         write_png(self.out / files["mask"], mask if classes else 255 * mask)
         shown = resize_labels(mask, tuple(picture.shape[-2:]))
         write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
-        about = {"class_shares": _shares(mask, classes)} if classes else {}
-        entry = {
-            **files,
-            "width": size[1],
-            "height": size[0],
-            "foreground_share": round(int(mask.count_nonzero()) / mask.numel(), 6),
-            **(about or {"score": round(foreground_score(answer.logits), 4)}),
-            "seconds": round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4),
-        }
+        entry = {**files, "width": size[1], "height": size[0]}
+        entry["foreground_share"] = round(int(mask.count_nonzero()) / mask.numel(), 6)
+        if classes:
+            counts = torch.bincount(mask.flatten(), minlength=classes + 1)[1:]
+            entry["class_shares"] = [round(int(count) / mask.numel(), 6) for count in counts]
+        else:
+            entry["score"] = round(foreground_score(answer.logits), 4)
+        entry["seconds"] = round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4)
         self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
         self.log.flush()
         self.done[answer.photo] = entry
@@ -266,8 +303,9 @@ def segment_photos(
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(hashlib.sha256(json.dumps(key).encode()).hexdigest()):
             answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
+            missing = (answer for answer in answers if answer.photo not in job.done)
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
-            for answer, mask in masks(model, job.missing(answers), post, count):
+            for answer, mask in masks(model, missing, post, count):
                 job.write(answer, mask)
         note = note_for(job.done.values(), model.card.get("common_from"))
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in empty)]

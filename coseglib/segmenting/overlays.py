@@ -7,21 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL.ImageColor import getrgb
 from scipy import ndimage
 
 OKABE_ITO = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 
 
-def _rgb(colour: str) -> list[int]:
-    """ "#rrggbb" -> three numbers, 0 to 255."""
-    return list(bytes.fromhex(colour[1:]))
-
-
 def class_colours(count: int) -> list[str]:
     """A colour for each of `count` classes: Okabe and Ito's seven, then steps of cividis, from dark to light."""
     first = list(OKABE_ITO[:count])
-    known, steps = np.array([_rgb(colour) for colour in CIVIDIS]), np.linspace(0, 1, count - len(first))
+    known, steps = np.array([getrgb(colour) for colour in CIVIDIS]), np.linspace(0, 1, count - len(first))
     mixed = [np.interp(steps, np.linspace(0, 1, len(known)), channel).round().astype(int) for channel in known.T]
     return first + ["#{:02x}{:02x}{:02x}".format(*colour) for colour in zip(*mixed, strict=True)]
 
@@ -50,7 +46,7 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
         if not region.any():
             continue
         inner = _grown(~region, line) & region
-        for channel, colour in zip(result, _rgb(name), strict=True):
+        for channel, colour in zip(result, getrgb(name), strict=True):
             tinted = np.round(np.arange(256) * 0.5 + colour * 0.5).astype(np.uint8)
             np.copyto(channel, tinted[channel], where=region)
             channel[inner] = colour

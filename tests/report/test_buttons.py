@@ -21,14 +21,18 @@ def test_a_button_a_notebook_and_all_of_them_lead_to_this_repository():
     assert text.count(colab) == 2
 
 
-def test_the_readme_takes_them_and_nothing_else_of_it_changes():
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    once = buttons.with_buttons(text, "a/b")
-    assert buttons.with_buttons(buttons.with_buttons(text, "c/d"), "a/b") == once  # the repository moved
-    before, after = text.split(buttons.BEGIN)[0], text.split(buttons.END)[1]
-    assert once.startswith(before + buttons.BEGIN) and once.endswith(buttons.END + after)
+def test_the_readme_takes_them_and_nothing_else_of_it_changes(tmp_path):
+    text, (begin, end) = (REPOSITORY / "README.md").read_text(encoding="utf-8"), buttons.MARKS
+    once, twice, without = (tmp_path / name for name in ("once", "twice", "without"))
+    for file, repositories in ((once, ["a/b"]), (twice, ["c/d", "a/b"])):  # the repository moved
+        file.write_text(text, encoding="utf-8")
+        for repository in repositories:
+            buttons.renew(file, buttons.MARKS, buttons.buttons(repository))
+    assert twice.read_text(encoding="utf-8") == (made := once.read_text(encoding="utf-8"))
+    assert made.startswith(text.split(begin)[0] + begin) and made.endswith(end + text.split(end)[1])
+    without.write_text(text.replace(end, ""), encoding="utf-8")
     with pytest.raises(CosegError, match="put them back"):
-        buttons.with_buttons(text.replace(buttons.END, ""), "a/b")
+        buttons.renew(without, buttons.MARKS, "block")
 
 
 @pytest.mark.parametrize("name", ["", "a", "a/b/c", "a b/c", "https://github.com/a/b", "a/..", 'a/b"'])
@@ -72,7 +76,7 @@ def test_a_notebook_sets_itself_up_where_nothing_else_is(tmp_path):
 
 def test_the_command_writes_both_and_a_fault_is_one_line(tmp_path, capsys):
     readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{buttons.BEGIN}\n{buttons.END}\nbelow\n")
+    readme.write_text(f"above\n{buttons.MARKS[0]}\n{buttons.MARKS[1]}\nbelow\n")
     buttons.main(["a/b", "--readme", str(readme), "--colab", str(tmp_path / "colab")])
     assert "/a/b/" in readme.read_text() and readme.read_text().endswith("below\n")
     made = json.loads((tmp_path / "colab" / "03_spatial_semantic_modulation.ipynb").read_text())

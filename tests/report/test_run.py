@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from coseglib.answering.floors import FLOORS
 from coseglib.core.errors import CosegError
 from coseglib.report import run as report
-from coseglib.report import site
 from coseglib.report import summary as of_report
 
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.core.paths import report_folder",
@@ -255,7 +254,7 @@ def test_a_notebook_that_ends_itself_has_failed(tmp_path):
 def test_names_that_look_like_numbers_or_like_nothing_stay_as_they_are(tmp_path):
     names = ["001", "NA", "1e5", ""]
     _tables(tmp_path, **{"08_x": {"group": names, "seeds": ["0", "1", "2", "3"], "J": [0.5, 0.25, 1.0, None]}})
-    shown = site.shown_table(tmp_path / "tables" / "08_x.csv")
+    shown = of_report.shown_table(tmp_path / "tables" / "08_x.csv")
     assert shown["columns"] == [("group", False), ("seeds", True), ("J", True)] and shown["cut"] == ""
     assert shown["rows"] == [["001", "0", "0.5"], ["NA", "1", "0.25"], ["1e5", "2", "1"], ["", "3", "–"]]
     table = of_report.read_table(tmp_path / "tables" / "08_x.csv", {"J": float})

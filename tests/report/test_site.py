@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from coseglib.figures import save_figure
 from coseglib.report import run as report
 from coseglib.report import site
+from coseglib.report.summary import COLUMNS, ROWS
 
 ABOUT = {
     "profile": "smoke",
@@ -83,8 +84,8 @@ def make_report(home: Path) -> tuple[Path, Path]:
     rows = [f"CA {i},random,60,64,0,1096,0.9{i},0.{i}2345678,0.1,common,4{i}e51085,ours\n" for i in range(3)]
     (tables / "02_methods.csv").write_text(head + "".join(rows))
     (tables / "02_methods.md").write_text("| a |\n")
-    (tables / "03_long.csv").write_text("n,what\n" + "".join(f"{i},<i>\n" for i in range(site.ROWS + 5)))
-    wide = [",".join(f"{name}{i}" for i in range(site.COLUMNS + 9)) for name in ("c", "")]
+    (tables / "03_long.csv").write_text("n,what\n" + "".join(f"{i},<i>\n" for i in range(ROWS + 5)))
+    wide = [",".join(f"{name}{i}" for i in range(COLUMNS + 9)) for name in ("c", "")]
     (tables / "03_wide.csv").write_text("\n".join(wide))
     (tables / "03_empty.csv").write_text("")
     (tables / "other.txt").write_text("text")
@@ -153,9 +154,9 @@ def test_tables_are_rendered_with_captions_numbers_rounded_and_checksums_left_al
     assert '<th scope="col" class="number">J</th>' in table and '<th scope="col">checkpoint</th>' in table
     assert '<td class="number">0.1235</td>' in table and "<td>41e51085</td>" in table
     long = _between(text, 'id="table-03_long"', "</table>")
-    assert f"the first {site.ROWS} of {site.ROWS + 5} rows" in long and long.count("<tr>") == site.ROWS + 1
+    assert f"the first {ROWS} of {ROWS + 5} rows" in long and long.count("<tr>") == ROWS + 1
     wide = _between(text, 'id="table-03_wide"', "</table>")
-    assert f"the first {site.COLUMNS} of {site.COLUMNS + 9} columns" in wide and wide.count("<th ") == site.COLUMNS
+    assert f"the first {COLUMNS} of {COLUMNS + 9} columns" in wide and wide.count("<th ") == COLUMNS
     assert "&lt;i&gt;" in long and "<i>" not in long
     assert "<h3>Empty</h3>" in text and "not readable as a table" in text
     assert 'href="tables/other.txt">TXT<' in text
