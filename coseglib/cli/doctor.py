@@ -1,4 +1,4 @@
-"""`coseg doctor`: what works here, a line OK or FAIL for each part, and whether photographs can be segmented at all."""
+"""`coseg doctor`: what works here, a line for each part, and whether photographs can be segmented at all."""
 
 import importlib.metadata
 import os
@@ -26,9 +26,16 @@ class Finding(NamedTuple):
     text: str
     needed: bool = False
 
+    @property
+    def word(self) -> str:
+        return "OK" if self.good else "FAIL" if self.needed else "--"
+
 
 def doctor(data: options.Data = None, weights: options.Weights = None) -> None:
-    """Say what works here: a line OK or FAIL for each part. Exit code 1 where photographs cannot be segmented.
+    """Say what works here: a line for each part.
+
+    OK: it works. --: it does not, and photographs are segmented without it; the line says what it is for. FAIL: they
+    cannot be segmented, and the exit code is 1.
 
     Example:
       coseg doctor
@@ -48,9 +55,8 @@ def python() -> Finding:
 def packages() -> Finding:
     """What pyproject.toml names is installed, but for extras, and torch loads."""
     needed = [line for line in importlib.metadata.requires("coseglib") or () if "extra ==" not in line]
-    names = [re.match(r"[\w.-]+", line)[0] for line in needed]
     try:
-        found = {name: importlib.metadata.version(name) for name in names}
+        found = {name: importlib.metadata.version(name) for name in (re.match(r"[\w.-]+", line)[0] for line in needed)}
         import torch  # noqa: F401
         import torchvision  # noqa: F401
     except importlib.metadata.PackageNotFoundError as error:
@@ -74,21 +80,23 @@ def crf() -> Finding:
         labels = np.argmax(field.inference(3), axis=0).reshape(8, 8)
     except Exception as error:  # a missing or half-built extension fails in many ways
         why = f"pydensecrf does not work ({type(error).__name__}: {error})"
-        return Finding("CRF", False, f"{why}; masks are made by argmax; for it a C++ compiler and make -B setup")
-    if not (labels == (foreground > 0.5)).all():
-        return Finding("CRF", False, "pydensecrf gives a wrong answer on 8 × 8 pixels; run make setup")
+        costs = "without it masks are made by argmax, their contours less exact"
+        return Finding("CRF", False, f"{why}; {costs}; for it a C++ compiler and make -B setup")
+    if not (labels == (foreground > 0.5)).all():  # worse than none: masks would be wrong
+        return Finding("CRF", False, "pydensecrf gives a wrong answer on 8 × 8 pixels; run make -B setup", needed=True)
     return Finding("CRF", True, f"pydensecrf2 {importlib.metadata.version('pydensecrf2')}")
 
 
 def gpu() -> Finding:
-    """Either way all right: which GPU there is, or what the CPU has."""
+    """Which GPU there is, or what the CPU has."""
     import torch
 
     from coseglib.core.devices import cpu_has_bfloat16
 
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    has = "yes" if cpu_has_bfloat16() else "no"
-    return Finding("GPU", True, names or f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {has}")
+    has = f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {'yes' if cpu_has_bfloat16() else 'no'}"
+    costs = "all works without it, training slowly; its profiles for a CPU are smoke and cpu"
+    return Finding("GPU", bool(names), names or f"{has}; {costs}")
 
 
 def data_sets() -> Iterator[Finding]:
@@ -97,9 +105,10 @@ def data_sets() -> Iterator[Finding]:
 
     try:
         for name, found in available(data_root()).items():
-            yield Finding(f"data set {name}", isinstance(found, str), str(found))
+            good = isinstance(found, str)
+            yield Finding(f"data set {name}", good, found if good else f"{found}; only to train or to score on it")
     except CosegError as error:
-        yield Finding("data sets", False, str(error))
+        yield Finding("data sets", False, f"{error}; only to train or to score on them")
 
 
 def weights() -> Finding:
@@ -111,13 +120,14 @@ def weights() -> Finding:
     try:
         folder = weights_root()
     except CosegError as error:
-        return Finding("weights", False, str(error))
+        return Finding("weights", False, f"{error}; only to train")
     places = filter(os.path.isdir, (folder or "", os.path.join(torch.hub.get_dir(), "checkpoints")))
     files = [file for place in places for file in os.listdir(place)]
     names = [name for name in BACKBONES if any(f.startswith((f"{name}.", f"{name}-")) for f in files)]
     if names:
         return Finding("weights", True, ", ".join(names) + (f" in {folder}" if folder else ""))
-    return Finding("weights", False, "none here; training fetches them where there is a network, or set COSEG_WEIGHTS")
+    text = "none here; only to train, which fetches them where there is a network; without one set COSEG_WEIGHTS"
+    return Finding("weights", False, text)
 
 
 def checkpoints() -> Iterator[Finding]:
@@ -147,12 +157,11 @@ def findings() -> Iterator[Finding]:
 
 def examine(say: Callable[[str], None]) -> bool:
     """Say a line for each part; True where photographs can be segmented."""
-    failed = []
+    lacking, aside = [], 0
     for finding in findings():
-        say(f"{'OK  ' if finding.good else 'FAIL'} {finding.part}: {finding.text}")
-        failed += [] if finding.good else [finding]
-    lacking = [f.part for f in failed if f.needed]
-    aside = len(failed) - len(lacking)
+        say(f"{finding.word:4} {finding.part}: {finding.text}")
+        lacking += [finding.part] if finding.word == "FAIL" else []
+        aside += finding.word == "--"
     state = f"photographs cannot be segmented, for lack of: {', '.join(lacking)}" if lacking else "ready to segment"
-    say(state + (f" ({aside} of the FAIL lines above concern what segmenting does not need)" if aside else ""))
+    say(state + (f" (segmenting does without the {aside} above that are marked --)" if aside else ""))
     return not lacking

@@ -4,9 +4,11 @@ import shutil
 import sys
 
 import pytest
+import torch
 
 from coseglib.answering import crf
 from coseglib.cli import doctor
+from coseglib.cli.main import main
 from coseglib.models.checkpoints import save_model
 
 
@@ -32,12 +34,33 @@ def test_without_data_sets_photographs_can_be_segmented_all_the_same(shipped, no
     said = []
     assert doctor.examine(said.append)
     *lines, last = said
-    assert all(line.startswith(("OK   ", "FAIL ")) for line in lines)
-    assert any(line.startswith(f"{'OK  ' if crf.crf_installed() else 'FAIL'} CRF: ") for line in lines)
-    for part in ("Python", "packages", "GPU", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
+    assert all(line.startswith(("OK   ", "--   ")) for line in lines)
+    for part, there in (("CRF", crf.crf_installed()), ("GPU", torch.cuda.is_available())):
+        assert any(line.startswith(f"{'OK' if there else '--':4} {part}: ") for line in lines), part
+    for part in ("Python", "packages", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
         assert any(line.startswith(f"OK   {part}: ") for line in lines), part
-    assert any(line.startswith("FAIL data set icoseg8: ") and "data/README.md" in line for line in lines)
-    assert last.startswith("ready to segment")
+    (missing,) = [line for line in lines if line.startswith("--   data set icoseg8: ")]
+    assert "data/README.md" in missing and "only to train or to score on it" in missing
+    aside = sum(line.startswith("-- ") for line in lines)
+    assert last == f"ready to segment (segmenting does without the {aside} above that are marked --)"
+
+
+def test_what_is_optional_never_fails_and_says_what_it_is_for(shipped, no_data, monkeypatch, tmp_path, capsys):
+    """No data sets, no weights, no GPU, no CRF: the exit code is 0, and each line tells what to do or does without."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    assert main(["doctor"]) == 0
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[:-1])
+    assert not any(part.startswith("FAIL") for part in said)
+    assert "masks are made by argmax" in said["--   CRF"] and "make -B setup" in said["--   CRF"]
+    assert "training slowly" in said["--   GPU"] and "COSEG_WEIGHTS" in said["--   weights"]
+    monkeypatch.setenv("COSEG_WEIGHTS", str(tmp_path / "nowhere"))
+    assert main(["doctor"]) == 0 and "--   weights: " in capsys.readouterr().out
+    shipped.unlink()
+    assert main(["doctor"]) == 1
+    (failed,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert failed.startswith("FAIL checkpoint ca-mobilenet_v2: ")
 
 
 def test_a_checkpoint_with_a_wrong_checksum_stops_the_main_job(shipped, no_data):
@@ -67,7 +90,7 @@ def test_a_missing_package_is_named_and_nothing_after_it_is_asked(monkeypatch):
 def test_a_crf_that_does_not_load_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     finding = doctor.crf()
-    assert not finding.good and not finding.needed and "pydensecrf does not work" in finding.text
+    assert finding.word == "--" and "pydensecrf does not work" in finding.text
 
 
 def test_an_older_or_newer_python_is_named(monkeypatch):
