@@ -46,10 +46,6 @@ class _Looked(NamedTuple):
     data: str
     count: int
 
-    @property
-    def group(self) -> Group:
-        return self.groups[self.place]
-
 
 def _shipped(method: str) -> list[str]:
     """The names of a method's shipped checkpoints."""
@@ -171,7 +167,7 @@ class Explorer(Controls):
             self.source.options, self.source.value = [*self._sources, *folder, *uploads], looked.source
             self.group.options = [(f"{g.name} ({len(g)})", i) for i, g in enumerate(looked.groups)]
             self.group.value = looked.place
-            self.count.max, self.count.value = min(MOST, len(looked.group)), looked.count
+            self.count.max, self.count.value = min(MOST, len(looked.groups[looked.place])), looked.count
             self.count.disabled = self.count.max < 2
             self.forget.layout.display = "" if self._uploads.photos else "none"
             model, card = self.session.model, self.session.model.card
@@ -203,7 +199,7 @@ class Explorer(Controls):
 
     def _set_photos(self, looked: _Looked) -> None:
         self.busy("reading …")
-        chosen = looked.group
+        chosen = looked.groups[looked.place]
         count = min(looked.count, MOST, len(chosen))
         faults = self.session.set_photos(chosen.photos[:count], chosen.targets)
         self._looked, self._at = looked._replace(count=count), None
@@ -316,14 +312,13 @@ class Explorer(Controls):
 
     def _heat(self, view: str, post: str) -> Heat:
         i, place = self._clicked
-        y, x = ((k + 0.5) / CELLS for k in divmod(place, CELLS))
-        asked = {
-            PROBABILITY: lambda: self.session.probability(post),
-            GRAD_CAM: lambda: self.session.grad_cam(i),
-            LOOKS: self.session.spatial_maps,
-            MATCHES: lambda: self.session.matches(i, y, x),
-        }
-        return asked[view]()
+        if view == PROBABILITY:
+            return self.session.probability(post)
+        if view == GRAD_CAM:
+            return self.session.grad_cam(i)
+        if view == LOOKS:
+            return self.session.spatial_maps()
+        return self.session.matches(i, *((k + 0.5) / CELLS for k in divmod(place, CELLS)))
 
     def _drawn(self, view: str, masks: list[Tensor], post: str) -> tuple[list[np.ndarray], str, Heat | None]:
         """The pictures, uint8 (H, W) or (3, H, W), what their colours mean, as HTML, and the maps that they show."""
@@ -380,6 +375,6 @@ class Explorer(Controls):
         photos, model = self.session.photos, self.session.model
         truths = [o.truth for o in photos]
         known = None if any(t is None for t in truths) or model.classes > 1 else truths
-        title = f"{self._looked.group.name}: {model.card['name']}, threshold {self.threshold.value:.2f}"
+        title = f"{self._looked.groups[self._looked.place].name}: {model.card['name']}, threshold {self.threshold.value:.2f}"
         masks = self.session.masks(*self._asked, own=True)
         return show_group([o.photo.image() for o in photos], masks, known, self.session.names, title=title)

@@ -5,6 +5,8 @@ stand on cells tagged `nbval-check-output` alone: nbval compares those, and noth
 text; pictures are drawn on the reader's machine.
 """
 
+import copy
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,34 +64,25 @@ def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def _faults_of_outputs(cell) -> list[str]:
-    if CHECKED not in _tags(cell):
-        return ["holds outputs; run make strip"] if cell.outputs or cell.execution_count is not None else []
-    if not cell.outputs or cell.execution_count is None:
-        return [f"is tagged {CHECKED} and holds no output, so nbval compares nothing; run it and save"]
-    for output in cell.outputs:
-        if output.output_type == "error":
-            return ["holds an error; mend it and run it again"]
-        kinds = set(output.get("data", {})) - {"text/plain"}
-        if kinds:
-            return [f"holds {', '.join(sorted(kinds))}; print figures as text"]
-    return []
-
-
 def faults(notebook: nbformat.NotebookNode) -> list[str]:
     """What is not as it should be, a line each; none: []."""
-    code = [(i, cell) for i, cell in enumerate(notebook.cells, start=1) if cell.cell_type == "code"]
-    found = [f"cell {i} {fault}" for i, cell in code for fault in _faults_of_outputs(cell)]
-    if not code or not code[0][1].source.lstrip().startswith(("import ", "from ", "%")):
-        found.append("the first code cell does not import")
-    places = [n for n, (_, cell) in enumerate(code, start=1) if PARAMETERS in _tags(cell)]
-    if places != [2]:
-        found.append(f"the second code cell alone is to be tagged `{PARAMETERS}`, tagged are {places or 'none'}")
-    if not any(CHECKED in _tags(cell) for _, cell in code):
-        found.append(f"no cell is tagged {CHECKED}, so nbval compares nothing")
-    if notebook.metadata.get("kernelspec", {}).get("name") != KERNEL["name"]:
-        found.append("its kernel is not python3; run make strip")
-    return found
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    places = [n for n, cell in enumerate(code, start=1) if PARAMETERS in _tags(cell)]
+    compared = [cell for cell in code if CHECKED in _tags(cell)]
+    outputs = [output for cell in compared for output in cell.outputs]
+    kinds = {kind for output in outputs for kind in output.get("data", {})} - {"text/plain"}
+    found = {
+        "it is not as make strip leaves it; run that": stripped(copy.deepcopy(notebook)) != notebook,
+        "the first code cell does not import": not re.match(r"\s*(import |from |%)", code[0].source if code else ""),
+        f"the second code cell alone is to be tagged `{PARAMETERS}`, tagged are {places or 'none'}": places != [2],
+        f"no cell is tagged {CHECKED}, so nbval compares nothing": not compared,
+        f"a cell tagged {CHECKED} holds no output, so nbval compares nothing; run it and save": not all(
+            cell.outputs and cell.execution_count for cell in compared
+        ),
+        "an output is an error; mend it and run it again": any(o.output_type == "error" for o in outputs),
+        f"an output is {', '.join(sorted(kinds))}; print figures as text": bool(kinds),
+    }
+    return [fault for fault, there in found.items() if there]
 
 
 def main(paths: list[str]) -> None:

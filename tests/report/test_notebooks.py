@@ -69,8 +69,8 @@ def test_a_notebook_as_it_should_be_has_no_faults():
 @pytest.mark.parametrize(
     ("cell", "fault"),
     [
-        (new_code_cell("1", outputs=[_text("1")]), "cell 4 holds outputs"),
-        (new_code_cell("1", execution_count=4), "cell 4 holds outputs"),
+        (new_code_cell("1", outputs=[_text("1")]), "make strip"),
+        (new_code_cell("1", execution_count=4), "make strip"),
         (new_code_cell("1", metadata={"tags": [CHECKED]}), "compares nothing"),
         (new_code_cell("1", metadata={"tags": [CHECKED]}, outputs=[PICTURE], execution_count=4), "image/png"),
         (new_code_cell("x = 1", metadata={"tags": [PARAMETERS]}), "[2, 4]"),
