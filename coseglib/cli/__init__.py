@@ -1,7 +1,8 @@
 """The command line: `coseg doctor | segment | train | evaluate | ship | ablate | report | download`.
 
-doctor, segment, train, evaluate  one command each     workbook  ship, ablate, report and download
-options  what several of them take                     main      all together, and what an error looks like
+doctor   what works here                systems   segment, train and evaluate
+options  what several of them take      workbook  ship, ablate, report and download
+main     all together, and what an error looks like
 A command is a function of its own name; its docstring is its help. The library is imported inside the functions, so
 that `coseg --help` costs nothing. An error is one line on stderr, `coseg: <file>: <what is wrong>; <what to do>`, and
 an exit code that is not 0.

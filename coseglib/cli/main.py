@@ -9,9 +9,7 @@ import traceback
 import typer
 
 from coseglib.cli.doctor import doctor
-from coseglib.cli.evaluate import evaluate
-from coseglib.cli.segment import segment
-from coseglib.cli.train import train
+from coseglib.cli.systems import evaluate, segment, train
 from coseglib.cli.workbook import ablate, download, report, ship
 from coseglib.core.errors import CosegError
 

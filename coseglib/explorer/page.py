@@ -375,6 +375,7 @@ class Explorer(Controls):
         photos, model = self.session.photos, self.session.model
         truths = [o.truth for o in photos]
         known = None if any(t is None for t in truths) or model.classes > 1 else truths
-        title = f"{self._looked.groups[self._looked.place].name}: {model.card['name']}, threshold {self.threshold.value:.2f}"
+        group = self._looked.groups[self._looked.place].name
+        title = f"{group}: {model.card['name']}, threshold {self.threshold.value:.2f}"
         masks = self.session.masks(*self._asked, own=True)
         return show_group([o.photo.image() for o in photos], masks, known, self.session.names, title=title)

@@ -1,0 +1,254 @@
+"""`coseg segment | train | evaluate`: what systems are for."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from coseglib.cli import options
+from coseglib.cli.options import argument, flag, option, output_option
+from coseglib.core.errors import CosegError
+
+Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
+BFloat16 = flag("--bfloat16", "Faster where the processor has it; same masks but for single pixels.")
+
+
+def segment(
+    photos: Photos,
+    output: options.OutputFolder,
+    checkpoint: options.Checkpoint = None,
+    method: options.Method = None,
+    group: options.Group = None,
+    looks: options.Looks = None,
+    classes: options.Classes = None,
+    post: options.Post = None,
+    profile: options.OnlineProfile = None,
+    set_: options.Set = None,
+    bfloat16: BFloat16 = False,
+    devices: options.Devices = 1,
+    nodes: options.Nodes = 1,
+    accelerator: options.Accelerator = "auto",
+    weights: options.Weights = None,
+) -> None:
+    """Segment what photographs have in common.
+
+    Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
+    nothing could be done.
+
+    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
+    checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
+    K the classes, in an order of its own. A killed run learns anew.
+
+    Example:
+      coseg segment holiday/dog/ -o out
+      coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
+      coseg segment walks/ -o out --method multiclass --classes 2
+    """
+    from coseglib.segmenting.job import segment_photos
+
+    model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
+    if model is None or model.online:
+        options.refuse("multiclass pools no attention", group=group, looks=looks)
+    if model is None:
+        from coseglib.unsupervised.configuration import group_of_files
+        from coseglib.unsupervised.learner import learn
+
+        options.refuse("learning takes one process", devices=devices * nodes > 1)
+        config = options.learning(profile or "cpu", accelerator, set_)
+        options.check_number(classes)
+        model = learn(group_of_files(photos, output), classes, config, options.say)
+    where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
+    summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
+    if summary.rank == 0:
+        _say(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def _say(summary) -> None:
+    for file, why in summary.skipped:
+        options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
+    if summary.note:
+        typer.echo(summary.note)
+    earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
+    others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
+    done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"
+    typer.echo(f"{done}: {summary.out}")
+
+
+LearnedOn = option(
+    str | None,
+    "multiclass: what it learns on, a group of voc-multiclass (dog+person) or of synthetic-multiclass.  "
+    "[default for smoke: star+ring]",
+    "NAME",
+)
+LearnedFrom = option(list[Path] | None, "multiclass: or these photographs, with --classes; repeatable.", "PHOTO|FOLDER")
+AllDevices = option(int | None, "Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]", "N", min=1)
+Method = option(str | None, "The system to train.  [default: what FILE says, else ca]", options.METHOD_NAMES)
+Profile = option(str, "A profile, or YAML like it, or a run's config.yaml.", "smoke|cpu|gpu|workbook|paper|FILE")
+Resume = flag("--resume", "Go on with the run that the folder holds.")
+
+
+def train(
+    output: options.OutputFolder,
+    method: Method = None,
+    profile: Profile = "cpu",
+    resume: Resume = False,
+    set_: options.Set = None,
+    group: LearnedOn = None,
+    photos: LearnedFrom = None,
+    classes: options.Classes = None,
+    devices: AllDevices = None,
+    nodes: options.Nodes = 1,
+    accelerator: options.Accelerator = "auto",
+    data: options.Data = None,
+    weights: options.Weights = None,
+) -> None:
+    """Train a model: the newest state, model.safetensors, log.csv and config.yaml stand in the run's folder.
+
+    A run that was killed at any step and is resumed ends with the weights of an undisturbed one.
+
+    multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
+    no state in between: with --resume a finished run is kept, and one that was killed starts anew.
+
+    Example:
+      coseg train --method ca --profile smoke --output runs/ca
+      coseg train --method csa --profile cpu --output runs/csa --set steps=6000 --set seed=1 --data /data/sets
+      coseg train --method ca --profile smoke --output runs/ca --resume
+      coseg train --method multiclass --profile smoke --output runs/scenes
+      coseg train --method multiclass --output runs/dogs --group dog+person --data /data/sets
+      coseg train --method multiclass --output runs/walks --photos walks/ --classes 2
+    """
+    from coseglib.training.configuration import load_profile, method_of
+
+    method = method or method_of(profile)
+    if options.learns_online(method):
+        options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
+        config = options.learning(profile, accelerator, set_)
+        if profile == "smoke" and not photos:
+            group = group or "star+ring"
+        typer.echo(str(_train_online(config, output, resume, group, photos, classes)))
+        return
+    options.refuse(f"is for multiclass; {method} learns from the masks of whole data sets", group=group, photos=photos)
+    options.refuse("is for multiclass", classes=classes is not None)
+    from coseglib.training import loop
+
+    config = load_profile(profile, method, options.fields(set_))
+    where = {"devices": devices or "auto", "num_nodes": nodes, "accelerator": accelerator}
+    model = loop.train(config, output, resume, **where)
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        typer.echo(str(model))
+
+
+def _train_online(config, output, resume, group, photos, classes) -> Path:
+    from coseglib.unsupervised.configuration import group_of_files, named_group
+    from coseglib.unsupervised.learner import train_on_group
+
+    if photos:
+        options.refuse("is a group of its own; --photos are another", group=group)
+        options.check_number(classes)
+        chosen = group_of_files(photos, say=options.say)
+    elif group:
+        chosen = named_group(group)
+    else:
+        raise CosegError("multiclass: learns on one group; name it, --group dog+person, or give --photos and --classes")
+    classes = len(chosen.targets) if classes is None else classes
+    return train_on_group(chosen, classes, config, output, resume, options.say_at_once)
+
+
+Dataset = option(
+    str,
+    "icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with images/ and "
+    "ground_truth/.",
+    "NAME|DIR",
+)
+Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
+Protocol = option(
+    str | None,
+    "common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
+    "NAME",
+)
+Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
+Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
+Only = option(list[str] | None, "multiclass: only the group of this name; repeatable.", "GROUP")
+Ablations = flag(
+    "--ablations", "multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes."
+)
+Baselines = flag("--baselines", "multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
+
+
+def evaluate(
+    dataset: Dataset,
+    output: Table,
+    checkpoint: options.Checkpoint = None,
+    method: options.Method = None,
+    protocol: Protocol = None,
+    partner: Partner = "group",
+    group: options.Group = None,
+    looks: options.Looks = None,
+    limit: Limit = None,
+    only: Only = None,
+    classes: options.Classes = None,
+    post: options.Post = None,
+    profile: options.OnlineProfile = None,
+    set_: options.Set = None,
+    ablations: Ablations = False,
+    baselines: Baselines = False,
+    accelerator: options.Accelerator = "auto",
+    data: options.Data = None,
+    weights: options.Weights = None,
+) -> None:
+    """Score a model on a data set: a row a group, and a last row `all`.
+
+    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, seconds (an image). With --protocol partner-swap
+    J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
+
+    With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
+    checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
+    is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
+    are missing there.
+
+    Example:
+      coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv
+      coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv
+      coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
+      coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
+    """
+    from coseglib.core.devices import launch
+    from coseglib.core.tables import write_table
+    from coseglib.evaluation.tables import evaluation_table
+
+    given = {"classes": classes is not None, "profile": profile, "set": set_}
+    model = options.loaded(checkpoint, method, looks, post, **given, ablations=ablations, baselines=baselines)
+    if model is not None:
+        model = model.to(launch(accelerator=accelerator).device)
+    if model is None or model.online:
+        options.refuse("multiclass pools no attention", group=group, looks=looks)
+        options.refuse("multiclass has no partners to choose", partner=partner != "group")
+        options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
+        system = options.learning(profile or "cpu", accelerator, set_) if model is None else model
+        table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
+    else:
+        options.refuse("is for multiclass", only=only)
+        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, quiet=False)
+        write_table(table, output)
+    shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
+    typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
+
+
+def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):
+    from dataclasses import replace
+
+    from coseglib.data import load
+    from coseglib.evaluation.tables import ABLATIONS, evaluate_groups, multiclass_table
+    from coseglib.unsupervised.configuration import named_groups
+
+    systems = tuple(ABLATIONS) if ablations else ("SA+MA",) if baselines else ()
+    if systems:
+        why = "tables with baselines have the group's number of classes, and both ways"
+        options.refuse(why, classes=classes, post=post)
+    groups = [replace(group, photos=group.photos[:limit]) for group in named_groups(load(dataset), only)]
+    if systems:
+        return evaluate_groups(groups, system, output, systems, options.say)
+    return multiclass_table(groups, system, output, classes, post, options.say)
