@@ -45,16 +45,12 @@ REMEMBERED = 2**30  # bytes of features and comparisons
 
 
 class Opened(NamedTuple):
-    """A photograph that was read.
-
-    picture  as every question reads it         shown  uint8 (3, h, w), the longer side SHOWN
-    truth    uint8 (H, W), 1 asked for, 255 void; None: not known
-    """
+    """A photograph that was read."""
 
     photo: Photo
-    picture: Picture
-    shown: Tensor
-    truth: Tensor | None
+    picture: Picture  # as every question reads it
+    shown: Tensor  # uint8 (3, h, w), the longer side SHOWN
+    truth: Tensor | None  # uint8 (H, W), 1 asked for, 255 void; None: not known
 
 
 def opened(photo: Photo, targets: tuple[str, ...] = ()) -> Opened:
@@ -109,11 +105,9 @@ class _Read(Photographs):
 
 
 class Heat(NamedTuple):
-    """A map (h, w) for each photograph, or None; what the values are; the ends of their colour scale."""
-
-    maps: list[Tensor | None]
-    unit: str
-    limits: tuple[float, float]
+    maps: list[Tensor | None]  # (h, w) for each photograph, or None
+    unit: str  # what the values are
+    limits: tuple[float, float]  # the ends of their colour scale
 
 
 def _limits(maps: Sequence[Tensor | None]) -> tuple[float, float]:
@@ -193,8 +187,7 @@ class Session:
     def _kept(self, key, compute: Callable):
         """What `compute` gives, once for the present partners and pooling."""
         group = self.partners, self.how
-        found = self._of_group.pop(group, {})
-        self._of_group[group] = found  # the last one used stands last
+        found = self._of_group[group] = self._of_group.pop(group, {})  # the last one used stands last
         while len(self._of_group) > KEPT:
             del self._of_group[next(iter(self._of_group))]
         if key not in found:
@@ -212,14 +205,11 @@ class Session:
         """The partners' attention, pooled, (D,); of context models."""
         return self._engine.context(self.partners, self.how)
 
-    def _answered(self) -> list[Tensor]:
-        questions = [Question(i, self.partners) for i in range(len(self.photos))]
-        return [answer.logits for answer in self._engine.answers(questions, self.how)]
-
     def logits(self, post: str = "argmax") -> list[Tensor]:
         """(K, h, w) of each photograph, K = 2 or classes + 1; of one class by the CRF where `post` is "crf"."""
         post = post_of(self.model, post)
-        plain = self._kept("argmax", self._answered)
+        questions = [Question(i, self.partners) for i in range(len(self.photos))]
+        plain = self._kept("argmax", lambda: [a.logits for a in self._engine.answers(questions, self.how)])
         if post == "argmax" or self.model.online:
             return plain
         pairs = zip(self.photos, plain, strict=True)
@@ -345,22 +335,17 @@ class Session:
         if masks.exists() and not settings.exists():
             raise CosegError(f"{masks}: is there already, and not from here; name another folder")
         names = self.names
-        made = {
-            "checkpoint": self.model.card.get("name"),
-            "sha256": self.model.card.get("sha256"),
-            "group": self.how,
-            "threshold": None if self.model.online else threshold,
-            "post": post,
-            "partners": [names[i] for i in self.partners],
-            "photos": {name: str(o.photo.path or o.photo.name) for name, o in zip(names, self.photos, strict=True)},
-        }
+        made = {"checkpoint": self.model.card.get("name"), "sha256": self.model.card.get("sha256"), "group": self.how}
+        made |= {"threshold": None if self.model.online else threshold, "post": post}
+        made["partners"] = [names[i] for i in self.partners]
+        made["photos"] = {n: str(o.photo.path or o.photo.name) for n, o in zip(names, self.photos, strict=True)}
+        files = [masks / f"{name}.png" for name in names]
         pixels = self.masks(threshold, post, own=True)
         try:
             masks.mkdir(parents=True, exist_ok=True)
             write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
         except OSError as error:
             raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-        files = [masks / f"{name}.png" for name in names]
         for file, mask in zip(files, pixels, strict=True):
             write_png(file, mask if self.model.online else 255 * mask)
         return files

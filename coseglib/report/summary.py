@@ -36,9 +36,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-# Tables and plots -----------------------------------------------------------------------------------------------------
-
-
 def _csv(folder: Path) -> dict[str, pd.DataFrame]:
     """{name: table} of the CSV files in `folder`/tables that can be read, all text."""
     found = {}
@@ -186,9 +183,6 @@ def _plots(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
         parts = (f"Plot: {made['title']}", place, textwrap.shorten(texts, WORDS, placeholder=" …"))
         found.append(made | {"alt": ". ".join(filter(None, parts))})
     return found
-
-
-# The two pages --------------------------------------------------------------------------------------------------------
 
 
 def markdown_rows(rows: Iterable[Mapping]) -> list[str]:

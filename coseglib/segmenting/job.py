@@ -35,24 +35,17 @@ from coseglib.segmenting.overlays import class_colours, overlay
 
 @dataclass(frozen=True)
 class Summary:
-    """What `segment_photos` did.
+    """What `segment_photos` did."""
 
-    out      the folder written to                 photos   photographs found, skipped ones included
-    done     masks there are now                   earlier  of these, by a run that was killed before
-    skipped  (file, why) each                      ignored  files in the folders that are no images by their names
-    note     a remark for the reader, or ""        seconds  of this run
-    rank     of this process: let only 0 speak
-    """
-
-    out: Path
-    photos: int
-    done: int
-    earlier: int
-    skipped: tuple[tuple[str, str], ...]
-    ignored: int
-    note: str
-    seconds: float
-    rank: int
+    out: Path  # the folder written to
+    photos: int  # found, skipped ones included
+    done: int  # masks there are now
+    earlier: int  # of these, by a run that was killed before
+    skipped: tuple[tuple[str, str], ...]  # (file, why) each
+    ignored: int  # files in the folders that are no images by their names
+    note: str  # a remark for the reader, or ""
+    seconds: float  # of this run
+    rank: int  # of this process: let only 0 speak
 
     @property
     def exit_code(self) -> int:
@@ -124,10 +117,9 @@ class _Job(Photographs):
         every process knows what all have done."""
         home = self.out / ".coseg"
         self.state = home / fingerprint[:16]
-        if self.fabric.local_rank == 0 and home.is_dir():
-            for other in home.iterdir():
-                if other != self.state:
-                    shutil.rmtree(other, ignore_errors=True)
+        if self.fabric.local_rank == 0:
+            for other in set(home.glob("*")) - {self.state}:
+                shutil.rmtree(other, ignore_errors=True)
         self.fabric.barrier()
         for folder in (self.state, self.out / "masks", self.out / "overlays"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -264,16 +256,14 @@ def segment_photos(
     batch: int = BATCH,
     bfloat16: bool = False,
     post: str | None = None,
-    devices: int | str = 1,
-    num_nodes: int = 1,
-    accelerator: str = "auto",
     quiet: bool = False,
+    **where: int | str,
 ) -> Summary:
     """Segment what the photographs have in common; the job behind `coseg segment`.
 
     named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
-    devices, num_nodes, accelerator  Fabric's; torchrun works as well. Several processes give the very masks of one.
+    where   devices, num_nodes, accelerator of `launch`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
 
     Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
@@ -284,8 +274,8 @@ def segment_photos(
     a multi-class model also classes, K, and learning, what its card says of that, and in the entries class_shares, a
     number for each class, and no score. Every file is written beside its place and moved there.
 
-    A photograph that cannot be read is skipped and named. A run that was killed goes on with the photographs not yet
-    done when it is started again with the same model, photographs (path, size, date) and options; else it starts anew.
+    A run that was killed goes on with the photographs not yet done when it is started again with the same model,
+    photographs (path, size, date) and options; else it starts anew. What cannot be read is skipped and named.
     Raises CosegError when nothing can be written to `out`, where it has masks that are not from here, or for an unknown
     `how` or kind of model.
     """
@@ -293,7 +283,7 @@ def segment_photos(
     check_pooling(model, how)  # before anything is written
     if not is_output(out) and (own := [f for f in (out / name for name in WRITTEN) if f.is_dir() and any(f.iterdir())]):
         raise CosegError(f"{own[0]}: is there already, and not from here; give another -o")
-    fabric = launch(devices, num_nodes, accelerator)
+    fabric = launch(**where)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     job = _Job(photos, out, model, fabric, quiet)
