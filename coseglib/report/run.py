@@ -194,13 +194,9 @@ def run_report(
     values = parameters(profile, some, notebooks)
     folder = root / profile
     (folder / "notebooks").mkdir(parents=True, exist_ok=True)
-    facts = {
-        "profile": profile,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "versions": package_versions(),
-        "machine": machine() + (f", {jobs} notebooks at a time" if jobs > 1 else ""),
-    }
+    facts = {"profile": profile, "date": datetime.date.today().isoformat(), "commit": commit()}
+    beside_it = f", {jobs} notebooks at a time" if jobs > 1 else ""
+    facts |= {"versions": package_versions(), "machine": machine() + beside_it}
     # Absolute paths: a kernel works in the notebook's folder, not in the caller's.
     environment = named_roots() | {"COSEG_REPORTS": str(root)}
     beside = environment  # of those that run beside others: their share of the cores

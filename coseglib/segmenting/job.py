@@ -5,7 +5,6 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
 from coseglib.data.images import write_jpg, write_png
 from coseglib.data.record import resize_labels
+from coseglib.data.remembered import digest
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import WRITTEN, find_photos, is_output, output_names
 from coseglib.segmenting.overlays import class_colours, overlay
@@ -74,14 +75,11 @@ def note_for(entries: Iterable[dict], common_from: dict | None) -> str:
 
 
 def _identity(model) -> str:
-    """What tells one trained model from another: its checkpoint's SHA-256, else that of its tensors."""
+    """What tells one trained model from another: its checkpoint's SHA-256, else a hash of its tensors."""
     if "sha256" in model.card:
         return model.card["sha256"]
-    digest = hashlib.sha256(f"{type(model).__qualname__} {model}".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
+    return joblib.hash([type(model).__qualname__, str(model), tensors], "sha1")
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
@@ -116,7 +114,7 @@ class _Job(Photographs):
         """With what an interrupted run of the same fingerprint has left; what others have is cleared away. At the end
         every process knows what all have done."""
         home = self.out / ".coseg"
-        self.state = home / fingerprint[:16]
+        self.state = home / fingerprint
         if self.fabric.local_rank == 0:
             for other in set(home.glob("*")) - {self.state}:
                 shutil.rmtree(other, ignore_errors=True)
@@ -291,7 +289,7 @@ def segment_photos(
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with job.opened(hashlib.sha256(json.dumps(key).encode()).hexdigest()):
+        with job.opened(digest(key)):
             answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
             missing = (answer for answer in answers if answer.photo not in job.done)
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
