@@ -165,9 +165,7 @@ Dataset = option(
 )
 Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
 Protocol = option(
-    str | None,
-    "common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]",
-    "NAME",
+    str | None, "common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]", "NAME"
 )
 Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
 Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
