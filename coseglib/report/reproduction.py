@@ -14,7 +14,7 @@ from coseglib.core.paths import REPORTS
 from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation.cards import EARLIER, FOOTNOTE, beyond, cards, digits, others, reached, stated, withdrawn
 from coseglib.report.buttons import renew
-from coseglib.report.summary import markdown_rows
+from coseglib.report.site import markdown_rows
 
 PAGE = REPORTS / "REPRODUCTION.md"
 MARKS = ("<!-- figures: python -m coseglib.report.reproduction -->", "<!-- end of figures -->")

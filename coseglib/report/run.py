@@ -1,6 +1,6 @@
 """`coseg report`: the notebooks run in order by papermill, and a page that says how they went.
 
-    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.report.summary`
+    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.report.site`
     reports/<profile>/notebooks/   NN_name.ipynb as it ran, NN_name.html
     reports/<profile>/tables/      what the notebooks save, see `coseglib.core.paths.report_folder`
     reports/<profile>/plots/
@@ -33,9 +33,8 @@ from coseglib.core.config import read_text
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
-from coseglib.report import site
 from coseglib.report.notebooks import declared, selected
-from coseglib.report.summary import duration, page, summary
+from coseglib.report.site import duration, notebook_page, page, summary
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
@@ -159,7 +158,7 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
         about = {**facts, "parameters": values, "seeds": seeds, "seconds": round(time.perf_counter() - started, 1)}
         about |= {"error": error, "slowest": _timings(ran)}
         ran.metadata["coseg"] = about
-        write_text(out / f"{notebook.stem}.html", site.notebook_page(ran, notebook.stem, facts["profile"]))
+        write_text(out / f"{notebook.stem}.html", notebook_page(ran, notebook.stem, facts["profile"]))
         write_text(out / notebook.name, nbformat.writes(ran))
     finally:
         part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from coseglib.answering.floors import FLOORS
 from coseglib.core.errors import CosegError
 from coseglib.report import run as report
-from coseglib.report import summary as of_report
+from coseglib.report import site
 
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.core.paths import report_folder",
          "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
@@ -108,7 +108,7 @@ def test_a_damaged_notebook_is_one_line(notebooks, tmp_path):
 
 def test_a_notebook_that_is_not_there_yet_is_listed_as_not_run(notebooks, tmp_path):
     folder = tmp_path / "reports" / "smoke"
-    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in of_report.summary("smoke", folder, notebooks)
+    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in site.summary("smoke", folder, notebooks)
 
 
 def test_the_slowest_cells_come_first():
@@ -202,16 +202,16 @@ def _tables(folder, **tables):
 
 def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_path):
     row = {"dataset": "msrc7", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 9}
-    row |= {"partner": "group", "group": "all", "J": 0.5, "source": of_report.MEASURED_HERE}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": site.MEASURED_HERE}
     others = [{**row, "partner": "other", "J": 0.25}, {**row, "system": "b", "checkpoint": "00000001", "J": 0.75}]
     wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
     wrong = [{**one, "J": 0.1} for one in wrong]
     _tables(tmp_path, **{"08_msrc7": [row, *others, *wrong], "08_swap": [{"swap": 1}], "by_hand": [{"dataset": "x"}]})
     (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
-    table = of_report.benchmark_figures(tmp_path).set_index("system")
+    table = site.benchmark_figures(tmp_path).set_index("system")
     assert table.loc["a", ["group", "other"]].tolist() == [0.5, 0.25] and table.loc["b", "group"] == 0.75
     assert table.self.isna().all() and table.checkpoint.tolist() == ["01234567", "00000001"]
-    made = {r["table"]: r for r in of_report.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
+    made = {r["table"]: r for r in site.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
     assert made["08_msrc7.csv"] == {
         "table": "08_msrc7.csv",
         "notebook": "08_tables",
@@ -220,23 +220,23 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
         "checkpoints": "01234567, 00000001",
     }
     assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
-    page = of_report.summary("smoke", tmp_path)
+    page = site.summary("smoke", tmp_path)
     assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
-    assert of_report.benchmark_figures(tmp_path / "none").empty
+    assert site.benchmark_figures(tmp_path / "none").empty
 
 
 def test_the_committed_report_says_what_its_tables_say():
     folder = report.REPORTS / "cpu"
     text = (folder / "summary.md").read_text(encoding="utf-8")
-    table = of_report.benchmark_figures(folder)
+    table = site.benchmark_figures(folder)
     assert len(table) > 10, "benchmark tables of the cpu profile are missing"
-    for line in of_report.markdown_rows(table.to_dict("records")):
+    for line in site.markdown_rows(table.to_dict("records")):
         assert line in text
-    known = {card["name"]: card["sha256"][:8] for card in of_report.cards()}
+    known = {card["name"]: card["sha256"][:8] for card in site.cards()}
     for row in table.itertuples():
         assert row.system in FLOORS or known[row.system] == row.checkpoint
-    for name in (card["name"] for card in of_report.cards() if "withdrawn" not in card):
+    for name in (card["name"] for card in site.cards() if "withdrawn" not in card):
         assert name in set(table.system), f"{name} is shipped, and no table scores it"
 
 
@@ -254,8 +254,8 @@ def test_a_notebook_that_ends_itself_has_failed(tmp_path):
 def test_names_that_look_like_numbers_or_like_nothing_stay_as_they_are(tmp_path):
     names = ["001", "NA", "1e5", ""]
     _tables(tmp_path, **{"08_x": {"group": names, "seeds": ["0", "1", "2", "3"], "J": [0.5, 0.25, 1.0, None]}})
-    shown = of_report.shown_table(tmp_path / "tables" / "08_x.csv")
+    shown = site.shown_table(tmp_path / "tables" / "08_x.csv")
     assert shown["columns"] == [("group", False), ("seeds", True), ("J", True)] and shown["cut"] == ""
     assert shown["rows"] == [["001", "0", "0.5"], ["NA", "1", "0.25"], ["1e5", "2", "1"], ["", "3", "–"]]
-    table = of_report.read_table(tmp_path / "tables" / "08_x.csv", {"J": float})
+    table = site.read_table(tmp_path / "tables" / "08_x.csv", {"J": float})
     assert table.group.tolist() == names

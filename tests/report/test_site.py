@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from coseglib.figures import save_figure
 from coseglib.report import run as report
 from coseglib.report import site
-from coseglib.report.summary import COLUMNS, ROWS
+from coseglib.report.site import COLUMNS, ROWS
 
 ABOUT = {
     "profile": "smoke",
