@@ -26,8 +26,8 @@ from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.data import available, load
 from coseglib.data.record import Group
 from coseglib.evaluation.cards import cards
+from coseglib.explorer import controls
 from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, Card, Controls
-from coseglib.explorer.pictures import heated, scale_bar
 from coseglib.explorer.session import MOST, Heat, Session, Uploads
 from coseglib.figures import show_group
 from coseglib.models import METHODS
@@ -117,20 +117,20 @@ class Explorer(Controls):
     def _state(self) -> tuple:
         """All that an action may change: of the session, of the page, of its controls, of its pictures."""
         own = {name: getattr(self, name) for name in ("_wanted", "_cards", "_at", "_looked")}
-        controls = (self.threshold, self.crf, self.view, self.scale, self.status)
+        widgets = (self.threshold, self.crf, self.view, self.scale, self.status)
         shown = [card.state() for card in self._cards]
-        return dict(vars(self.session)), own, self._uploads.photos, {c: c.value for c in controls}, shown
+        return dict(vars(self.session)), own, self._uploads.photos, {w: w.value for w in widgets}, shown
 
     def _restore(self) -> None:
         """Everything as the last action that succeeded has left it."""
-        session, own, self._uploads.photos, controls, shown = self._settled
+        session, own, self._uploads.photos, values, shown = self._settled
         made = self._cards
         vars(self.session).update(session)
         vars(self).update(own)
         self._agree()
         with self._quietly():
-            for control, value in controls.items():
-                control.value = value
+            for widget, value in values.items():
+                widget.value = value
             self.pictures.children = [card.box for card in self._cards]
             for card, state in zip(self._cards, shown, strict=True):
                 card.restore(state)
@@ -331,9 +331,10 @@ class Explorer(Controls):
             pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
             return pictures, "<div>in colour: foreground. Click a place to see what it matches</div>", None
         heat, clicked = self._heat(view, post), self._clicked[0]
-        maps = enumerate(zip(shown, heat.maps, strict=True))
-        pictures = [heated(picture, m, heat.limits, view == MATCHES and i != clicked) for i, (picture, m) in maps]
-        return pictures, scale_bar(heat), heat
+        peaks = [view == MATCHES and i != clicked for i in range(len(shown))]
+        maps = zip(shown, heat.maps, peaks, strict=True)
+        pictures = [controls.heated(picture, m, heat.limits, peak) for picture, m, peak in maps]
+        return pictures, controls.scale_bar(heat), heat
 
     def _draw(self) -> None:
         """All pictures of the view that is chosen; where the CRF is still to be computed, first as they are without."""

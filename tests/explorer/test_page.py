@@ -14,10 +14,10 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import REPOSITORY
 from coseglib.data.images import write_png
 from coseglib.data.synthetic import load_synthetic
+from coseglib.explorer import controls
 from coseglib.explorer import page as explorer
 from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, STYLE_SHEET
 from coseglib.explorer.page import Explorer
-from coseglib.explorer.pictures import encoded, heated, scale_bar
 from coseglib.explorer.session import Heat, file_name
 from coseglib.models.checkpoints import load_model
 
@@ -90,7 +90,7 @@ def test_a_click_shows_what_the_place_matches_and_marks_it(page):
     assert [card.cells.value for card in page._cards] == [None, 3 * CELLS + 5, None]
     heat = page.session.matches(1, 3.5 / CELLS, 5.5 / CELLS)
     for i, (card, was) in enumerate(zip(page._cards, before, strict=True)):
-        data, _ = encoded(heated(page.session.photos[i].shown, heat.maps[i], heat.limits, i != 1))
+        data, _ = controls.encoded(controls.heated(page.session.photos[i].shown, heat.maps[i], heat.limits, i != 1))
         assert card.image.value == data and not np.array_equal(pixels(page)[i], was)
         assert ("best" in card.values.value) == (i != 1)
     page._cards[2].cells.value = 0
@@ -321,15 +321,16 @@ def test_heat_is_drawn_on_one_scale_and_no_map_is_grey():
     picture = torch.full((3, 20, 40), 128, dtype=torch.uint8)
     map_ = torch.zeros(2, 4)
     map_[1, 3] = 2
-    cold, hot = heated(picture, torch.zeros(2, 4), (0, 2)), heated(picture, map_, (0, 2))
+    cold, hot = controls.heated(picture, torch.zeros(2, 4), (0, 2)), controls.heated(picture, map_, (0, 2))
     assert cold.shape == (3, 20, 40) and len(np.unique(cold[0])) == 1
     assert (hot[:, :5, :5] == cold[:, :5, :5]).all() and hot[0, -1, -1] > cold[0, 0, 0] + 100
-    ringed = heated(picture, map_, (0, 2), peak=True)
+    ringed = controls.heated(picture, map_, (0, 2), peak=True)
     rows, columns = np.nonzero((ringed != hot).any(axis=0))
     assert rows.min() > 10 and columns.min() > 30  # around (15, 35)
-    grey = heated(picture, None, (0, 2))
+    grey = controls.heated(picture, None, (0, 2))
     assert (grey[0] == grey[1]).all() and (grey[0] == grey[2]).all()
-    assert "0.5" in scale_bar(Heat([], "a < b", (0.0, 0.5))) and "a &lt; b" in scale_bar(Heat([], "a < b", (0.0, 0.5)))
+    bar = controls.scale_bar(Heat([], "a < b", (0.0, 0.5)))
+    assert "0.5" in bar and "a &lt; b" in bar
 
 
 def test_the_style_sheet_has_as_many_cells_as_the_page():
