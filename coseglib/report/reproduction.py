@@ -75,9 +75,8 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
     lines = markdown_rows(dict(zip(head, row, strict=True)) for row in rows)
     whole = stated(some)
     lines += ["", "What the workbook set out for, and the best of these models on each set:", ""]
-    lines += [_markdown(reached(some)), ""]
-    lines += ["All of the same cards: J by partner, partner swap in points, refusal's AUROC; minutes of training:", ""]
-    lines += [_markdown(whole.drop(columns="steps"))]
+    about = "All of the same cards: J by partner, partner swap in points, refusal's AUROC; minutes of training:"
+    lines += [_markdown(reached(some)), "", about, "", _markdown(whole.drop(columns="steps"))]
     lines += ["", FOOTNOTE] if whole.checkpoint.str.endswith(EARLIER).any() else []
     return "\n".join(lines)
 
