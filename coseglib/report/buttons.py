@@ -38,16 +38,14 @@ sys.path.insert(0, home)
 os.chdir(os.path.join(home, "notebooks"))"""
 
 
-def known(repository: str) -> str:
-    """OWNER/NAME as it was given. Raises CosegError for what cannot be one on GitHub."""
+def buttons(repository: str) -> str:
+    """Markdown: one button to JupyterLab on Binder, and one a notebook to Colab.
+
+    Raises CosegError for what cannot be OWNER/NAME on GitHub.
+    """
     if not re.fullmatch(r"[\w-]+/(?!\.+$)[\w.-]+", repository, re.ASCII):
         raise CosegError(f"{repository}: no repository of GitHub; give OWNER/NAME")
-    return repository
-
-
-def buttons(repository: str) -> str:
-    """Markdown: one button to JupyterLab on Binder, and one a notebook to Colab."""
-    binder = f"https://mybinder.org/v2/gh/{known(repository)}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
     colab = f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/notebooks"
     found = sorted(p.name for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     first, *rest = [f"{colab}/{name}" for name in found]
@@ -68,8 +66,7 @@ def renew(file: Path, marks: tuple[str, str], block: str) -> None:
 
 def for_colab(notebook: nbformat.NotebookNode, repository: str) -> nbformat.NotebookNode:
     """The notebook with the cell that fetches the repository before its first code cell. Changed in place."""
-    address = f"https://github.com/{known(repository)}"
-    source = SET_UP.format(name=repository.split("/")[1], address=address)
+    source = SET_UP.format(name=repository.split("/")[1], address=f"https://github.com/{repository}")
     place = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"), len(notebook.cells))
     notebook.cells.insert(place, new_code_cell(source, id="set-up", metadata={"tags": ["set-up"]}))
     return notebook
