@@ -47,12 +47,11 @@ def buttons(repository: str) -> str:
         raise CosegError(f"{repository}: no repository of GitHub; give OWNER/NAME")
     binder = f"https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
     colab = f"https://colab.research.google.com/github/{repository}/blob/{BRANCH}/notebooks"
-    found = sorted(p.name for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    first, *rest = [f"{colab}/{name}" for name in found]
+    urls = {p.name[:2]: f"{colab}/{p.name}" for p in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
     return (
         f"[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})\n"
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({first})\n"
-        f"Colab, by number: {' '.join(f'[{Path(url).name[:2]}]({url})' for url in (first, *rest))}"
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({urls['00']})\n"
+        f"Colab, by number: {' '.join(f'[{number}]({url})' for number, url in urls.items())}"
     )
 
 
