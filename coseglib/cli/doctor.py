@@ -54,8 +54,8 @@ def python() -> Finding:
 
 def packages() -> Finding:
     """What pyproject.toml names is installed, but for extras, and torch loads."""
-    needed = [line for line in importlib.metadata.requires("coseglib") or () if "extra ==" not in line]
     try:
+        needed = [line for line in importlib.metadata.requires("coseglib") or () if "extra ==" not in line]
         found = {name: importlib.metadata.version(name) for name in (re.match(r"[\w.-]+", line)[0] for line in needed)}
         import torch  # noqa: F401
         import torchvision  # noqa: F401
