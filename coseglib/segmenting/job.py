@@ -27,8 +27,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
 from coseglib.data.images import write_jpg, write_png
-from coseglib.data.record import resize_labels
-from coseglib.data.remembered import digest
+from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import WRITTEN, find_photos, is_output, output_names
 from coseglib.segmenting.overlays import class_colours, overlay
