@@ -131,11 +131,14 @@ def test_maps_and_labels_are_those_of_the_saved_generator_bit_for_bit(tmp_path, 
     assert all(len(labels.unique()) > 1 for labels in found.labels())  # they agree on something
 
 
-def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(real_weights):
+def test_random_networks_are_normalised_on_the_groups_own_images_and_pretrained_ones_are_left_alone(
+    real_weights, monkeypatch
+):
     job = LearningJob(photos_of(4), 2, FAST)
     images = job.images.clone()
     assert float(job.extractor.describe(images).std()) > 0.01
-    kept = LearningJob(photos_of(4), 2, FAST.replaced(pretrained=True), real_weights)
+    monkeypatch.setenv("COSEG_WEIGHTS", str(real_weights))
+    kept = LearningJob(photos_of(4), 2, FAST.replaced(pretrained=True))
     model = kept.generator()
     before = {k: v.clone() for k, v in model.backbone.state_dict().items() if "running" in k}
     kept.optimise(model, 1e-4, 1, lambda text: None)
