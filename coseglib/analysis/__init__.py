@@ -7,7 +7,7 @@
 | where does a model look by itself?               | `maps.spatial_maps`         | csa, ssnm, multiclass              |
 | what does one position find in the partner?      | `model.match`, no part here | dcnet, pfcc, multiclass            |
 | which channels matter, in every image of groups? | `channels.channel_table`    | ca, fca, csa (alpha), ssnm (gamma) |
-| do they tell classes apart, and which of them?   | `separation`                | any vectors                        |
+| do they tell classes apart, and which of them?   | `channels.separation`       | any vectors                        |
 | did training hold a group's class?               | `seen`                      | with a card                        |
 | which masks fail, and how?                       | `failures`                  | all                                |
 | what goes with a low J?                          | `photographs`, `gaps`       | any table of J                     |

@@ -1,8 +1,5 @@
 """What goes wrong: every mask of every system scored and sorted into a kind of failure, and tables of the kinds.
 
-rows, masks = failure_table({"CA": load_model("ca-mobilenet_v2")}, load("icoseg8"))
-by_kind(rows)      sweep_thresholds(rows)      disagreement(rows)      gaps.mean_by_bin(rows, "area")
-
 The first rule that holds decides, so every mask has exactly one kind; `Thresholds` has the numbers.
 
 | kind               | rule                                                                                           |
@@ -20,7 +17,6 @@ Lengths are in sides of the object, √(its pixels), so that neither the photogr
 multi-class system's kinds are those of `class_kind`.
 """
 
-import zlib
 from collections import UserDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +25,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import torch
+from pycocotools import mask as run_lengths
 from torch import Tensor
 
 from coseglib.analysis.photographs import Truth, connected_parts, cut_by_border, describe_photograph, mean_colour
@@ -123,12 +120,10 @@ class PackedMasks(UserDict):
     """Masks, uint8 (H, W), 0 and 1, by key (system, dataset, group, name), packed to a few kilobytes each."""
 
     def __setitem__(self, key: tuple[str, ...], mask: Tensor) -> None:
-        self.data[key] = tuple(mask.shape), zlib.compress(np.packbits(np.asarray(mask) != 0))
+        self.data[key] = run_lengths.encode(np.asfortranarray(np.asarray(mask) != 0, np.uint8))
 
     def __getitem__(self, key: tuple[str, ...]) -> Tensor:
-        (h, w), packed = self.data[key]
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=h * w)
-        return torch.from_numpy(bits.reshape(h, w))
+        return torch.from_numpy(run_lengths.decode(self.data[key])).contiguous()
 
 
 def failure_table(
@@ -180,10 +175,10 @@ def by_kind(rows: pd.DataFrame, kinds: Sequence[str] = FAILURE_KINDS) -> pd.Data
     return table.rename(columns={"lost": "share of lost J"})
 
 
-def kind_shares(rows: pd.DataFrame, by: str = "system", kinds: Sequence[str] = FAILURE_KINDS) -> pd.DataFrame:
-    """Which share of its rows each kind has: a row a value of `by`, in order of appearance, a column a kind."""
-    table = pd.crosstab(rows[by], rows.kind, normalize="index").reindex(columns=kinds, fill_value=0.0)
-    return table.loc[list(dict.fromkeys(rows[by]))]
+def kind_shares(rows: pd.DataFrame, kinds: Sequence[str] = FAILURE_KINDS) -> pd.DataFrame:
+    """Which share of its rows each kind has: a row a system, in order of appearance, a column a kind."""
+    table = pd.crosstab(rows.system, rows.kind, normalize="index").reindex(columns=kinds, fill_value=0.0)
+    return table.loc[list(dict.fromkeys(rows.system))]
 
 
 def sweep_thresholds(

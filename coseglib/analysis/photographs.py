@@ -105,8 +105,5 @@ def describe_photograph(image: Tensor, truth: Truth) -> dict[str, float]:
         middle = np.array(truth.inside.shape) / 2
         centre = (np.argwhere(truth.inside) + 0.5).mean(axis=0)
         position = float(np.hypot(*(centre - middle)) / np.hypot(*middle))
-    area = truth.pixels / max(1, int(truth.counted.sum()))
-    cut = cut_by_border(truth.inside, truth.counted)
-    return {
-        "area": area, "objects": int(truth.objects.max()), "contrast": contrast, "position": position, "cut": cut,
-    }  # fmt: skip
+    found = {"area": truth.pixels / max(1, int(truth.counted.sum())), "objects": int(truth.objects.max())}
+    return found | {"contrast": contrast, "position": position, "cut": cut_by_border(truth.inside, truth.counted)}

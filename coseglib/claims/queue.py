@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -217,18 +216,15 @@ def read_ablations(path: str | Path) -> pd.DataFrame:
     return table if "code" in table else table.assign(code="")
 
 
-@contextmanager
 def _alone(folder: Path):
-    """One queue a folder. The lock goes with the process, however that ends."""
+    """A block in which no other queue works in the folder. The lock goes with the process, however that ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = FileLock(folder / ".lock").acquire(timeout=0)
+        return FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise CosegError(f"{folder}: another queue is at work there; wait, or choose another folder") from error
     except OSError as error:
         raise CosegError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    with held:
-        yield
 
 
 def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:

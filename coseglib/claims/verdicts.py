@@ -1,9 +1,5 @@
 """Does a part do what its paper says? The stated test of the claims, and the tables that it is read from.
 
-    table = read_ablations("runs/ablations/ablations.csv")
-    verdicts(table)                             a row a claim, the paper's figure beside ours
-    by_variant(table, "DCNet")  by_seed(table)  by_share(table)
-
 The test. Two variants differ by d(s, g) = J of the first − J of the second, s a seed, g a group of photographs: J as
 under protocol `common`, mean over the group's photographs; the same seeds, groups and photographs on both sides. A
 claim about systems is to hold for other trainings and for other photographs, so both are samples. Photographs of a

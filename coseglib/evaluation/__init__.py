@@ -1,7 +1,6 @@
 """What models score on whole data sets: tables, benchmarks beside the papers, the cards of checkpoints.
 
 tables     `coseg evaluate`: a model on a data set          kept     rows that outlive a killed run
-benchmark  rows and tables of several systems               systems  checkpoints and floors, loaded
+benchmark  of several systems, beside the papers' figures   systems  checkpoints and floors, loaded
 shipping   from a run to a checkpoint, its card measured    cards    what cards say, costs and logs too
-papers     tables beside the papers' figures
 """

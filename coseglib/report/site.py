@@ -24,8 +24,8 @@ from PIL import Image
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import MEASURED, NOTEBOOKS, REPOSITORY
 from coseglib.core.tables import read_table
+from coseglib.evaluation.benchmark import MEASURED_HERE
 from coseglib.evaluation.cards import cards
-from coseglib.evaluation.papers import MEASURED_HERE
 from coseglib.evaluation.systems import NONE
 from coseglib.report.notebooks import selected
 from coseglib.scoring.rows import PARTNERS

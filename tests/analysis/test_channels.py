@@ -25,7 +25,7 @@ def test_channel_importance_is_each_images_own_whatever_the_batch(awake, images)
 
 
 def test_the_table_has_a_row_for_every_image_in_order_with_class_set_and_seen(awake, groups):
-    found = channel_table(awake("ca"), groups, trained_on={"synthetic/ring"}, batch=5)
+    found = channel_table(awake("ca"), groups, trained_on={"synthetic/ring"})
     assert found.rows["photo"].tolist() == [p.name for g in groups for p in g.photos]
     assert found.classes.tolist() == ["star"] * 8 + ["ring"] * 8
     assert found.rows["seen"].tolist() == [False] * 8 + [True] * 8 and set(found.rows.dataset) == {"synthetic"}

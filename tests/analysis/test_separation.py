@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coseglib.analysis.separation import class_means, embed_in_plane, nearest_classes, selectivity, separation
+from coseglib.analysis.channels import class_means, embed_in_plane, nearest_classes, selectivity, separation
 
 
 @pytest.fixture(scope="module")

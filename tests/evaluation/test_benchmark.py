@@ -9,18 +9,21 @@ from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
 from coseglib.data.reported import reported
 from coseglib.data.synthetic import load_synthetic
-from coseglib.evaluation import benchmark, papers
+from coseglib.evaluation import benchmark
 from coseglib.evaluation import systems as of_systems
 from coseglib.evaluation.benchmark import (
     CHANGES,
     available_sets,
     evaluations,
+    group_table,
+    markdown,
+    paper_rows,
     photo_rows,
     question_rows,
     question_table,
     score_table,
+    with_papers,
 )
-from coseglib.evaluation.papers import group_table, markdown, paper_rows, with_papers
 from coseglib.evaluation.systems import System, load_systems, shipped
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
@@ -259,7 +262,7 @@ def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
 
 def test_of_a_withdrawn_system_the_reason_stands_in_the_place_of_its_figures(ca, groups, tmp_path, monkeypatch):
     away = {"name": "ca-old", "sha256": "0" * 64, "method": "ca", "variant": "paper", "backbone": "vgg16"}
-    for module in (of_systems, papers):
+    for module in (of_systems, benchmark):
         monkeypatch.setattr(module, "cards", lambda: [away, {**away, "name": "ca-why", "withdrawn": "another rule"}])
     assert shipped() == ["ca-old"]
     common = (PROTOCOLS["common"],)
