@@ -116,9 +116,10 @@ def reached(some: Sequence[Mapping]) -> pd.DataFrame:
     words = {"group": "J", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}
     for net, name, figure, aim in wanted:
         own = table[(table.backbone == net) & (table["set"] == name)].dropna(subset=[figure])
-        for best in own.nlargest(1, figure).to_dict("records"):  # none where nothing was measured
+        if len(own):
+            best = own.loc[own[figure].idxmax()]
             row = {"aim": f"{name}, {words[figure]}", "backbone": net, "wanted": aim, "best": best[figure]}
-            rows.append({**row, "short": max(0.0, aim - best[figure]), "system": best["system"]})
+            rows.append({**row, "short": max(0.0, aim - best[figure]), "system": best.system})
     return pd.DataFrame(rows)
 
 

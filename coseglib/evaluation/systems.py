@@ -97,8 +97,10 @@ def families(some: Sequence[System]) -> list[list[System]]:
     alike: dict[str, list[System]] = {}
     for system in some:
         alike.setdefault(system.recipe, []).append(system)
-    split = ([members] if len(members) >= SEEDS else [[one] for one in members] for members in alike.values())
-    return [family for parts in split for family in parts]
+    families = []
+    for members in alike.values():
+        families += [members] if len(members) >= SEEDS else [[system] for system in members]
+    return families
 
 
 def as_one(members: Sequence[System]) -> dict[str, str]:
