@@ -2,8 +2,7 @@
 
 A `Variant` is a system with one part changed, a `Claim` sets variants against each other. Variants of one system have
 one budget (`profiles/ablations/`), one seed is one order of batches for all of them, and a variant that stands in
-several claims is trained once. The multi-class thesis learns on the groups themselves: its rows are those of
-`coseglib.evaluation.tables`.
+several claims is trained once. The multi-class thesis learns on the groups themselves (`coseglib.evaluation.tables`).
 """
 
 import math

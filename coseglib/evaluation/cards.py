@@ -107,8 +107,7 @@ def both_ways(some: Sequence[Mapping]) -> pd.DataFrame:
 def reached(some: Sequence[Mapping]) -> pd.DataFrame:
     """The workbook's aims and how near the best model of each kind came: a row an aim.
 
-    Columns aim, backbone, wanted, best, short (wanted less best; 0: reached), system. The best on a test set is named
-    here, and nothing is chosen by it.
+    Columns aim, backbone, wanted, best, short (wanted less best; 0: reached), system. Nothing is chosen by this best.
     """
     table, rows = stated(some), []
     wanted = [(net, name, "group", j) for net, of_set in AIMS.items() for name, j in of_set.items()]

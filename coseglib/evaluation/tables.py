@@ -1,7 +1,6 @@
 """Tables of results, a row a group and a last row `all`: `coseg evaluate`, and what learns on each group.
 
-Tables of several classes are written after each group, and keep the photographs' rows beside them, so that a run that
-was killed goes on.
+Those of several classes are written after each group, the photographs' rows beside them: a run that was killed goes on.
 """
 
 import time
