@@ -344,7 +344,7 @@ def results(
 ) -> pd.DataFrame:
     """A profile's rows for the notebook: those of the table `kept`, a copy of a queue's.
 
-    queue  a folder: what some claims need and is missing there is trained first, `kept` written anew. None: no training
+    queue  a folder: what some claims lack there is trained first, models not kept, `kept` made anew. None: no training
     Raises CosegError where there is no row: `coseg ablate` makes the table.
     """
     if queue is not None:
