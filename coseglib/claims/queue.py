@@ -22,23 +22,8 @@ from filelock import FileLock, Timeout
 
 from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
-from coseglib.claims.papers_claims import (
-    BUDGETS,
-    MEAN,
-    MIN,
-    SEEDS,
-    SEEN,
-    STRANGER,
-    TWO,
-    UNSEEN,
-    Claim,
-    Training,
-    asks_for_shares,
-    chosen_claims,
-    config_of,
-    plan,
-    recipe,
-)
+from coseglib.claims import papers_claims as papers
+from coseglib.claims.papers_claims import Claim, Training
 from coseglib.core.devices import device_name, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import clock
@@ -116,18 +101,18 @@ def _read_once(groups: Sequence[Group]) -> list[Group]:
 
 def photographs(profile: str) -> dict[str, list[Group]]:
     """SEEN and UNSEEN of a profile; smoke: scenes, other ones for each. Raises CosegError where a set is missing."""
-    budget = BUDGETS[profile]
+    budget = papers.BUDGETS[profile]
     if profile == "smoke":
         seen = load_synthetic("val", groups=3, photos=budget.photos, size=64)
         unseen = load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64)
     else:
         seen, unseen = validation_groups(), load("icoseg8")
-    return {SEEN: _read_once(few(seen, budget.photos)), UNSEEN: _read_once(few(unseen, budget.unseen))}
+    return {papers.SEEN: _read_once(few(seen, budget.photos)), papers.UNSEEN: _read_once(few(unseen, budget.unseen))}
 
 
 def several_classes(profile: str) -> list[Group]:
     """The groups of two classes that the multi-class system learns on."""
-    budget = BUDGETS[profile]
+    budget = papers.BUDGETS[profile]
     if profile == "smoke":
         return drawn_groups(budget.groups, budget.each, size=64)
     groups = [g for g in load("voc-multiclass") if len(g.targets) == 2][: budget.groups]
@@ -137,7 +122,7 @@ def several_classes(profile: str) -> list[Group]:
 # One training ---------------------------------------------------------------------------------------------------------
 
 
-def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFrame:
+def with_stranger(model, groups: Sequence[Group], how: str = papers.MEAN) -> pd.DataFrame:
     """J of a group's photographs when one that lacks its class is among their partners: rows as `evaluate`'s, in part.
 
     The stranger is a photograph of the group half the table away, or the next one that lacks the class. N + 1 images
@@ -161,22 +146,24 @@ def with_stranger(model, groups: Sequence[Group], how: str = MEAN) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _groupwise(rows: pd.DataFrame, where: str, how: str = MEAN) -> pd.DataFrame:
+def _groupwise(rows: pd.DataFrame, where: str, how: str = papers.MEAN) -> pd.DataFrame:
     """A row a group and one of group "all"."""
     return metrics.aggregate(rows).assign(set=where, how=how)
 
 
 def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
     """All that is asked of one model: J and P by set, kind of answer and group, swap and AUROC on SEEN, all groups."""
-    seen = sets[SEEN]
+    seen = sets[papers.SEEN]
     tables = [_groupwise(evaluate(model, some), where) for where, some in sets.items()]
     first = tables[0].group == "all"
     tables[0].loc[first, "swap"] = float(partner_swap(model, seen).score.mean())
     unsure = refusal(model, seen)
     tables[0].loc[first, "AUROC"] = metrics.auroc(unsure.score, unsure.common)
     if model.kind == "context":
-        tables.append(_groupwise(evaluate(model, seen, how=MIN), SEEN, MIN))
-        tables += [_groupwise(with_stranger(model, seen, how), STRANGER, how) for how in (MEAN, MIN)]
+        tables.append(_groupwise(evaluate(model, seen, how=papers.MIN), papers.SEEN, papers.MIN))
+        tables += [
+            _groupwise(with_stranger(model, seen, how), papers.STRANGER, how) for how in (papers.MEAN, papers.MIN)
+        ]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -198,7 +185,7 @@ def _learned(one: Training, config: OnlineConfig, folder: Path, groups) -> pd.Da
     found = evaluate_groups(groups, config, folder / "groups.csv", (name,))
     tables = [found[found.system == f"{name}, {post}"].assign(how=post) for post in POSTS]
     rows = pd.concat(tables, ignore_index=True)[["dataset", "group", "images", "P", "J", "how"]]
-    return rows.assign(set=TWO, steps=config.epochs, checkpoint="")
+    return rows.assign(set=papers.TWO, steps=config.epochs, checkpoint="")
 
 
 # The queue ------------------------------------------------------------------------------------------------------------
@@ -229,7 +216,7 @@ def _alone(folder: Path):
 
 def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     """What a run's rows depend on: its recipe and seed, and the photographs that it is asked about."""
-    return digest_of([recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)])
+    return digest_of([papers.recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)])
 
 
 class Outcome(NamedTuple):
@@ -243,7 +230,7 @@ def ablate(
     output: str | Path,
     profile: str = "cpu",
     only: Sequence[str] = (),
-    seeds: int = SEEDS,
+    seeds: int = papers.SEEDS,
     say: Say = print,
     keep: bool = True,
 ) -> Outcome:
@@ -253,8 +240,8 @@ def ablate(
     was, what fails is named and the others go on. keep: models stay in `output`/<run>/; a failure's error.txt does.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
-    output, wanted = Path(output), plan(chosen_claims(only), seeds, asks_for_shares(only))
-    configs = {one: config_of(one.variant, profile, one.seed) for one in wanted}
+    output, wanted = Path(output), papers.plan(papers.chosen_claims(only), seeds, papers.asks_for_shares(only))
+    configs = {one: papers.config_of(one.variant, profile, one.seed) for one in wanted}
     online = {one for one, config in configs.items() if isinstance(config, OnlineConfig)}
     with _alone(output):
         sets = photographs(profile) if len(online) < len(wanted) else {}
@@ -284,7 +271,7 @@ def ablate(
             # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
             device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
             about = {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed, "profile": profile}
-            about |= {"recipe": recipe(config), "device": device, "date": date.today().isoformat()}
+            about |= {"recipe": papers.recipe(config), "device": device, "date": date.today().isoformat()}
             rows = rows.assign(**about, key=keys[one], code=code, seconds=seconds).reindex(columns=list(COLUMNS))
             table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
             write_table(table, output / TABLE)
@@ -308,7 +295,7 @@ def remaining(trainings: Sequence[Training], spent: Mapping[str, list[float]]) -
 def planned(
     claims: Iterable[Claim],
     profile: str,
-    seeds: int = SEEDS,
+    seeds: int = papers.SEEDS,
     table: pd.DataFrame | None = None,
     shares: bool = False,
 ) -> pd.DataFrame:
@@ -318,10 +305,10 @@ def planned(
     all its trainings, by the mean of those that are done, NaN before the first. table: of `read_ablations`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
-    trainings, rows = plan(claims, seeds, shares), []
+    trainings, rows = papers.plan(claims, seeds, shares), []
     for system in dict.fromkeys(one.variant.system for one in trainings):
         own = [one for one in trainings if one.variant.system == system]
-        config = config_of(own[0].variant, profile)
+        config = papers.config_of(own[0].variant, profile)
         online = isinstance(config, OnlineConfig)
         once = table[table.system == system].drop_duplicates(["variant", "seed"])
         done = set(zip(once.variant, once.seed, strict=True)) & {(one.variant.name, one.seed) for one in own}
@@ -339,7 +326,7 @@ def results(
     kept: str | Path,
     queue: str | Path | None = None,
     claims: Sequence[str] = (),
-    seeds: int = SEEDS,
+    seeds: int = papers.SEEDS,
     say: Say = print,
 ) -> pd.DataFrame:
     """A profile's rows for the notebook: those of the table `kept`, a copy of a queue's.

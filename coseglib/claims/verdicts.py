@@ -33,20 +33,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from coseglib.claims.papers_claims import (
-    BY_SHARE,
-    CLAIMS,
-    MEAN,
-    SEEDS,
-    SEEN,
-    STRANGER,
-    TWO,
-    UNSEEN,
-    VARIANTS,
-    WHOLE,
-    Arm,
-    Claim,
-)
+from coseglib.claims import papers_claims as papers
+from coseglib.claims.papers_claims import Arm, Claim
 from coseglib.core.errors import CosegError
 from coseglib.data.reported import reported
 from coseglib.models import METHODS
@@ -122,7 +110,7 @@ def false_alarms(seed_sd: float, group_sd: float, photo_sd: float, worlds: int =
 
 def _away(table: pd.DataFrame) -> pd.Series:
     """Which rows are withdrawn: of a method that was mended, by code from before tables said by which."""
-    methods = table.variant.map({name: v.method for name, v in VARIANTS.items()})
+    methods = table.variant.map({name: v.method for name, v in papers.VARIANTS.items()})
     return methods.isin(MENDED) & (table["code"] == "" if "code" in table else False)
 
 
@@ -159,12 +147,12 @@ def paper_points(claim: Claim) -> float:
 
 
 def _paper(variant: str) -> str:
-    return METHODS[VARIANTS[variant].method].paper.key
+    return METHODS[papers.VARIANTS[variant].method].paper.key
 
 
 def _printed(variant: str, table: str) -> float:
     """J of a variant in a table of its paper, a share."""
-    method = VARIANTS[variant].printed[table]
+    method = papers.VARIANTS[variant].printed[table]
     (value,) = reported(paper=_paper(variant), table=table, method=method, metric="J", group="all").value
     return float(value)
 
@@ -179,8 +167,8 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
     """
     rows = []
     away = set(table.variant[_away(table)]) if len(table) else set()
-    for claim in CLAIMS.values() if claims is None else claims:
-        why = [MENDED[VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
+    for claim in papers.CLAIMS.values() if claims is None else claims:
+        why = [MENDED[papers.VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
         d = differences(table, claim) if len(table) and not why else np.empty((0, 0))
         found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
         row = {"claim": claim.name, "system": claim.system, "says": claim.says, "set": claim.where}
@@ -190,7 +178,7 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
         row |= dict(zip(("seeds", "groups"), d.shape if d.size else (0, 0), strict=True))
         rows.append(row | {"margin": claim.margin, "more": claim.more, "why": why[0] if why else ""})
     found = pd.DataFrame(rows)
-    found["p Holm"] = holm(found.p.where(found.seeds >= SEEDS))
+    found["p Holm"] = holm(found.p.where(found.seeds >= papers.SEEDS))
     found["verdict"] = found.apply(_verdict, axis=1)
     found["words"] = found.apply(_words, axis=1)
     columns = ["claim", "system", "says", "source", "set", "first", "second", "paper", "effect", "low", "high", "p"]
@@ -199,7 +187,7 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
 
 def _side(arms: Sequence[Arm], claim: Claim) -> str:
     """ "CA, min", "MA, crf"; how it answers is said where there is a choice. Several: their mean."""
-    told = claim.where in (STRANGER, TWO)
+    told = claim.where in (papers.STRANGER, papers.TWO)
     names = [f"{a.variant}, {a.how}" if told else a.variant for a in arms]
     return names[0] if len(names) == 1 else f"mean of {' and '.join((', '.join(names[:-1]), names[-1]))}"
 
@@ -207,8 +195,8 @@ def _side(arms: Sequence[Arm], claim: Claim) -> str:
 def _verdict(row: pd.Series) -> str:
     if not row.seeds:
         return WITHDRAWN if row.why else "not measured"
-    if row.seeds < SEEDS or math.isnan(row.p):
-        return FEW if row.seeds < SEEDS else "too few groups"
+    if row.seeds < papers.SEEDS or math.isnan(row.p):
+        return FEW if row.seeds < papers.SEEDS else "too few groups"
     if not row["p Holm"] < LEVEL:
         return NOISE
     return CONFIRMED if (row.effect > row.margin) == row.more else CONTRADICTED
@@ -239,7 +227,7 @@ def _whole(table: pd.DataFrame, where: str) -> pd.DataFrame:
 def _asked(table: pd.DataFrame, variant: str, where: str) -> pd.DataFrame:
     """Of these a variant's, a row a seed: by the mean of attention where there is a choice."""
     own = _whole(table, where)
-    return own[(own.variant == variant) & (own.how == MEAN)]
+    return own[(own.variant == variant) & (own.how == papers.MEAN)]
 
 
 def _mean_sd(figures: Mapping[str, pd.Series]) -> dict[str, float]:
@@ -258,7 +246,7 @@ def by_seed(table: pd.DataFrame) -> pd.DataFrame:
     Columns system, set, seeds, J, P, swap (points), AUROC, each with its "sd …"; steps, recipe, checkpoints.
     """
     rows = []
-    for name, where in product(WHOLE, (SEEN, UNSEEN)):
+    for name, where in product(papers.WHOLE, (papers.SEEN, papers.UNSEEN)):
         own = _asked(table, name, where)
         if len(own):
             row = {"system": name, "set": where, "seeds": own.seed.nunique()}
@@ -274,8 +262,8 @@ def by_share(table: pd.DataFrame) -> pd.DataFrame:
     checkpoints.
     """
     rows = []
-    for share, variant in BY_SHARE.items():
-        seen, unseen = (_asked(table, variant.name, where) for where in (SEEN, UNSEEN))
+    for share, variant in papers.BY_SHARE.items():
+        seen, unseen = (_asked(table, variant.name, where) for where in (papers.SEEN, papers.UNSEEN))
         if len(seen):
             figures = {"J seen": seen.J, "J unseen": unseen.J, "swap": seen.swap, "AUROC": seen.AUROC}
             row = {"share": share, "seeds": seen.seed.nunique(), **_mean_sd(figures)}
@@ -283,14 +271,14 @@ def by_share(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_variant(table: pd.DataFrame, system: str, where: str = SEEN) -> pd.DataFrame:
+def by_variant(table: pd.DataFrame, system: str, where: str = papers.SEEN) -> pd.DataFrame:
     """A row a variant and way of answering of one system: J, P, swap (points) and AUROC on a set, over seeds.
 
     Columns variant, how, seeds, J, "sd J", P, swap, "sd swap", AUROC, steps, "s a training", "the paper" (J as printed:
     "table IV: 0.790"), recipe, checkpoints.
     """
     rows, whole = [], _whole(table, where)
-    for variant in (v for v in VARIANTS.values() if v.system == system):
+    for variant in (v for v in papers.VARIANTS.values() if v.system == system):
         printed = [f"table {number}: {_printed(variant.name, number):.3f}" for number in variant.printed]
         for how, own in whole[whole.variant == variant.name].groupby("how"):
             row = {"variant": variant.name, "how": how, "seeds": own.seed.nunique()}

@@ -11,7 +11,7 @@ import typer
 from coseglib.cli.doctor import doctor
 from coseglib.cli.systems import evaluate, segment, train
 from coseglib.cli.workbook import ablate, download, report, ship
-from coseglib.core.errors import CosegError
+from coseglib.core.errors import CosegError, one_line
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a second process tenfold
 UsageError = typer.BadParameter.__base__  # click's, of which recent typers carry a copy of their own
@@ -39,11 +39,6 @@ for command in (doctor, segment, train, evaluate, ship, ablate, report, download
     app.command(help=about, epilog=more)(command)
 
 
-def _one_line(text: str, most: int = 400) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]}…"
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors are one line, with --debug a traceback as well.
 
@@ -60,16 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
         return code or 0
     except UsageError as error:
         asked = error.ctx.command_path if error.ctx else "coseg"
-        message = f"{_one_line(error.format_message()).rstrip('.')}; `{asked} --help` shows the options and an example"
+        message = f"{one_line(error.format_message()).rstrip('.')}; `{asked} --help` shows the options and an example"
     except (KeyboardInterrupt, typer.Abort):
         print("coseg: stopped", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message = f"{_one_line(f'{type(error).__name__}: {error}')}; run it again with --debug for the traceback"
+        message = f"{one_line(f'{type(error).__name__}: {error}')}; run it again with --debug for the traceback"
         if isinstance(error, CosegError):
-            message = _one_line(str(error), 2000)
+            message = one_line(str(error), 2000)
         elif debug:
             return 1
     print(f"coseg: {message}", file=sys.stderr)

@@ -95,10 +95,10 @@ def fields(given: list[str] | None) -> dict[str, str]:
 
 
 def refuse(why: str, **given: object) -> None:
-    """An error that names the first option that was given although it does not fit."""
+    """An error that names the first option, or argument (in capitals), that was given although it does not fit."""
     for name, value in given.items():
         if value:
-            raise CosegError(f"--{name}: {why}; leave it out")
+            raise CosegError(f"{name if name.isupper() else '--' + name.replace('_', '-')}: {why}; leave it out")
 
 
 def learns_online(method: str | None) -> bool:

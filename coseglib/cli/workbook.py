@@ -47,7 +47,7 @@ def ship(
 
     how = {"average": average or (), "looks": looks, "post": post, "card_only": card_only}
     if again:
-        options.refuse("--again takes a card's name alone", run=run, name=name, output=output, **how)
+        options.refuse("--again takes a card's name alone", RUN=run, NAME=name, output=output, **how)
         shipping.again(again, say=options.say_at_once)
         return
     if run is None or name is None:

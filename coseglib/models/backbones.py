@@ -211,11 +211,9 @@ def build_backbone(
     except Exception as error:  # urllib, huggingface_hub and ssl each have their own
         if not download:
             raise
-        where = weights_root(root) or "not set"
-        raise CosegError(
-            f"{name}: no ImageNet weights here (COSEG_WEIGHTS is {where}) and none could be fetched; set COSEG_WEIGHTS "
-            f"to a folder with {name}.safetensors, or go online once"
-        ) from error
+        lack = f"no ImageNet weights here (COSEG_WEIGHTS is {weights_root(root) or 'not set'}), none could be fetched"
+        mend = f"set COSEG_WEIGHTS to a folder with {name}.safetensors, or go online once"
+        raise CosegError(f"{name}: {lack}; {mend}") from error
     if file and (wrong := fill(net.stages[0]["body"] if isinstance(net, HRNet) else net, tensors)):
         raise CosegError(f"{file}: does not fit the module (first of them {wrong}); fetch it again")
     if isinstance(net, HRNet):

@@ -30,7 +30,7 @@ from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
 from coseglib.core.config import read_text
-from coseglib.core.errors import CosegError
+from coseglib.core.errors import CosegError, one_line
 from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.report.notebooks import declared, selected
@@ -111,11 +111,6 @@ def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
     return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
-def _one_line(text: str, most: int = 200) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]}…"
-
-
 def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
     """The slowest cells, the slowest first: how many seconds, the number in brackets beside it, its first line."""
     cells = []
@@ -123,7 +118,7 @@ def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
         seconds = cell.metadata.get("papermill", {}).get("duration")
         if cell.cell_type == "code" and seconds and cell.get("execution_count"):
             lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-            first = _one_line(lines[0], 60) if lines else ""
+            first = one_line(lines[0], 60) if lines else ""
             cells.append({"cell": cell.execution_count, "seconds": round(seconds, 1), "line": first})
     return sorted(cells, key=lambda c: -c["seconds"])[:SLOWEST]
 
@@ -148,9 +143,9 @@ def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environme
             how = {"kernel_name": "python3", "language": "python", "kernel_manager_class": _kernel(environment)}
             papermill.execute_notebook(notebook, part, values, progress_bar=False, **how)
         except PapermillExecutionError as failure:
-            error = _one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
+            error = one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that dies or does not start; jupyter has a class for each
-            error = _one_line(f"{type(failure).__name__}: {failure}")
+            error = one_line(f"{type(failure).__name__}: {failure}")
         ran = nbformat.read(part if part.is_file() else notebook, as_version=4)
         error = error or _cut_short(ran)
         used = declared(notebook) | values
