@@ -273,7 +273,7 @@ def class_kind(of: Mapping[str, float], by: ClassThresholds = ClassThresholds())
 def name_clusters(group: Group, labels: Sequence[Tensor], clusters: int, background: int | None = 0) -> list[Tensor]:
     """Label maps whose labels are the group's classes, uint8 (H, W), 0 background.
 
-    labels, clusters, background  as `multiclass_scores.score_group` has them: clusters get their classes group by group
+    labels, clusters, background  as `unsupervised.scores.score_group` has them: each group names its clusters
     """
     truths = (group.mask(i) for i in range(len(group)))
     counts = sum(confusion(p, t, clusters, len(group.targets)) for p, t in zip(labels, truths, strict=True))

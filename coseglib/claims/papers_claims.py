@@ -13,12 +13,12 @@ from typing import NamedTuple
 from coseglib.core.config import Config, Count, Natural
 from coseglib.core.errors import CosegError
 from coseglib.evaluation.kept import digest_of
+from coseglib.evaluation.systems import SEEDS
 from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, PROFILES, TrainConfig, load_profile
 from coseglib.unsupervised.configuration import OnlineConfig, load_online
 
-SEEDS = 3  # a verdict needs so many
 SEEN = "validation"  # classes that train, photographs that do not
 UNSEEN = "icoseg8"  # classes that do not train: a test set, by which nothing is chosen here
 STRANGER = "validation, a stranger in each group"

@@ -19,7 +19,7 @@ from coseglib.evaluation.shipping import TRAINED_ON
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 
-SEEDS = 3
+SEEDS = 3  # trainings that a mean over seeds, or a verdict on a claim, needs
 BLIND = ("everything", "ellipse")  # floors that look at no photograph: their answers do not depend on partners
 FACTS = ("system", "method", "variant", "backbone", "trained on", "seeds", "checkpoint")
 NONE = "–"

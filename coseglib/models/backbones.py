@@ -198,7 +198,7 @@ def build_backbone(
         tensors, stated, digest = read_safetensors(file)
         origin = origin or _origin_of(file, stated, digest)
     origin = origin or "torchvision"
-    if ORIGINS[origin].stride_in_1x1 and name != "resnet50":
+    if (ORIGINS[origin].stride_in_1x1 and name != "resnet50") or (ORIGINS[origin].same_padding and "hrnet" in name):
         raise CosegError(f"{name}: no {origin} weights of it are known; another origin")
     download = bool(weights) and file is None
     try:

@@ -137,8 +137,8 @@ class LearningJob:
     def optimise(self, model: MultiClass, rate: float, epochs: int, say: Say) -> pd.DataFrame:
         """Adam on the co-attention loss. -> a row an epoch: epoch, loss (mean over steps, pairs and classes), seconds.
 
-        The model ends with the weights of the epoch of the lowest loss. It stops early as the configuration says, and
-        at a loss that is not finite, which is then the last row's (NaN).
+        The model ends with the weights of the last epoch that lowered the loss by `tolerance`. It stops early as the
+        configuration says, and at a loss that is not finite, which is then the last row's (NaN).
         """
         config, began = self.config, time.perf_counter()
         gammas = [p for name, p in model.named_parameters() if name == "gamma"]

@@ -136,6 +136,8 @@ def test_origins_that_are_not_there_or_fit_no_such_network_are_refused():
         build_backbone("vgg16", None, origin="elsewhere")
     with pytest.raises(CosegError, match="vgg16: no caffe-v1 weights"):
         build_backbone("vgg16", None, origin="caffe-v1")
+    with pytest.raises(CosegError, match="no tf-slim weights"):
+        build_backbone("hrnet_w18", None, origin="tf-slim")
     assert build_backbone("vgg16", None, origin="").origin == "torchvision"
 
 
