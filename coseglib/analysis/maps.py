@@ -53,7 +53,7 @@ def _cam(y: Tensor, f: Tensor) -> Tensor:
     return (a * f).sum(dim=1).relu().detach().float()
 
 
-def grad_cam(model, images: Tensor, of: int, stride: int = 32, label: int = 1) -> Tensor:
+def grad_cam(model, images: Tensor, of: int, stride: int = 32, label: int = 1, pixels: Tensor | None = None) -> Tensor:
     """Which places of a group's images speak for the foreground of one of them. (N, 3, H, W) -> (N, h, w).
 
     y is the mean over the pixels of image `of` of the logit of `label` minus the background's, when the N images are
@@ -62,7 +62,8 @@ def grad_cam(model, images: Tensor, of: int, stride: int = 32, label: int = 1) -
 
     stride  of the backbone's map: 2, 4, 8, 16 or 32; gradients through all that is made of it, deeper maps too
     label   1, or up to K for a multi-class model
-    Raises ValueError for an image, stride or label that there is not, CosegError without a backbone.
+    pixels  bool (H, W): those that y is the mean of; None: all
+    Raises ValueError for an image, stride or label that there is not, or no pixels; CosegError without a backbone.
     """
     if not 0 <= of < len(images):
         raise ValueError(f"image {of} of a group of {len(images)}")
@@ -71,7 +72,10 @@ def grad_cam(model, images: Tensor, of: int, stride: int = 32, label: int = 1) -
         logits = model(images.detach().clone().requires_grad_()[None]).logits[0, of].float()  # (K, H, W)
         if not 1 <= label < len(logits):
             raise ValueError(f"label {label}: 1 to {len(logits) - 1}")
-        return _cam((logits[label] - logits[0]).mean(), calls[-1][level])
+        odds = logits[label] - logits[0]
+        if pixels is not None and not pixels.any():
+            raise ValueError("pixels: none is chosen")
+        return _cam((odds if pixels is None else odds[pixels.to(odds.device)]).mean(), calls[-1][level])
 
 
 def channel_cam(model, images: Tensor, channel: int, stride: int = 32) -> Tensor:

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CACHE
+from coseglib.core.progress import Progress
 from coseglib.data.by_class import areas_of
 from coseglib.data.record import Photo, digest, file_versions, relabelled, resize_labels
 from coseglib.data.sets.msrc import SURROUNDINGS
@@ -61,11 +62,11 @@ def vocabulary(photos: list[Photo]) -> tuple[str, ...]:
     return tuple(sorted({c for p in photos for c in _shared(p.classes)} - SURROUNDINGS))
 
 
-def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=None) -> TrainingSet:
+def training_set(photos: list[Photo], side: int, folder: Path = CACHE, quiet: bool = True) -> TrainingSet:
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 
     The aspect ratio is not kept (as in Chen et al. 2018, section 3.5). Files that have changed belong to another cache.
-    progress: called with (done, total). Raises CosegError for what cannot be read, and where the folder is full.
+    quiet: False says on stderr how far it is. Raises CosegError for what cannot be read, and where the folder is full.
     """
     classes = vocabulary(photos)
     key = [CACHE_FORMAT, classes, side, file_versions(photos), [p.holds for p in photos]]
@@ -80,7 +81,7 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
                     part = home.with_name(f"{home.name}.part")
                     part.mkdir()
                     try:
-                        _write(photos, classes, side, part, progress)
+                        _write(photos, classes, side, part, quiet)
                         os.replace(part, home)
                     finally:
                         shutil.rmtree(part, ignore_errors=True)
@@ -91,11 +92,12 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, progress=
     return TrainingSet(**arrays, classes=classes, names=tuple(p.key for p in photos))
 
 
-def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path, progress) -> None:
+def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path, quiet: bool) -> None:
     """Row by row: a full disk is an OSError here, where a mapped file would end the process."""
     n = len(photos)
     known = [*classes, *sorted({c for p in photos for c in _shared(p.holds)} - {*classes} - SURROUNDINGS)]
     areas, holds = np.zeros((n, len(classes)), np.float32), np.zeros((n, len(known)), bool)
+    progress = Progress("decoded", n, quiet=quiet)
     with (home / "images.npy").open("wb") as images, (home / "labels.npy").open("wb") as maps:
         for file, shape in ((images, (n, 3, side, side)), (maps, (n, side, side))):
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -108,6 +110,5 @@ def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path,
             labels = resize_labels(labels, (side, side)).numpy()
             areas[i] = areas_of(labels, len(classes))
             maps.write(labels.tobytes())
-            if progress and (i % 100 == 99 or i + 1 == n):
-                progress(i + 1, n)
+            progress.add()
     np.save(home / "areas.npy", areas), np.save(home / "holds.npy", holds)

@@ -50,7 +50,7 @@ CHANGES = (
 )
 
 
-def available_sets(names: Sequence[str], say: Say = print, data_root=None) -> dict[str, list[Group]]:
+def available_sets(names: Sequence[str], say: Say = print) -> dict[str, list[Group]]:
     """The groups of those data sets that are here; a line says what is missing.
 
     Raises CosegError for a name that is no data set's, and where none is here.
@@ -60,7 +60,7 @@ def available_sets(names: Sequence[str], say: Say = print, data_root=None) -> di
         if name not in NAMES:
             raise CosegError(f"{name}: no such data set; one of {', '.join(NAMES)}")
         try:
-            sets[name] = load(name, data_root)
+            sets[name] = load(name)
         except CosegError as missing:
             say(f"{name}: not here ({missing})")
     if not sets:

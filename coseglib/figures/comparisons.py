@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from coseglib.figures.style import BAR_INKS, BLUE, J_AXIS, SERIES, VERMILION, grid_of, name_rows, styled
+from coseglib.figures.style import BAR_INKS, BLUE, J_AXIS, ORANGE, SERIES, VERMILION, grid_of, name_rows, styled
 from coseglib.segmenting.overlays import class_colours
 
 SHARES = {"J": J_AXIS, "P": "precision P, share of pixels (0 to 1)"}
@@ -21,38 +21,51 @@ VERDICTS = {"confirmed": (BLUE, "o"), "contradicted": (VERMILION, "X")}  # other
 
 @styled()
 def show_bars(
-    table: pd.DataFrame, value: str = "J", by: str = "group", series: str = "system", title: str | None = None
+    table: pd.DataFrame, paper=None, value="J", by="group", series="system", title: str | None = None
 ) -> Figure:
-    """Bars group by group, in the table's order.
+    """Ours as bars, the papers' printed figures as diamonds, group by group in the table's order.
 
-    table  columns `by` and `value`, `series` where there are several bars a group, `sd` for error bars
+    table  columns `by` and `value`, `series` where there are several of ours, `sd` for error bars
+    paper  None, or columns `by`, `value` and `series`; groups that are not in the table are left out. A system that is
+           one of ours by name has its diamonds on its own bars, others over the middle of the group
     value  "J" or "P", in [0, 1], or another column, which then names the axis
     Raises ValueError for J or P above 1: percent, most likely.
     """
-    if value in SHARES and table[value].max() > 1:
-        raise ValueError(f"{value} above 1; give shares, not percent")
-    table = table if series in table else table.assign(**{series: "ours"})
-    groups, systems = list(dict.fromkeys(table[by])), list(dict.fromkeys(table[series]))
+    for what, given in (("table", table), ("paper", paper)):
+        if given is not None and value in SHARES and given[value].max() > 1:
+            raise ValueError(f"{what}: {value} above 1; give shares, not percent")
+    ours = table if series in table else table.assign(**{series: "ours"})
+    groups, systems = list(dict.fromkeys(ours[by])), list(dict.fromkeys(ours[series]))
     fig, ax = plt.subplots(figsize=(max(3.6, 1.3 + 0.28 * len(groups) * (1 + len(systems))), 3.1))
     width = 0.8 / len(systems)
+    offset = {system: (k - (len(systems) - 1) / 2) * width for k, system in enumerate(systems)}
     for k, system in enumerate(systems):
-        rows = table[table[series] == system].set_index(by).reindex(groups)
+        rows = ours[ours[series] == system].set_index(by).reindex(groups)
         colour, ink = BAR_INKS[k % 4]
         look = {"color": colour, "label": str(system), "error_kw": {"elinewidth": 1, "ecolor": "#333333"}}
-        places = np.arange(len(groups)) + (k - (len(systems) - 1) / 2) * width
+        places = np.arange(len(groups)) + offset[system]
         drawn = ax.bar(places, rows[value], width * 0.92, yerr=rows.get("sd"), **look)
         for group, patch, v in zip(groups, drawn, rows[value], strict=True):
             if group == "all":
                 patch.set(edgecolor="black", linewidth=1.2)
-            if v == v and value in SHARES:
+            if v == v and value in SHARES:  # at the foot, where no diamond hides it
                 at = patch.get_x() + patch.get_width() / 2, 0.02
                 ax.text(*at, f"{v:.2f}", color=ink, fontsize=7, ha="center", rotation=90 if len(systems) > 1 else 0)
+    if paper is not None:
+        printed = paper if series in paper else paper.assign(**{series: "paper"})
+        for k, (system, rows) in enumerate(printed[printed[by].isin(groups)].groupby(series, sort=False)):
+            places = [groups.index(g) + offset.get(system, 0) for g in rows[by]]
+            label = f"{system}, as printed" if system in offset else str(system)
+            look = {"color": ORANGE, "markeredgecolor": "black", "markersize": 5.5, "linestyle": "none"}
+            ax.plot(places, rows[value], "Dos^v"[k % 5], label=label, **look)
     ax.set(ylabel=SHARES.get(value, value), xlabel=by, ylim=(0, 1.05) if value in SHARES else None)
     long = max(len(str(g)) for g in groups) > 6 * len(systems)
     ax.set_xticks(range(len(groups)), groups, rotation=35 if long else 0, ha="right" if long else "center")
     ax.tick_params(axis="x", length=0)
-    if len(systems) > 1:
-        fig.legend(loc="outside upper right", ncols=4)
+    if len(systems) > 1 or paper is not None:
+        pairs = zip(*ax.get_legend_handles_labels(), strict=True)
+        handles, labels = zip(*sorted(pairs, key=lambda pair: isinstance(pair[0], Line2D)), strict=True)  # bars first
+        fig.legend(handles, labels, loc="outside upper right", ncols=4)
     ax.set_title(title or "")
     return fig
 

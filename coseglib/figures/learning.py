@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.isotonic import IsotonicRegression
 
+from coseglib.core.errors import CosegError
 from coseglib.figures.style import J_AXIS, ORANGE, colours_of, name_rows, styled
 from coseglib.training.costs import CURVES, time_to
 
@@ -73,12 +74,16 @@ def show_logs(
 
 
 @styled()
-def show_curves(table: pd.DataFrame, title: str, losses: Mapping[str, str] | None = None, columns: int = 6) -> Figure:
+def show_curves(
+    table: pd.DataFrame, title: str, losses: Mapping[str, str] | None = None, x: str = "images", columns: int = 6
+) -> Figure:
     """All systems on one page: above each one's loss on an axis of its own, below its J, with the others' in grey.
 
-    table    `training.costs.tidy_logs`'; curves are drawn against the images seen
+    table    `training.costs.tidy_logs`'           x  "step", "images" or "seconds", else CosegError
     losses   {system: what it minimises}, written below its name: values of two losses do not compare
     """
+    if x not in CURVE_AXES:
+        raise CosegError(f"{x}: no such axis; one of {', '.join(CURVE_AXES)}")
     logs = {name: log.sort_values("step") for name, log in table.groupby("system", sort=False)}
     colours, across = colours_of(logs), min(columns, len(logs))
     down = -(-len(logs) // across)
@@ -90,11 +95,11 @@ def show_curves(table: pd.DataFrame, title: str, losses: Mapping[str, str] | Non
     for place, ((name, log), (above, below)) in enumerate(zip(logs.items(), pairs, strict=False)):
         for other, known in logs.items():
             if other != name:
-                below.plot(known.images, known.J, color="0.82", linewidth=0.9, zorder=1)
-        above.plot(log.images, log.loss, color=colours[name])
-        below.plot(log.images, log.J, color=colours[name], linewidth=1.1)
+                below.plot(known[x], known.J, color="0.82", linewidth=0.9, zorder=1)
+        above.plot(log[x], log.loss, color=colours[name])
+        below.plot(log[x], log.J, color=colours[name], linewidth=1.1)
         checked = log.dropna(subset=["val_J"])
-        below.plot(checked.images, checked.val_J, "o", color=colours[name], markersize=4, markeredgecolor="black")
+        below.plot(checked[x], checked.val_J, "o", color=colours[name], markersize=4, markeredgecolor="black")
         below.set_ylim(0, 1)
         above.set_title("\n".join([name, *textwrap.wrap((losses or {}).get(name, ""), 22)]), fontsize=8)
         above.tick_params(labelbottom=False)
@@ -105,9 +110,7 @@ def show_curves(table: pd.DataFrame, title: str, losses: Mapping[str, str] | Non
         below.set_ylabel("J (0 to 1)")
     dots = ", dots: in validation" if table.val_J.notna().any() else ""
     grey = "; grey: the other systems" if len(logs) > 1 else ""
-    fig.supxlabel(
-        textwrap.fill(f"{CURVE_AXES['images']}; line: J in training{dots}{grey}", round(14 * size[0])), fontsize=8
-    )
+    fig.supxlabel(textwrap.fill(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}", round(14 * size[0])), fontsize=8)
     fig.suptitle(textwrap.fill(title, round(10 * size[0])))
     return fig
 

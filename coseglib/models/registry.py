@@ -26,13 +26,12 @@ def build_model(
     variant: str = "paper",
     input_size: int = 224,
     weights: str | None = "imagenet",
-    weights_root=None,
     origin: str | None = None,
     options: dict | None = None,
 ) -> Model:
     """A model by its method's name on a backbone, in training mode. Raises CosegError for names that do not exist.
 
-    weights, weights_root, origin  the backbone's, see `coseglib.models.backbones.build_backbone`
+    weights, origin  the backbone's, see `coseglib.models.backbones.build_backbone`
     options  what the method's constructor takes besides; kept as `model.options`, which a checkpoint's header holds
     """
     if method not in METHODS:
@@ -41,7 +40,7 @@ def build_model(
     known = METHODS[method].options
     if unknown := [name for name in given if name not in known]:
         raise CosegError(f"{method}: no option {unknown[0]}; {', '.join(known) or 'it has none'}")
-    net = build_backbone(backbone, weights, weights_root, origin)
+    net = build_backbone(backbone, weights, origin=origin)
     try:
         model = METHODS[method](net, variant, input_size, **given)
     except (TypeError, ValueError) as error:

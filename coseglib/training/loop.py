@@ -50,8 +50,6 @@ def train(
     config: TrainConfig,
     output: str | Path,
     resume: bool = False,
-    data_root=None,
-    weights_root=None,
     devices: int | str = "auto",
     num_nodes: int = 1,
     accelerator: str = "auto",
@@ -77,11 +75,11 @@ def train(
     say = (lambda text: None) if silent else partial(print, flush=True)
     say("\n".join(f"  {name}: {value}" for name, value in config.fields().items()))
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
-        photos = cached_photographs(config, data_root, lambda i, n: say(f"decoding photographs: {i} of {n}"))
+        photos = cached_photographs(config, silent)
     fabric.seed_everything(config.seed, verbose=False)
-    model = _initial_model(config, len(photos.classes), weights_root).to(memory_format=torch.channels_last)
+    model = _initial_model(config, len(photos.classes)).to(memory_format=torch.channels_last)
     run = begin(fabric, model, build_optimiser(model, config), config, output, saved)
-    score = build_validation(config, data_root) if config.validate_every and first else None
+    score = build_validation(config) if config.validate_every and first else None
     output.mkdir(parents=True, exist_ok=True)
     if first:
         write_text(output / "config.yaml", yaml.safe_dump(config.fields(), sort_keys=False))
@@ -210,13 +208,13 @@ class Run:
         return about | ({"started_from": self.model.started_from} if config.start else {})
 
 
-def cached_photographs(config: TrainConfig, data_root=None, progress: Callable | None = None) -> TrainingSet:
-    """Decoded and resized once, kept on disk. progress: called with how many are done, and of how many."""
+def cached_photographs(config: TrainConfig, quiet: bool = True) -> TrainingSet:
+    """Decoded and resized once, kept on disk. quiet: False says on stderr how far it is."""
     if config.data == "synthetic":
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
     else:
-        photos = training_photos(data_root, dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
-    return training_set(photos, config.cache_side, progress=progress)
+        photos = training_photos(dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
+    return training_set(photos, config.cache_side, quiet=quiet)
 
 
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
@@ -227,9 +225,9 @@ def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, 
     return GroupSampler(photos, config.group_size, groups, side, steps=steps, rank=rank, **same)
 
 
-def build_validation(config: TrainConfig, data_root=None) -> Callable[..., dict[str, float]]:
+def build_validation(config: TrainConfig) -> Callable[..., dict[str, float]]:
     """A function model -> {val_J, val_swap, val_refusal}."""
-    groups = load_synthetic("val") if config.data == "synthetic" else validation_groups(data_root)
+    groups = load_synthetic("val") if config.data == "synthetic" else validation_groups()
 
     def score(model) -> dict[str, float]:
         table = aggregate(evaluate(model, groups, "common", limit=config.validate_photos), "common")
@@ -308,13 +306,13 @@ def begin(fabric: Fabric, model, optimiser: Optimizer, config: TrainConfig, outp
     return Run(fabric, config, output, model, wrapped, optimiser, schedule, average, at)
 
 
-def _initial_model(config: TrainConfig, categories: int, weights_root) -> nn.Module:
+def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
     """categories: L, the classes of the training photographs, for methods that also learn to name them."""
     built, options = (config.method, config.backbone, config.variant, config.input_size), dict(config.options)
     if "categories" in METHODS[config.method].options:
         options.setdefault("categories", categories)
     if not config.start:
-        return build_model(*built, "imagenet" if config.pretrained else None, weights_root, options=options)
+        return build_model(*built, "imagenet" if config.pretrained else None, options=options)
     trained = load_model(config.start, config.method)
     for name in ("backbone", "variant"):
         theirs, ours = trained.card[name], getattr(config, name)

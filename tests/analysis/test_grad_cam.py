@@ -61,6 +61,17 @@ def test_a_model_that_asks_no_partner_has_empty_maps_for_the_partners(awake, ima
     assert found[2].max() > 0 and not found[:2].any()
 
 
+def test_grad_cam_of_chosen_pixels_is_of_their_mean_alone(awake, images):
+    model = awake("ca")
+    left = torch.zeros(64, 64, dtype=torch.bool)
+    left[:, :32] = True
+    everywhere = grad_cam(model, images, 0, pixels=torch.ones_like(left))
+    torch.testing.assert_close(everywhere, grad_cam(model, images, 0))
+    assert not torch.allclose(grad_cam(model, images, 0, pixels=left), everywhere)
+    with pytest.raises(ValueError, match="none is chosen"):
+        grad_cam(model, images, 0, pixels=~torch.ones_like(left))
+
+
 def test_the_last_label_of_a_multi_class_model_has_a_map_and_the_next_one_is_refused(awake, images):
     model = awake("multiclass", classes=3)
     assert grad_cam(model, images, 0, label=3).shape == (3, 2, 2)

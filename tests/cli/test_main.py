@@ -213,7 +213,7 @@ def test_without_the_dense_crf_masks_are_made_by_argmax_and_a_line_says_so(tiny,
 
 
 def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (tmp_path / "cache", None))
+    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (tmp_path / "cache", True))
     sizes = ["steps=2", "groups=2", "input_size=32", "cache_side=40", "synthetic_photos=48", "precision=32-true"]
     options = [part for size in sizes for part in ("--set", size)]
     run = tmp_path / "run"

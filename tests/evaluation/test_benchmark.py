@@ -251,9 +251,10 @@ def test_a_limit_takes_rows_away_and_changes_none(ca, groups, tmp_path):
     assert (both["intersection"] - both["intersection of all"]).abs().max() <= 2  # batches round apart
 
 
-def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path):
+def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COSEG_DATA", str(tmp_path))
     said: list[str] = []
-    sets = available_sets(["synthetic", "internet"], said.append, tmp_path)
+    sets = available_sets(["synthetic", "internet"], said.append)
     assert list(sets) == ["synthetic"] and sets["synthetic"]
     assert len(said) == 1 and said[0].startswith("internet: not here (")
     with pytest.raises(CosegError, match="imagenet: no such data set"):

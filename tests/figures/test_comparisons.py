@@ -17,25 +17,31 @@ def table(**more) -> pd.DataFrame:
     return pd.DataFrame({"group": ["bear", "panda", "all"], "J": [0.5, 0.7, 0.6], **more})
 
 
-def test_bars_have_the_heights_of_the_table():
-    fig = show_bars(table())
+def test_bars_have_the_heights_of_the_table_and_diamonds_the_papers_figures():
+    paper = pd.DataFrame({"group": ["all", "bear", "goose"], "J": [0.8, 0.9, 0.1], "system": "Chen et al. 2018"})
+    fig = show_bars(table(), paper)
     (ax,) = fig.axes
-    assert [p.get_height() for p in ax.patches] == [0.5, 0.7, 0.6] and not texts(fig)
+    assert [p.get_height() for p in ax.patches] == [0.5, 0.7, 0.6]
+    (diamonds,) = (line for line in ax.lines if line.get_marker() == "D")
+    assert diamonds.get_xydata().tolist() == [[2, 0.8], [0, 0.9]]
     assert ax.get_ylabel() == "Jaccard index J (0 to 1)" and ax.get_xlabel() == "group"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["bear", "panda", "all"]
+    assert texts(fig) == {"ours", "Chen et al. 2018"}
 
 
-def test_bars_of_several_systems_stand_side_by_side_and_are_named():
-    fig = show_bars(pd.concat([table(system="CA"), table(system="FCA", sd=[0.1, 0.2, 0.1])]))
+def test_a_paper_figure_of_a_system_of_ours_stands_on_that_systems_bar():
+    both = pd.concat([table(system="CA"), table(system="FCA", sd=[0.1, 0.2, 0.1])])
+    fig = show_bars(both, table(system="FCA"))
     (ax,) = fig.axes
-    places = [p.get_x() + p.get_width() / 2 for p in ax.patches]
-    np.testing.assert_allclose(places, [-0.2, 0.8, 1.8, 0.2, 1.2, 2.2])
-    assert texts(fig) == {"CA", "FCA"}
+    fca = [p.get_x() + p.get_width() / 2 for p in ax.patches[3:6]]
+    (diamonds,) = (line for line in ax.lines if line.get_marker() == "D")
+    np.testing.assert_allclose(diamonds.get_xdata(), fca)
+    assert texts(fig) == {"CA", "FCA", "FCA, as printed"}
 
 
 def test_bars_in_percent_are_refused():
-    with pytest.raises(ValueError, match="J above 1"):
-        show_bars(table().assign(J=[50, 70, 60]))
+    with pytest.raises(ValueError, match="paper: J above 1"):
+        show_bars(table(), table().assign(J=[50, 70, 60]))
 
 
 def test_stacks_have_a_bar_a_row_and_name_every_kind_once():

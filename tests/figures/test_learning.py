@@ -59,12 +59,12 @@ def test_curves_without_validation_show_training_alone():
 def test_each_system_has_its_loss_above_and_its_j_below_with_the_others_in_grey():
     table = logs(a=[0.1, 0.5], b=[0.2, 0.3], c=[0.0, 0.9])
     table.loc[1, "val_J"] = 0.4
-    fig = show_curves(table, "All", {"b": "dice"}, columns=2)
+    fig = show_curves(table, "All", {"b": "dice"}, x="seconds", columns=2)
     drawn = [ax for ax in fig.axes if ax.lines]
     assert len(fig.axes) == 8 and len(drawn) == 6
     above = [ax for ax in drawn if ax.get_title(loc="left")]
     assert [ax.get_title(loc="left") for ax in above] == ["a", "b\ndice", "c"]
-    assert above[1].lines[0].get_xdata().tolist() == [100, 200] and above[1].lines[0].get_ydata().tolist() == [0.8, 0.7]
+    assert above[1].lines[0].get_xdata().tolist() == [1, 2] and above[1].lines[0].get_ydata().tolist() == [0.8, 0.7]
     below = [ax for ax in drawn if ax not in above]
     assert all(ax.get_ylim() == (0, 1) and len(ax.lines) == 4 for ax in below)
     assert below[0].lines[2].get_ydata().tolist() == [0.1, 0.5]

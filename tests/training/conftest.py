@@ -10,7 +10,7 @@ from coseglib.training.configuration import load_profile
 def cache(tmp_path_factory, monkeypatch):
     """Caches go to a folder that all tests of this session share, not into the repository."""
     folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, None))
+    monkeypatch.setattr("coseglib.data.cache.training_set.__defaults__", (folder, True))
     return folder
 
 

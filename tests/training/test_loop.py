@@ -36,7 +36,7 @@ def _run(script: str, cache, *args: str) -> subprocess.CompletedProcess:
         from coseglib.models import checkpoints
         from coseglib.training import loop as training
         from coseglib.data import cache
-        cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
+        cache.training_set.__defaults__ = (Path({str(cache)!r}), True)
         from coseglib.training.configuration import load_profile
         config = load_profile("smoke", "ca", {SIX_STEPS!r})
     """
@@ -77,7 +77,7 @@ def test_two_processes_on_gloo_keep_one_set_of_weights(tmp_path, cache):
         from pathlib import Path
         from coseglib.training import loop as training
         from coseglib.data import cache
-        cache.training_set.__defaults__ = (Path({str(cache)!r}), None)
+        cache.training_set.__defaults__ = (Path({str(cache)!r}), True)
         from coseglib.training.configuration import load_profile
         config = load_profile("smoke", "ca", {SIX_STEPS!r})
         models = []
