@@ -46,6 +46,7 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, strict=True)
+    __str__ = BaseModel.__repr__  # as the call that makes it
 
     def __init__(self, **fields: Any):
         try:
