@@ -152,7 +152,6 @@ def swap_questions(groups: Groups, partners: int = 20, seed: int = 0, sources: G
     """
     content, places = _contents(groups)
     pools = {group.name: [(p, p.content()) for p in group.photos] for group in sources or groups}
-    pools = {group.name: [(p, p.content()) for p in group.photos] for group in sources or groups}
     questions = []
     for g, group in enumerate(groups):
         for i, photo in enumerate(group.photos):
