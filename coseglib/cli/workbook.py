@@ -7,7 +7,7 @@ import typer
 from coseglib.cli import options
 from coseglib.cli.options import PROFILES, argument, flag, option, output_option
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import CHECKPOINTS, INSTALLED, MEASURED, data_root
+from coseglib.core.paths import INSTALLED, data_root
 
 Run = argument(Path | None, "A run's folder, or a model.safetensors.", "RUN")
 Name = argument(str | None, "Of the checkpoint: <method>-<backbone>[-<variant>].", "NAME")
@@ -52,8 +52,7 @@ def ship(
         return
     if run is None or name is None:
         raise CosegError("ship: takes a RUN and a NAME, or --again CARD")
-    folder = output or (MEASURED if card_only else CHECKPOINTS)
-    shipping.ship(run, name, folder, say=options.say_at_once, **how)
+    shipping.ship(run, name, output, say=options.say_at_once, **how)
 
 
 Budget = option(str, "The budget of a training.", PROFILES)

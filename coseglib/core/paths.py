@@ -21,6 +21,7 @@ OWN = _USERS if INSTALLED else REPOSITORY / "data"  # data sets and caches, wher
 
 LISTS = SHIPPED / "lists"
 CHECKPOINTS = SHIPPED / "checkpoints"
+SCENES = SHIPPED / "scenes"  # checkpoints, with cards, that were trained on drawn scenes: the notebooks'
 MEASURED = SHIPPED / "measured"  # cards of models that are not shipped
 REPORTED = SHIPPED / "reported.csv"  # the papers' figures
 DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named

@@ -17,7 +17,7 @@ from torch import nn
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
-from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY
+from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
 from coseglib.evaluation.kept import Say, code_hash
@@ -29,7 +29,7 @@ from coseglib.scoring.rows import PARTNERS, evaluate, partner_swap, refusal
 
 TRAINED_ON = {
     "real": "VOC 2012 train list and MSRC v2 training part (data/lists/training.csv), from ImageNet weights",
-    "synthetic": "procedural scenes of the training split, from ImageNet weights",
+    "synthetic": "drawn scenes of the training split (`coseglib.data.synthetic`)",
 }
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
@@ -85,7 +85,7 @@ def _handed_on(final: Path, file: Path, card: dict, kept: Path, say: Say) -> Pat
 def ship(
     run: str | Path,
     name: str,
-    folder: Path = CHECKPOINTS,
+    folder: Path | None = None,
     say: Say = print,
     average: Sequence[str | Path] = (),
     looks: int | None = None,
@@ -96,6 +96,8 @@ def ship(
 
     Where the run's log.csv lies beside it, it becomes `name`.log.csv: the curves of the (last) training.
 
+    folder   None: that of its kind, `data/checkpoints`, of a model trained on scenes `data/scenes`, of a card alone
+             `data/measured`
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.answering.second_look`)
     post     how its maps become masks, "argmax" or "crf" (`coseglib.answering.crf`); None: both as the run's file says
@@ -108,6 +110,8 @@ def ship(
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
+    if folder is None:
+        folder = MEASURED if card_only else SCENES if about["training"]["data"] == "synthetic" else CHECKPOINTS
     if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part, kept = folder / f".{name}.safetensors", folder / f".{name}.figures.json"
@@ -142,23 +146,26 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
     return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about}
 
 
-def again(name: str, say: Say = print, checkpoints: Path = CHECKPOINTS, measured: Path = MEASURED) -> Path:
+def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCENES, MEASURED)) -> Path:
     """Measure a card's figures anew, set by set as `ship`, and write them there; the weights stay as they are.
 
     name  of a card in `checkpoints`, or of one in `measured` whose weights a shipped checkpoint has. It answers as the
           card says, `looks` and `post`
     Returns the card's path. Raises CosegError where there is no such card, or no weights for it.
     """
-    file = next((f for folder in (checkpoints, measured) if (f := folder / f"{name}.json").is_file()), None)
+    file = next((f for folder in homes if (f := folder / f"{name}.json").is_file()), None)
     if file is None:
-        known = ", ".join(card["name"] for card in (*cards(checkpoints), *cards(measured)))
+        known = ", ".join(card["name"] for folder in homes for card in cards(folder))
         raise CosegError(f"{name}: no such card; one of {known}")
     card = json.loads(file.read_text(encoding="utf-8"))
-    weights = {shipped["sha256"]: shipped["name"] for shipped in cards(checkpoints)}.get(card["sha256"])
+    same = [
+        folder / f"{c['name']}.safetensors" for folder in homes for c in cards(folder) if c["sha256"] == card["sha256"]
+    ]
+    weights = next((f for f in same if f.is_file()), None)
     if weights is None:
         raise CosegError(f"{name}: its weights are not in the repository; train it anew and ship it with --card-only")
-    kept, how = checkpoints / f".{name}.figures.json", {"looks": card["looks"], "post": card["post"]}
-    card |= _measured(checkpoints / f"{weights}.safetensors", kept, say, **how)
+    kept, how = weights.with_name(f".{name}.figures.json"), {"looks": card["looks"], "post": card["post"]}
+    card |= _measured(weights, kept, say, **how)
     card.pop("engine", None)  # it answers as models do now
     return _handed_on(file, file, card, kept, say)
 

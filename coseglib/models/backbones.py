@@ -41,7 +41,8 @@ KNOWN = {  # SHA-256 of files that say nothing of themselves, and their origin
     "9b8b111453c4091450e6a06cfd8c461a4fb3d5d6736da6e6d92e1c7b7ddfcd60": "tf-slim",  # mobilenet_v2.fp16
     "2782a07fba70f72f7f1af0e04ded58a6d1b6fcfe9f3fc582d513c55e46576f7e": "caffe-v1",  # resnet50.fp16
 }
-BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
+BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v2_050", "hrnet_w18", "hrnet_w32")
+HALF = "mobilenet_v2_050"  # half the channels, a third of the file; torchvision has no weights of it
 
 
 class SameConv2d(nn.Conv2d):
@@ -123,7 +124,8 @@ def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...],
         channels, embedding = (64, 128, 256, 512, 512), None
     else:
         cuts = (0, 2, 4, 7, 14, 18)  # a stage ends with the last block before the next stride
-        channels, embedding = (16, 24, 32, 96, 320), (blocks[18], 1280)
+        channels = tuple(blocks[end - 1].out_channels for end in cuts[1:])
+        embedding = (blocks[18], net.last_channel) if name != HALF else None  # which would be a quarter of its file
     return [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)], channels, embedding
 
 
@@ -184,7 +186,7 @@ def build_backbone(
     """A backbone by its name, see BACKBONES.
 
     weights  "imagenet": from `root` (else COSEG_WEIGHTS) or downloaded, see the head; None: random
-    origin   key of ORIGINS; None or "": the file's; of a download and of random weights "torchvision"
+    origin   key of ORIGINS; None or "": the file's; else "torchvision", and "tf-slim" for `mobilenet_v2_050`
     Raises CosegError for an unknown name, or when weights can neither be found nor fetched, or say not what they are.
     """
     if name not in BACKBONES:
@@ -197,17 +199,22 @@ def build_backbone(
     if file:
         tensors, stated, digest = read_safetensors(file)
         origin = origin or _origin_of(file, stated, digest)
-    origin = origin or "torchvision"
+    origin = origin or ("tf-slim" if name == HALF else "torchvision")  # whose strides cost a CPU less, see SameConv2d
     if (ORIGINS[origin].stride_in_1x1 and name != "resnet50") or (ORIGINS[origin].same_padding and "hrnet" in name):
         raise CosegError(f"{name}: no {origin} weights of it are known; another origin")
     download = bool(weights) and file is None
+    if download and name == HALF:
+        raise CosegError(
+            f"{name}: no ImageNet weights of it can be fetched; train it from random ones, pretrained=false"
+        )
     try:
         if name.startswith("hrnet"):
             net = HRNet(name, download, origin)
         else:
             import torchvision.models as zoo
 
-            net = getattr(zoo, name)(weights="IMAGENET1K_V1" if download else None)
+            width = {"width_mult": 0.5} if name == HALF else {}
+            net = getattr(zoo, name.removesuffix("_050"))(weights="IMAGENET1K_V1" if download else None, **width)
     except Exception as error:  # urllib, huggingface_hub and ssl each have their own
         if not download:
             raise

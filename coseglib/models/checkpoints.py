@@ -10,7 +10,7 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic
-from coseglib.core.paths import CHECKPOINTS
+from coseglib.core.paths import CHECKPOINTS, SCENES
 from coseglib.models.backbones import fill, read_safetensors, sha256
 from coseglib.models.contract import LOOKS, POSTS, Model
 from coseglib.models.registry import build_model
@@ -74,16 +74,17 @@ def save_model(path: str | Path, model: Model, config: dict, dtype: torch.dtype 
 
 
 def find(name_or_path: str | Path) -> Path:
-    """A file as it is; a shipped checkpoint by its name ("ca-mobilenet_v2") in `data/checkpoints/`; a run's folder."""
+    """A file as it is; a shipped checkpoint by its name ("ca-mobilenet_v2", "ca-scenes"); a run's folder."""
     path = Path(name_or_path)
     if path.suffix == ".safetensors" or path.is_file():
         return path
-    shipped, of_run = CHECKPOINTS / f"{path}.safetensors", path / "model.safetensors"
-    if len(path.parts) == 1 and shipped.is_file():
-        return shipped
+    of_run = path / "model.safetensors"
+    shipped = {p.stem: p for folder in (CHECKPOINTS, SCENES) for p in sorted(folder.glob("[!.]*.safetensors"))}
+    if str(path) in shipped:
+        return shipped[str(path)]
     if of_run.is_file():
         return of_run
-    names = ", ".join(sorted(p.stem for p in CHECKPOINTS.glob("[!.]*.safetensors"))) or "none"
+    names = ", ".join(shipped) or "none"
     raise CosegError(f"{name_or_path}: no such checkpoint; shipped: {names}; or give a .safetensors file")
 
 

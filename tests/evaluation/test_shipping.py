@@ -157,7 +157,7 @@ def test_a_card_is_measured_anew_and_its_weights_stay_as_they_are(run, few_scene
     posts = []
     monkeypatch.setattr(shipping, "measure", lambda model, *given: posts.append(model.post) or measure(model, *given))
     for name, file in (("ca-small", shipped / "ca-small.json"), ("ca-crf", cards / "ca-crf.json")):
-        assert again(name, say=lambda _: None, checkpoints=shipped, measured=cards) == file
+        assert again(name, say=lambda _: None, homes=(shipped, cards)) == file
     assert path.read_bytes() == weights
     small, crf = (json.loads(f.read_text()) for f in (shipped / "ca-small.json", cards / "ca-crf.json"))
     assert {k: v for k, v in small.items() if k != "withdrawn"} == card and small["withdrawn"] == "another rule"
@@ -165,6 +165,6 @@ def test_a_card_is_measured_anew_and_its_weights_stay_as_they_are(run, few_scene
     assert posts == ["argmax", "crf"] and crf["figures"].keys() == card["figures"].keys() and "engine" not in crf
     assert sorted(p.name for p in shipped.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
     with pytest.raises(CosegError, match="ca-large: its weights are not in the repository"):
-        again("ca-large", checkpoints=shipped, measured=cards)
+        again("ca-large", homes=(shipped, cards))
     with pytest.raises(CosegError, match="nobody: no such card; one of ca-small"):
-        again("nobody", checkpoints=shipped, measured=cards)
+        again("nobody", homes=(shipped, cards))
