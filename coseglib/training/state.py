@@ -53,14 +53,15 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     if not resume and (state.exists() or model.exists()):
         raise CosegError(f"{folder}: already holds a run; add --resume to go on with it, or choose another folder")
     ours, free = config.fields(), MAY_CHANGE | (RATES if (folder / STOPPED).exists() else set())
+    usual = TrainConfig().fields()  # of fields that are younger than the run
     if not state.exists():
         if model.exists():  # the best so far of a run that was killed before its first state
-            check_same(model, read_tensors(model)[1].get("training", {}), ours, free)
+            check_same(model, usual | read_tensors(model)[1].get("training", {}), ours, free)
         return None
     tensors, header = read_tensors(state)
     if header.get("kind") != "state":
         raise CosegError(f"{state}: a model, not a training state; leave out --resume or name the run's folder")
-    theirs = header["config"]
+    theirs = usual | header["config"]
     check_same(state, theirs, ours, free)
     earlier = list(header.get("earlier_rates", []))
     if any(theirs[name] != getattr(config, name) for name in RATES):
