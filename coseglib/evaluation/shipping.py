@@ -96,7 +96,7 @@ def ship(
 
     Where the run's log.csv lies beside it, it becomes `name`.log.csv: the curves of the (last) training.
 
-    folder   None: that of its kind, `data/checkpoints`, of a model trained on scenes `data/scenes`, of a card alone
+    folder   None: `data/scenes` of what was trained on scenes, else `data/checkpoints`, or of a card alone
              `data/measured`
     average  runs whose weights are averaged with the run's, see `average_in`
     looks    how often the shipped model looks at a photograph, 1 or 2 (`coseglib.answering.second_look`)
@@ -111,7 +111,7 @@ def ship(
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
     if folder is None:
-        folder = MEASURED if card_only else SCENES if about["training"]["data"] == "synthetic" else CHECKPOINTS
+        folder = SCENES if about["training"]["data"] == "synthetic" else MEASURED if card_only else CHECKPOINTS
     if averaged := average_in(model, average):
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part, kept = folder / f".{name}.safetensors", folder / f".{name}.figures.json"

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import DEFAULT_CHECKPOINT
+from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, SCENES
 from coseglib.data import available, load
 from coseglib.data.record import Group
 from coseglib.evaluation.cards import cards
@@ -48,8 +48,10 @@ class _Looked(NamedTuple):
 
 
 def _shipped(method: str) -> list[str]:
-    """The names of a method's shipped checkpoints."""
-    return [card["name"] for card in cards() if card["method"] == method]
+    """The names of a method's shipped checkpoints: those of photographs, then those of drawn scenes."""
+    homes = ((folder, card) for folder in (CHECKPOINTS, SCENES) for card in cards(folder))
+    named = [(folder, card["name"]) for folder, card in homes if card["method"] == method]
+    return [name for folder, name in named if (folder / f"{name}.safetensors").is_file()]
 
 
 class Explorer(Controls):

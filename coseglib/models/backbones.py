@@ -1,9 +1,10 @@
 """ImageNet backbones as feature pyramids: five maps at strides 2, 4, 8, 16 and 32.
 
-HRNets are timm's, the others torchvision's. Weights come from a local folder (`COSEG_WEIGHTS`) where it holds
-`<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from the libraries'
-own download. Where they come from decides how images are padded and normalised (`Origin`). A local file's origin is
-what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
+HRNets are timm's, `resnet10` is ours, the others torchvision's. Weights come from a local folder (`COSEG_WEIGHTS`)
+where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from
+the libraries' own download. Where they come from decides how images are padded and normalised (`Origin`). A local
+file's origin is what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never
+its name.
 """
 
 import hashlib
@@ -41,8 +42,14 @@ KNOWN = {  # SHA-256 of files that say nothing of themselves, and their origin
     "9b8b111453c4091450e6a06cfd8c461a4fb3d5d6736da6e6d92e1c7b7ddfcd60": "tf-slim",  # mobilenet_v2.fp16
     "2782a07fba70f72f7f1af0e04ded58a6d1b6fcfe9f3fc582d513c55e46576f7e": "caffe-v1",  # resnet50.fp16
 }
-BACKBONES = ("vgg16", "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v2_050", "hrnet_w18", "hrnet_w32")
-HALF = "mobilenet_v2_050"  # half the channels, a third of the file; torchvision has no weights of it
+BACKBONES = ("vgg16", "resnet10", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
+NARROW = (
+    16,
+    32,
+    64,
+    128,
+    128,
+)  # channels of `resnet10`: 0.6 M weights, for drawn scenes; ImageNet weights there are none
 
 
 class SameConv2d(nn.Conv2d):
@@ -112,6 +119,16 @@ class HRNet(Backbone):
         return [first if self.stem_learns else first.detach(), *others]
 
 
+def _narrow_stages() -> list[nn.Module]:
+    """Of `resnet10`: a strided convolution, then one of ResNet's basic blocks a stride. Quick to learn from nothing."""
+    from torchvision.models.resnet import BasicBlock
+
+    first = NARROW[0]
+    stem = nn.Sequential(nn.Conv2d(3, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))
+    shortcuts = (nn.Sequential(nn.Conv2d(a, b, 1, 2, bias=False), nn.BatchNorm2d(b)) for a, b in pairwise(NARROW))
+    return [stem, *(BasicBlock(a, b, 2, way) for (a, b), way in zip(pairwise(NARROW), shortcuts, strict=True))]
+
+
 def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...], tuple[nn.Module, int] | None]:
     """torchvision's module -> its five stages, their channels, and what embeds the last map, with its channels."""
     if name.startswith("resnet"):
@@ -124,8 +141,7 @@ def _split(net: nn.Module, name: str) -> tuple[list[nn.Module], tuple[int, ...],
         channels, embedding = (64, 128, 256, 512, 512), None
     else:
         cuts = (0, 2, 4, 7, 14, 18)  # a stage ends with the last block before the next stride
-        channels = tuple(blocks[end - 1].out_channels for end in cuts[1:])
-        embedding = (blocks[18], net.last_channel) if name != HALF else None  # which would be a quarter of its file
+        channels, embedding = (16, 24, 32, 96, 320), (blocks[18], 1280)
     return [nn.Sequential(*blocks[a:b]) for a, b in pairwise(cuts)], channels, embedding
 
 
@@ -186,7 +202,7 @@ def build_backbone(
     """A backbone by its name, see BACKBONES.
 
     weights  "imagenet": from `root` (else COSEG_WEIGHTS) or downloaded, see the head; None: random
-    origin   key of ORIGINS; None or "": the file's; else "torchvision", and "tf-slim" for `mobilenet_v2_050`
+    origin   key of ORIGINS; None or "": the file's; of a download and of random weights "torchvision"
     Raises CosegError for an unknown name, or when weights can neither be found nor fetched, or say not what they are.
     """
     if name not in BACKBONES:
@@ -199,22 +215,21 @@ def build_backbone(
     if file:
         tensors, stated, digest = read_safetensors(file)
         origin = origin or _origin_of(file, stated, digest)
-    origin = origin or ("tf-slim" if name == HALF else "torchvision")  # whose strides cost a CPU less, see SameConv2d
+    origin = origin or "torchvision"
     if (ORIGINS[origin].stride_in_1x1 and name != "resnet50") or (ORIGINS[origin].same_padding and "hrnet" in name):
         raise CosegError(f"{name}: no {origin} weights of it are known; another origin")
     download = bool(weights) and file is None
-    if download and name == HALF:
-        raise CosegError(
-            f"{name}: no ImageNet weights of it can be fetched; train it from random ones, pretrained=false"
-        )
+    if download and name == "resnet10":
+        raise CosegError(f"{name}: no ImageNet weights of it are known; train it from random ones, pretrained=false")
     try:
         if name.startswith("hrnet"):
             net = HRNet(name, download, origin)
+        elif name == "resnet10":
+            net = Backbone(name, _narrow_stages(), NARROW, origin)
         else:
             import torchvision.models as zoo
 
-            width = {"width_mult": 0.5} if name == HALF else {}
-            net = getattr(zoo, name.removesuffix("_050"))(weights="IMAGENET1K_V1" if download else None, **width)
+            net = getattr(zoo, name)(weights="IMAGENET1K_V1" if download else None)
     except Exception as error:  # urllib, huggingface_hub and ssl each have their own
         if not download:
             raise
@@ -223,7 +238,7 @@ def build_backbone(
         raise CosegError(f"{name}: {lack}; {mend}") from error
     if file and (wrong := fill(net.stages[0]["body"] if isinstance(net, HRNet) else net, tensors)):
         raise CosegError(f"{file}: does not fit the module (first of them {wrong}); fetch it again")
-    if isinstance(net, HRNet):
+    if isinstance(net, Backbone):
         return net
     _follow_origin(net, ORIGINS[origin])
     stages, channels, embedding = _split(net, name)
