@@ -12,7 +12,7 @@ import typer
 
 from coseglib.cli import options
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, data_root, weights_root
+from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, SCENES, data_root, weights_root
 
 PYTHONS = ((3, 11), (3, 14))  # the first and the last that requirements.lock has packages for
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "papermill")
@@ -134,7 +134,8 @@ def checkpoints() -> Iterator[Finding]:
     """Each shipped checkpoint is loaded, which compares its checksum with its card's."""
     from coseglib.models.checkpoints import load_model
 
-    for name in sorted({path.stem for path in CHECKPOINTS.glob("[!.]*.safetensors")} | {DEFAULT_CHECKPOINT}):
+    there = {path.stem for folder in (CHECKPOINTS, SCENES) for path in folder.glob("[!.]*.safetensors")}
+    for name in sorted(there | {DEFAULT_CHECKPOINT}):
         try:
             card = load_model(name).card
             good, text = True, f"{card['method']} on {card['backbone']}, {card['sha256'][:8]}"

@@ -18,8 +18,9 @@ def shipped(tiny, tmp_path, monkeypatch):
     file = tmp_path / "checkpoints" / f"{doctor.DEFAULT_CHECKPOINT}.safetensors"
     digest = save_model(file, tiny("ca"), {"method": "ca", "backbone": "mobilenet_v2"})
     file.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
-    monkeypatch.setattr(doctor, "CHECKPOINTS", file.parent)
-    monkeypatch.setattr("coseglib.models.checkpoints.CHECKPOINTS", file.parent)
+    for home in ("coseglib.cli.doctor", "coseglib.models.checkpoints"):
+        monkeypatch.setattr(f"{home}.CHECKPOINTS", file.parent)
+        monkeypatch.setattr(f"{home}.SCENES", file.parent)
     return file
 
 

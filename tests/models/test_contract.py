@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import CHECKPOINTS
+from coseglib.core.paths import CHECKPOINTS, SCENES
 from coseglib.data.record import VOID
 from coseglib.data.reported import reported
 from coseglib.models import METHODS, load_model
@@ -171,7 +171,10 @@ def sampled(name: str) -> list[float]:
     return [round(float(v), 6) for v in logits[:, places].flatten()]
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in CHECKPOINTS.glob("*.safetensors")))
+SHIPPED = sorted(p.stem for folder in (CHECKPOINTS, SCENES) for p in folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_checkpoint_answers_as_it_did(name):
     torch.testing.assert_close(
         torch.tensor(sampled(name)), torch.tensor(json.loads(PINNED.read_text())[name]), rtol=1e-4, atol=1e-4
@@ -180,5 +183,5 @@ def test_a_shipped_checkpoint_answers_as_it_did(name):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = {p.stem: sampled(p.stem) for p in sorted(CHECKPOINTS.glob("*.safetensors"))}
+    found = {name: sampled(name) for name in SHIPPED}
     PINNED.write_text(json.dumps(found, indent=1).replace("\n  ", " ").replace("\n ]", " ]") + "\n")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import MEASURED
+from coseglib.core.paths import MEASURED, SCENES
 from coseglib.evaluation.cards import cards
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
@@ -99,13 +99,14 @@ def _deciding(config: dict) -> dict:
         ("workbook", [c for c in cards() if c["variant"] == "workbook" and c["method"] != "ca"], {}),
         ("workbook", [c for c in cards(MEASURED) if c["name"].endswith("-plain")], {"shares": [1, 0, 0]}),
         ("gpu", [c for c in cards(MEASURED) if c["backbone"] == "resnet50"], {}),
+        ("scenes", [c for c in cards(SCENES) if (SCENES / f"{c['name']}.safetensors").is_file()], {}),
     ],
-    ids=["shipped", "plain pairs", "ResNet-50"],
+    ids=["shipped", "plain pairs", "ResNet-50", "scenes"],
 )
 def test_a_profile_trains_what_the_cards_say(profile, kept, overrides):
     assert len(kept) >= 4
     for card in kept:
-        (run,) = card["training"]
+        *_, run = card["training"]
         ours = load_profile(profile, card["method"], overrides).fields()
         assert _deciding(run) == _deciding(ours), card["name"]
 
