@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("README.md", "reported.csv", "lists/*.csv", "checkpoints/*", "scenes/*", "measured/*")
+SHIPPED = ("README.md", "reported.csv", "lists/*.csv", "checkpoints/*", "scenes/*.*", "scenes/backbone/*", "measured/*")
 
 
 class WithData(build_py):

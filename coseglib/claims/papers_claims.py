@@ -2,15 +2,17 @@
 
 A `Variant` is a system with one part changed, a `Claim` sets variants against each other. Variants of one system have
 one budget (`profiles/ablations/`), one seed is one order of batches for all of them, and a variant that stands in
-several claims is trained once. The multi-class thesis learns on the groups themselves (`coseglib.evaluation.tables`).
+several claims is trained once. Both stand in papers_claims.yaml; the multi-class thesis' variants, which learn on the
+groups themselves, are `coseglib.evaluation.tables.ABLATIONS`.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
-from coseglib.core.config import Config, Count, Natural
+from coseglib.core.config import Config, Count, Natural, read_yaml
 from coseglib.core.errors import CosegError
 from coseglib.evaluation.kept import digest_of
 from coseglib.evaluation.systems import SEEDS
@@ -74,36 +76,16 @@ class Claim:
     more: bool = True
 
 
-_DCCM = "+DCCM (DCNet)"  # the whole system, in tables IV and V
-_KERNELS = (11, 15, 19)
-_ONE_SIZE = {f"PFCC {k}": (k,) for k in _KERNELS}
-_TWO_SIZES = {"PFCC 11+15": (11, 15), "PFCC 11+19": (11, 19), "PFCC 15+19": (15, 19)}
-_THREE_SIZES = "PFCC 11+15+19"
+_TOLD = read_yaml(Path(__file__).with_suffix(".yaml"))
 
-VARIANTS = {
-    v.name: v
-    for v in (
-        *(Variant("CA, FCA, CSA", n, n.lower(), printed={"1": n, "3": n}) for n in ("CA", "FCA", "CSA")),
-        Variant("SSNM", "SSNM", "ssnm", printed={"5": "SSNM full"}),
-        Variant("SSNM", "SSNM -f_spa", "ssnm", {"spatial": False}, printed={"5": "SSNM -f_spa"}),
-        Variant("SSNM", "SSNM -f_sem", "ssnm", {"semantic": False}, printed={"5": "SSNM -f_sem"}),
-        Variant("SSNM", "SSNM -both", "ssnm", {"spatial": False, "semantic": False},
-                printed={"5": "SSNM -f_spa -f_sem"}),
-        Variant("SSNM", "SSNM balance as printed", "ssnm", {"balance": "paper"}),
-        *(Variant("PFCC", name, "pfcc", {"kernels": kernels}) for name, kernels in
-          {_THREE_SIZES: _KERNELS, **_ONE_SIZE, **_TWO_SIZES, "PFCC no correlation": ()}.items()),
-        Variant("PFCC", "PFCC without L2", "pfcc", {"kernels": _KERNELS, "normalise": False}),
-        Variant("DCNet", "DCNet baseline", "dcnet", {"correlation": "nonlocal", "multiscale": False},
-                printed={"IV": "baseline (CRM, single scale)"}),
-        Variant("DCNet", "DCNet +MCFD", "dcnet", {"correlation": "nonlocal"}, printed={"IV": "+MCFD"}),
-        Variant("DCNet", "DCNet +SCCM", "dcnet", {"correlation": "spatial"}, printed={"IV": "+SCCM", "V": "+SCCM"}),
-        Variant("DCNet", "DCNet", "dcnet", printed={"IV": _DCCM, "V": _DCCM}),
-        Variant("DCNet", "DCNet K = 1", "dcnet", {"loops": 1}),
-        Variant("DCNet", "DCNet K = 3", "dcnet", {"loops": 3}),
-        Variant("DCNet", "DCNet cross-entropy", "dcnet", {"objective": "cross_entropy"}),
-        *(Variant("multi-class", name, "multiclass", parts) for name, parts in ABLATIONS.items()),
-    )
-}  # fmt: skip
+
+def _variant(told: Mapping) -> Variant:
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in told.get("options", {}).items()}
+    return Variant(**{**told, "options": options})
+
+
+VARIANTS = {told["name"]: _variant(told) for told in _TOLD["variants"]}
+VARIANTS |= {name: Variant("multi-class", name, "multiclass", parts) for name, parts in ABLATIONS.items()}
 
 # The systems as their papers have them, SSNM's balance excepted.
 WHOLE = ("CA", "FCA", "CSA", "SSNM", "PFCC 11+15+19", "DCNet")
@@ -121,51 +103,14 @@ BY_SHARE = {
 }
 
 
-def _claim(name: str, says: str, first, second, source: str, where: str = SEEN, **more) -> Claim:
-    """Arms may be given by their variants' names."""
-    several = (second,) if isinstance(second, str | Arm) else second
-    first, *others = (arm if isinstance(arm, Arm) else Arm(arm) for arm in (first, *several))
-    return Claim(name, VARIANTS[first.variant].system, says, where, first, tuple(others), source, **more)
+def _claim(told: Mapping) -> Claim:
+    """Of an entry of the file, whose arms are names or [name, how]."""
+    first, *second = (Arm(*([arm] if isinstance(arm, str) else arm)) for arm in (told["first"], *told["second"]))
+    system = VARIANTS[first.variant].system
+    return Claim(**{"system": system, "where": SEEN, **told, "first": first, "second": tuple(second)})
 
 
-_CRF = "crf"
-CLAIMS = {
-    c.name: c
-    for c in (
-        _claim("csa-seen", "on classes seen in training, spatial attention helps", "CSA", "CA", "table 1"),
-        _claim("fca-seen", "on classes seen in training, fused attention helps", "FCA", "CA", "table 1"),
-        _claim("fca-unseen", "on unseen classes, fused attention is the best", "FCA", ("CA", "CSA"), "table 3", UNSEEN),
-        _claim("mean-or-minimum", "the mean keeps what most images show, the minimum drops what one image lacks",
-               "CA", Arm("CA", MIN), "section 4.5, figure 5", STRANGER),
-        _claim("ssnm-spa", "the spatial modulator helps", "SSNM", "SSNM -f_spa", "table 5"),
-        _claim("ssnm-sem", "the semantic modulator helps most", "SSNM", "SSNM -f_sem", "table 5"),
-        _claim("ssnm-both", "both modulators help", "SSNM", "SSNM -both", "table 5"),
-        _claim("ssnm-spa-alone", "so does the spatial one alone", "SSNM -f_sem", "SSNM -both", "table 5"),
-        _claim("ssnm-balance", "weights as printed balance the two sides: better than the exchanged ones",
-               "SSNM balance as printed", "SSNM", "equation 13"),
-        _claim("pfcc-correlation", "the correlation helps", _THREE_SIZES, "PFCC no correlation", "conclusion"),
-        _claim("pfcc-sizes", "three sizes are better than one", _THREE_SIZES, _ONE_SIZE, "conclusion"),
-        _claim("pfcc-pairs", "three sizes are better than two", _THREE_SIZES, _TWO_SIZES, "conclusion"),
-        _claim("pfcc-l2", "normalising the kernels helps", _THREE_SIZES, "PFCC without L2", "equation 2"),
-        _claim("dcnet-mcfd", "correlation at three scales helps", "DCNet +MCFD", "DCNet baseline", "table IV"),
-        _claim("dcnet-sccm", "rows and columns instead of all positions help", "DCNet +SCCM", "DCNet +MCFD",
-               "table IV"),
-        _claim("dcnet-dccm", "the channels' correlation helps", "DCNet", "DCNet +SCCM", "table IV"),
-        _claim("dcnet-dccm-unseen", "the channels' correlation helps on unseen classes", "DCNet", "DCNet +SCCM",
-               "table V", UNSEEN),
-        _claim("dcnet-two-loops", "two loops are better than one", "DCNet", "DCNet K = 1", "section III-B"),
-        _claim("dcnet-three-loops", "two loops are enough: a third gains less than a point", "DCNet K = 3", "DCNet",
-               "section III", margin=1.0, more=False),
-        _claim("dcnet-dice", "dice is better than cross-entropy", "DCNet", "DCNet cross-entropy", "section III-D"),
-        _claim("thesis-ma", "mutual attention helps", Arm("MA", _CRF), Arm("w/o ATT", _CRF), "section 4.3", TWO,
-               gain="MA over w/o ATT"),
-        _claim("thesis-sa", "self-attention alone harms", Arm("w/o ATT", _CRF), Arm("SA", _CRF), "section 4.3", TWO),
-        _claim("thesis-sa-ma", "both together help most", Arm("SA+MA", _CRF), Arm("w/o ATT", _CRF), "section 4.3", TWO,
-               gain="SA+MA over w/o ATT"),
-        _claim("thesis-crf", "a dense CRF is better than argmax", Arm("SA+MA", _CRF), Arm("SA+MA", "argmax"),
-               "section 4.4", TWO),
-    )
-}  # fmt: skip
+CLAIMS = {told["name"]: _claim(told) for told in _TOLD["claims"]}
 
 
 def chosen_claims(only: Iterable[str] = ()) -> list[Claim]:

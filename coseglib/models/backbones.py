@@ -1,10 +1,10 @@
 """ImageNet backbones as feature pyramids: five maps at strides 2, 4, 8, 16 and 32.
 
-HRNets are timm's, `resnet10` is ours, the others torchvision's. Weights come from a local folder (`COSEG_WEIGHTS`)
-where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from
-the libraries' own download. Where they come from decides how images are padded and normalised (`Origin`). A local
-file's origin is what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never
-its name.
+HRNets are timm's, the others torchvision's, but for `resnet10`: it is ours, knows drawn scenes alone, and its weights
+ship (`coseglib.training.classifier`). Weights come from a local folder (`COSEG_WEIGHTS`) where it holds
+`<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from the libraries'
+own download. Where they come from decides how images are padded and normalised (`Origin`). A local file's origin is
+what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import weights_root
+from coseglib.core.paths import NAMING, weights_root
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,7 @@ KNOWN = {  # SHA-256 of files that say nothing of themselves, and their origin
     "2782a07fba70f72f7f1af0e04ded58a6d1b6fcfe9f3fc582d513c55e46576f7e": "caffe-v1",  # resnet50.fp16
 }
 BACKBONES = ("vgg16", "resnet10", "resnet18", "resnet50", "mobilenet_v2", "hrnet_w18", "hrnet_w32")
-NARROW = (
-    16,
-    32,
-    64,
-    128,
-    128,
-)  # channels of `resnet10`: 0.6 M weights, for drawn scenes; ImageNet weights there are none
+NARROW = (16, 32, 64, 128, 128)  # channels of `resnet10`, 0.6 M weights
 
 
 class SameConv2d(nn.Conv2d):
@@ -211,7 +205,7 @@ def build_backbone(
         raise CosegError(f"{weights}: no such backbone weights; 'imagenet' or none")
     if origin and origin not in ORIGINS:
         raise CosegError(f"{origin}: no such origin of weights; one of {', '.join(ORIGINS)}")
-    file = _local_file(name, root) if weights else None
+    file = _local_file(name, NAMING if name == "resnet10" else root) if weights else None
     if file:
         tensors, stated, digest = read_safetensors(file)
         origin = origin or _origin_of(file, stated, digest)
@@ -220,7 +214,9 @@ def build_backbone(
         raise CosegError(f"{name}: no {origin} weights of it are known; another origin")
     download = bool(weights) and file is None
     if download and name == "resnet10":
-        raise CosegError(f"{name}: no ImageNet weights of it are known; train it from random ones, pretrained=false")
+        raise CosegError(
+            f"{NAMING / name}.safetensors: no such file; `python -m coseglib.training.classifier` makes it"
+        )
     try:
         if name.startswith("hrnet"):
             net = HRNet(name, download, origin)

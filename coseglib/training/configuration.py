@@ -25,7 +25,6 @@ class TrainConfig(Config):
     options: dict[str, Any] = Field({})  # of the method: what its model's constructor takes besides
     pretrained: bool = True  # ImageNet weights; False: random
     start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
-    lender: str = ""  # a checkpoint of any method, by name or file, whose backbone training starts from
     data: Literal["real", "coco-seg", "synthetic"] = "real"  # "real": VOC train + MSRC training part
     synthetic_photos: Count = 240  # of the synthetic set
     steps: Count = 1000
@@ -83,8 +82,6 @@ class TrainConfig(Config):
             if name not in known:
                 has = ", ".join(known) or "it has none"
                 raise CosegError(f"options.{name}: {self.method} has no such option; {has}")
-        if self.start and self.lender:
-            raise CosegError(f"lender = {self.lender}: start = {self.start} brings its own backbone; leave one out")
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
         return self

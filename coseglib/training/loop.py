@@ -205,7 +205,7 @@ class Run:
         about["device"] = device_name(fabric.device, fabric.world_size)
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         # the run before this one, and the one before that
-        return about | ({"started_from": self.model.started_from} if config.start or config.lender else {})
+        return about | ({"started_from": self.model.started_from} if config.start else {})
 
 
 def cached_photographs(config: TrainConfig, quiet: bool = True) -> TrainingSet:
@@ -311,18 +311,15 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
     built, options = (config.method, config.backbone, config.variant, config.input_size), dict(config.options)
     if "categories" in METHODS[config.method].options:
         options.setdefault("categories", categories)
-    if not (config.start or config.lender):
+    if not config.start:
         return build_model(*built, "imagenet" if config.pretrained else None, options=options)
-    trained = load_model(config.start, config.method) if config.start else load_model(config.lender)
-    for name in ("backbone", "variant") if config.start else ("backbone",):
+    trained = load_model(config.start, config.method)
+    for name in ("backbone", "variant"):
         theirs, ours = trained.card[name], getattr(config, name)
         if theirs != ours:
-            raise CosegError(f"{config.start or config.lender}: its {name} is {theirs}, not {ours}; set {name}")
+            raise CosegError(f"{config.start}: its {name} is {theirs}, not {ours}; set {name}")
     model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
-    if config.start:
-        model.load_state_dict(trained.state_dict())
-    else:
-        model.backbone.stages.load_state_dict(trained.backbone.stages.state_dict())
+    model.load_state_dict(trained.state_dict())
     keys = ("sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "started_from")
     model.started_from = {key: trained.card[key] for key in keys if key in trained.card}
     return model

@@ -30,7 +30,6 @@ class OnlineConfig(Config):
     backbone: Literal[*BACKBONES] = "vgg16"  # of the generator
     extractor: Literal[*BACKBONES] = "resnet50"  # the frozen network
     pretrained: bool = True  # ImageNet weights for both; False: random, normalised on the group's own images
-    lender: str = ""  # a checkpoint of any method, by name or file, whose backbone both have instead
     variant: Literal[*MultiClass.VARIANTS] = "paper"  # of the decoder, see `coseglib.models.multiclass`
     self_attention: bool = True
     mutual_attention: bool = True

@@ -9,7 +9,6 @@ Where this differs from the thesis (see also `coseglib.models.multiclass`)
     `border`, and a faster γ. Its figures are the workbook's, and its table's rows name the profile.
 """
 
-import copy
 import hashlib
 import math
 import time
@@ -84,20 +83,16 @@ class LearningJob:
         self.device = torch.device(best if config.device == "auto" else config.device)
         self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
         self.images = _inputs(photos, config.input_size).to(self.device)
-        self.lent = load_model(config.lender).backbone if config.lender else None
-        if self.lent and {self.lent.name} != {config.backbone, config.extractor}:
-            raise CosegError(f"{config.lender}: its backbone is {self.lent.name}; set backbone and extractor")
-        self.knows = config.pretrained or bool(self.lent)
-        self.weights = "imagenet" if config.pretrained and not self.lent else None
+        self.weights = "imagenet" if config.pretrained else None
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            network = self._ready(copy.deepcopy(self.lent) or build_backbone(config.extractor, self.weights))
+            network = self._ready(build_backbone(config.extractor, self.weights))
         self.extractor = FeatureExtractor(network, config.masking, config.fill)
         self.described = self._described(photos) if config.masking == "features" else None
 
     def _ready(self, backbone: nn.Module) -> nn.Module:
         backbone = backbone.to(self.device, memory_format=torch.channels_last)
-        if not self.knows:
+        if not self.config.pretrained:
             normalise_on(backbone, self.images)
         return backbone
 
@@ -113,16 +108,13 @@ class LearningJob:
             return torch.cat([self.extractor.describe(_inputs(part, size).to(self.device)) for part in parts])
 
     def generator(self) -> MultiClass:
-        """A new one, the same every time. Its backbone's normalisation stays as it is where its weights are trained."""
+        """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
         config = self.config
         parts = {"self_attention": config.self_attention, "mutual_attention": config.mutual_attention}
         made = config.backbone, config.variant, config.input_size, self.weights
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            origin = self.lent.origin if self.lent else None
-            model = build_model("multiclass", *made, origin=origin, options={"classes": self.classes, **parts})
-            if self.lent:
-                model.backbone.stages.load_state_dict(self.lent.stages.state_dict())
+            model = build_model("multiclass", *made, options={"classes": self.classes, **parts})
         self._ready(model.backbone)
         model.post = config.post
         return model.to(self.device, memory_format=torch.channels_last)
@@ -155,7 +147,7 @@ class LearningJob:
         optimiser = torch.optim.Adam(sets, weight_decay=config.weight_decay)
         rows, best, kept, stale = [], math.inf, model.state_dict(), 0
         model.train()
-        if self.knows:
+        if config.pretrained:
             model.backbone.eval()  # batches of three are too small for averages of their own
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -159,17 +159,3 @@ def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch,
         load_profile("smoke", "ca", {"options.kernel": "3"})
     with pytest.raises(CosegError, match="options = 3: must be names with values"):
         load_profile("smoke", "ca", {"options": 3})
-
-
-def test_a_checkpoint_of_another_method_lends_its_backbone(config, tmp_path):
-    first = train(config, tmp_path / "first", quiet=True)
-    still = {**SIX_STEPS, "lender": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
-    lent = load_model(train(load_profile("smoke", "pfcc", still), tmp_path / "lent", quiet=True))
-    own = load_model(first)
-    for (name, a), b in zip(lent.backbone.stages.named_parameters(), own.backbone.stages.parameters(), strict=True):
-        assert torch.equal(a, b), name
-    assert lent.card["started_from"]["sha256"] == own.card["sha256"]
-    with pytest.raises(CosegError, match="its backbone is mobilenet_v2, not resnet18; set backbone"):
-        train(load_profile("smoke", "pfcc", {**still, "backbone": "resnet18"}), tmp_path / "other", quiet=True)
-    with pytest.raises(CosegError, match="brings its own backbone; leave one out"):
-        load_profile("smoke", "ca", {**still, "start": str(first)})
