@@ -6,6 +6,7 @@ A card may say of itself
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from coseglib.core.paths import CHECKPOINTS, MEASURED
+from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.runs import CURVE_COLUMNS, read_log
 
 SMALL = "mobilenet_v2"  # the backbone of all that is shipped
@@ -23,6 +25,7 @@ AIMS = {
 }
 SWAP_AIM, REFUSAL_AIM = 30.0, 0.90  # points, AUROC; on PASCAL, by the best small model
 EARLIER = " †"
+ONE_WAY = "2026-11-29"  # since this date models answer as they do now; what a run before it found is EARLIER
 FOOTNOTE = "† answered as models did until November 2026: partners were drawn by the number of the question."
 FIGURES = ["group", "self", "other", "swap", "AUROC"]
 
@@ -63,6 +66,30 @@ def beyond(card: Mapping) -> list[str]:
 def digits(card: Mapping) -> str:
     """The first 8 digits of a card's checksum, marked EARLIER where FOOTNOTE holds."""
     return card["sha256"][:8] + (EARLIER if "engine" in card else "")
+
+
+def earlier(date: str) -> str:
+    """EARLIER for what was answered before ONE_WAY, else ""."""
+    return EARLIER if date < ONE_WAY else ""
+
+
+def made_again(card: Mapping) -> list[str]:
+    """The commands that train a card's model again, one a run, each from what the one before left.
+
+    The profile nearest to the run's fields, the others by --set; those of MAY_CHANGE, which decide no weight, are left.
+    """
+    lines, start = [], ""
+    for number, run in enumerate(card["training"], 1):
+        wanted = TrainConfig(**run).replaced(start=start).fields()
+        known = {p: load_profile(p, run["method"]).fields() for p in ("cpu", "workbook", "gpu", "paper")}
+        other = {p: [k for k, v in wanted.items() if v != of[k] and k not in MAY_CHANGE] for p, of in known.items()}
+        profile = min(other, key=lambda p: len(other[p]))
+        text = [v if isinstance(v := wanted[k], str) else json.dumps(v, separators=(",", ":")) for k in other[profile]]
+        sets = [word for pair in zip(other[profile], text, strict=True) for word in ("--set", "=".join(pair))]
+        folder = f"runs/{card['name']}" + (f"-{number}" if number < len(card["training"]) else "")
+        begin = ["coseg", "train", "--method", run["method"], "--profile", profile]
+        lines, start = [*lines, shlex.join([*begin, *sets, "--output", folder])], f"{folder}/model.safetensors"
+    return lines
 
 
 def withdrawn(card: Mapping) -> str:

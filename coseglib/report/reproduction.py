@@ -1,85 +1,166 @@
-"""The tables of figures in `reports/REPRODUCTION.md`: what the papers report beside what our models' cards hold.
+"""What is computed in `reports/REPRODUCTION.md`: a verdict a paper, its claims, its figures beside ours, commands.
 
     python -m coseglib.report.reproduction
 
-writes them anew between the page's two marks, after a checkpoint was shipped or a model measured. No figure there is
-typed by hand.
+writes each block anew between its marks, after a checkpoint was shipped, a model measured or a report run. No figure
+there is typed by hand: those by `common` are the cards', those by a paper's own protocol and at small budgets are of
+the tables of the `cpu` report.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from coseglib.core.paths import REPORTS
+from coseglib.claims.papers_claims import SEEN, UNSEEN, VARIANTS
+from coseglib.claims.queue import read_ablations
+from coseglib.claims.verdicts import verdicts
+from coseglib.core.paths import MEASURED, REPORTS
 from coseglib.data.reported import SHARES, reported
-from coseglib.evaluation.cards import EARLIER, FOOTNOTE, beyond, cards, digits, others, reached, stated, withdrawn
+from coseglib.evaluation import cards as of_cards
+from coseglib.evaluation.benchmark import paper_rows
+from coseglib.evaluation.cards import FIGURES, FOOTNOTE, earlier, withdrawn
+from coseglib.models import METHODS
 from coseglib.report.buttons import renew
 from coseglib.report.site import markdown_rows
 
-PAGE = REPORTS / "REPRODUCTION.md"
-MARKS = ("<!-- figures: python -m coseglib.report.reproduction -->", "<!-- end of figures -->")
-NOT_YET = "not yet measured"
+PAGE, TABLES = REPORTS / "REPRODUCTION.md", REPORTS / "cpu" / "tables"
+NOT_YET = "not measured"
+OWN, COMMON = "by its protocol", "by `common`"  # columns: P / J of ours by the paper's protocol, and by ours
 
 
-def system_of(card: Mapping) -> str:
-    """What the paper of a card's method calls it: "CA", "SSNM-HRNet", "DCNet"."""
-    net = "HRNet" if card["backbone"].startswith("hrnet") else card["backbone"].upper()
-    return {"ssnm": f"SSNM-{net}", "dcnet": "DCNet"}.get(card["method"], card["method"].upper())
+def marks(block: str) -> tuple[str, str]:
+    return f"<!-- {block}: python -m coseglib.report.reproduction -->", f"<!-- end of {block} -->"
 
 
-def papers_own(table: pd.DataFrame) -> pd.DataFrame:
-    """Of reported rows the P and J of the paper's own systems: averages, or groups where the paper has no average."""
-    table = table[table.metric.isin(SHARES) & ~table.method.str.contains(r"\d{4}")]
-    has_average = (table.group == "all").groupby([table.paper, table.table, table.method]).transform("any")
-    return table[(table.group == "all") | ~has_average]
+def named(card: Mapping) -> str:
+    """ "`ca-mobilenet_v2` (9e4a202d)", marked as `digits` does."""
+    return f"`{card['name']}` ({of_cards.digits(card)[:8]}){of_cards.digits(card)[8:]}"
+
+
+def papers_own() -> pd.DataFrame:
+    """Of `paper_rows` the papers' own systems: averages, or groups where there is none. With paper, table, dataset.
+
+    Of a paper whose figures we lack, a row a test set.
+    """
+    sets = filter(None, reported().dataset.unique())
+    rows = [paper_rows(name).dropna(subset=[*SHARES], how="all").assign(dataset=name) for name in sets]
+    rows += [paper_rows("").assign(dataset=name, group="all") for name in ("msrc7", "icoseg8", "pascal")]
+    table = pd.concat(rows)[lambda all_of: all_of.own]
+    has_average = (table.group == "all").groupby([table.source, table.system, table.dataset]).transform("any")
+    about = table.source.str.replace("table ", "").str.partition(", ")
+    table = table.assign(paper=about[0], table=about[2])[(table.group == "all") | ~has_average]
+    return table.sort_values(["paper", "table"], kind="stable")
+
+
+def by_protocols() -> tuple[pd.DataFrame, str]:
+    """Of table 08_protocols what the group attends, with `mark`, and which run computed it; without a run no row."""
+    summary = (TABLES.parent / "summary.md").read_text(encoding="utf-8")
+    date, code = (re.findall(r"^\| 08_\w+ \| ok \|.*\| ([\d-]+) \| (\w+) \|$", summary, re.M) or [("", "none")])[0]
+    table = pd.read_csv(TABLES / "08_protocols.csv")
+    table = table[(table.group == "all") & (table.partner == "group") & (date != "")]
+    return table.assign(mark=earlier(date)), f"notebook 08's run of {date}{earlier(date)}, code {code}"
 
 
 def _shares(figures: Mapping) -> str:
-    return " / ".join(f"{figures[m]:.3f}" if m in figures else "–" for m in SHARES)
+    return " / ".join(f"{x:.3f}" if (x := figures.get(m)) == x and x is not None else "–" for m in SHARES)
 
 
-def _ours(card: Mapping, dataset: str, group: str) -> str:
-    """P / J of a card on a set, attended by the group under protocol `common`; "" where it has none."""
-    found = card["figures"].get(dataset, {}).get("group", {})
-    if group != "all":
-        found = {"J": found["by_group"][group]} if group in found.get("by_group", {}) else {}
-    return (withdrawn(card) or _shares(found)) if found else ""
+def small_budget(row: Mapping) -> str:
+    """Of a printed row of an ablation: our variant's J at the queue's small budget, with links; else ""."""
+    found = []
+    for v in VARIANTS.values() if row["ablation"] else ():
+        if METHODS[v.method].paper.key == row["paper"] and v.printed.get(row["table"]) == row["system"]:
+            for where in (SEEN, UNSEEN):
+                table = pd.read_csv(file := TABLES / f"09_{v.system.lower()}_{where}.csv")
+                for one in table[table.variant == v.name].to_dict("records"):
+                    found.append(f"J {one['J']:.3f} ± {one['sd J']:.3f} on [{where}](cpu/tables/{file.name})")
+    return "; ".join(found)
+
+
+def _beside(card: Mapping, row: Mapping, table: pd.DataFrame) -> dict[str, str]:
+    """What a card says beside a printed row; {} of another system, or of what is not shipped on another backbone."""
+    common, net = card["figures"].get(row["dataset"], {}).get("group"), row["backbone"].lower().replace("-", "")
+    name, same = {"dcnet": "DCNet"}.get(card["method"], card["method"].upper()), card["backbone"].startswith(net or "?")
+    shipped = card["sha256"] in {one["sha256"] for one in of_cards.cards()}
+    if row["ablation"] or not common or name != row["system"].split("-")[0] or not (shipped or same):
+        return {}
+    if row["group"] != "all":
+        common = {"J": common["by_group"].get(row["group"])}
+    which = (table.checkpoint == card["sha256"][:8]) & (table.dataset == row["dataset"]) & (row["group"] == "all")
+    own = [_shares(one) + one["mark"] for one in table[which & (table.protocol == row["protocol"])].to_dict("records")]
+    why, plain = withdrawn(card), of_cards.pairs_of(card) == "plain"
+    other = [("variant", card["variant"] != "paper"), ("backbone", not same), ("pairs", not plain)]
+    figures = {OWN: why or (own or [NOT_YET])[0], COMMON: "–" if why else _shares(common)}
+    about = {"ours": named(card), "backbone": f"{row['backbone'] or 'not said'} → {card['backbone']}", **figures}
+    return about | {"differs": ", ".join([*(name for name, yes in other if yes), *of_cards.beyond(card)]) or "nothing"}
+
+
+def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each of the papers' own figures and each model of ours beside it, P / J; table: of `by_protocols`."""
+    rows = []
+    for row in papers_own().to_dict("records"):
+        where = ", ".join([row["dataset"], *([] if row["group"] == "all" else [row["group"]]), f"`{row['protocol']}`"])
+        about = {name: row[name] for name in ("paper", "table", "system")} | {"set": where, "printed": _shares(row)}
+        found = [beside for card in some if (beside := _beside(card, row, table))]
+        net, small = row["backbone"] or "not said", small_budget(row)
+        budget = {"ours": "small budget", "backbone": f"{net} → mobilenet_v2", OWN: small, COMMON: "–"}
+        none = dict.fromkeys(budget, NOT_YET) | {"ours": "–", "backbone": net, "differs": "–"}
+        rows += [about | one for one in found or [budget | {"differs": "backbone, set, size"} if small else none]]
+    return pd.DataFrame(rows)
+
+
+def verdict(written: str, figures: pd.DataFrame, claims: pd.DataFrame) -> str:
+    """The table on top, a row a paper: words that are written by hand, as they stand, and two cells computed.
+
+    These are verdicts on claims about parts (of `verdicts`), and J: printed, ours by its protocol, and by `common`.
+    """
+    lines = [line for line in written.splitlines() if line.startswith("|")]
+    shipped = figures.ours.isin([named(card) for card in of_cards.cards()])
+    for place, line in enumerate(lines[2:], 2):
+        paper, cells = re.search(r"`([\w-]+)`", line)[1], []
+        own = figures[shipped & (figures.paper == paper) & figures[OWN].str.contains(" / ")]
+        for about, rows in own.groupby(["system", "set", "printed"], sort=False):
+            j, common = (rows[name].str.split(" / ").str[-1] for name in (OWN, COMMON))
+            printed = about[2].split(" / ")[-1].replace("–", "no figure")
+            cells.append(
+                f"{about[0]}, {about[1]}: {printed}; ours {', '.join(rows.ours + ' ' + j + ' (' + common + ')')}"
+            )
+        counts = claims[claims.source.str.startswith(paper)].verdict.value_counts()
+        counted = ", ".join(f"{count} {word}" for word, count in counts.items())
+        lines[place] = "|".join([*line.split("|")[:5], f" {counted} ", f" {'<br>'.join(cells) or NOT_YET} ", ""])
+    return "\n".join([*lines, "", FOOTNOTE])
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """Figures with three digits, points and minutes with one."""
-    places = {name: 1 if name in ("swap", "minutes") else 3 for name in table.select_dtypes("number")}
-    text = {name: ["–" if value != value else f"{value:.{n}f}" for value in table[name]] for name, n in places.items()}
-    return pd.DataFrame({**table, **text}).to_markdown(index=False, disable_numparse=True)
+    return "\n".join(markdown_rows(table.round(3).to_dict("records")))
 
 
-def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> str:
-    """Markdown: a row for each of the papers' own figures, ours as printed and in the workbook variant beside it.
-
-    Below it the aims, see `reached`, and all that the cards say of whole sets, see `stated`.
-    """
-    keys = ["paper", "table", "method", "dataset", "group"]
-    rows = []
-    for about, own in papers_own(table).groupby(keys, sort=False):
-        _, _, method, dataset, group = about
-        found: dict[str, list[str]] = {"paper": [], "workbook": []}
-        for card in some:
-            name = system_of(card)
-            workbook = card["variant"] == "workbook"  # on any backbone, attended by the group
-            same = method.split("-")[0] == name.split("-")[0] if workbook else method == name
-            if same and (score := _ours(card, dataset, group)):
-                found[card["variant"]].append(", ".join([score, card["backbone"], *beyond(card), digits(card)]))
-        ours = ["<br>".join(found[variant]) or NOT_YET for variant in ("paper", "workbook")]
-        rows.append((*about, _shares(dict(zip(own.metric, own.value, strict=True))), *ours))
-    head = ("paper", "table", "system", "set", "group", "the paper, P / J", "ours as printed", "ours, workbook variant")
-    lines = markdown_rows(dict(zip(head, row, strict=True)) for row in rows)
-    whole = stated(some)
-    lines += ["", "What the workbook set out for, and the best of these models on each set:", ""]
-    about = "All of the same cards: J by partner, partner swap in points, refusal's AUROC; minutes of training:"
-    lines += [_markdown(reached(some)), "", about, "", _markdown(whole.drop(columns="steps"))]
-    lines += ["", FOOTNOTE] if whole.checkpoint.str.endswith(EARLIER).any() else []
-    return "\n".join(lines)
+def blocks(page: str) -> dict[str, str]:
+    """The page's computed blocks, by the name in their marks. page: what stands there; the verdict's words are kept."""
+    every, (begin, end), (table, ran) = [*of_cards.cards(), *of_cards.others()], marks("verdict"), by_protocols()
+    ablations, whole = read_ablations(TABLES / "09_ablations.csv"), of_cards.stated(every)
+    figures, claims = beside_the_papers(every, table), verdicts(ablations)
+    told = claims.assign(claim=claims.says + " (`" + claims.claim + "`)")[["source", "claim", "words"]]
+    files = [*sorted(TABLES.glob("09_*_validation.csv")), *TABLES.glob("09_multi*.csv")]
+    links = ", ".join(f"[{file.stem}](cpu/tables/{file.name})" for file in files)
+    names, date = {card["name"]: named(card) for card in every}, ablations.date.min()
+    whole = whole.assign(model=whole.system.map(names))[["model", "variant", "pairs", "minutes", "set", *FIGURES]]
+    chapters = [f"### `{p}`\n\n{_markdown(own.drop(columns='paper'))}\n" for p, own in figures.groupby("paper")]
+    chapters += [f"By the papers' protocols: [08_protocols](cpu/tables/08_protocols.csv), {ran}."]
+    again = {
+        named(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c)) for c in (*every, *of_cards.cards(MEASURED))
+    }
+    return {
+        "verdict": verdict(page.split(begin)[1].split(end)[0], figures, claims),
+        "claims": f"{_markdown(told)}\n\nTrained and answered {date}{earlier(date)}; J by variant: {links}.",
+        "figures": "\n".join(chapters),
+        "aims": _markdown(of_cards.reached(every)),
+        "cards": f"{_markdown(whole)}\n\n{FOOTNOTE}",
+        "commands": _markdown(pd.DataFrame(again.items(), columns=["model", "commands"])),
+    }
 
 
 if __name__ == "__main__":
-    renew(PAGE, MARKS, f"\n{beside_the_papers([*cards(), *others()], reported())}\n")
+    for name, block in blocks(PAGE.read_text(encoding="utf-8")).items():
+        renew(PAGE, marks(name), f"\n{block}\n")

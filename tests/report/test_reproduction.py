@@ -1,15 +1,17 @@
 import ast
 import re
+import shlex
 
+import pandas as pd
 import pytest
 
 from coseglib.core.paths import MEASURED, NOTEBOOKS, REPOSITORY
-from coseglib.data.reported import reported
 from coseglib.evaluation import cards as of_cards
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 from coseglib.report import reproduction
 from coseglib.scoring.metrics import PROTOCOLS
+from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 
 CARD = {
     "name": "tiny",
@@ -58,25 +60,143 @@ def test_every_paper_has_a_chapter_and_every_protocol_is_one(page):
             assert name in PROTOCOLS, name
 
 
-def test_the_figures_are_those_of_the_cards(page):
-    begin, end = reproduction.MARKS
-    block = reproduction.beside_the_papers([*of_cards.cards(), *of_cards.others()], reported())
-    assert page.split(begin)[1].split(end)[0] == f"\n\n{block}\n\n", "run python -m coseglib.report.reproduction"
+@pytest.fixture(scope="module")
+def blocks(page):
+    return reproduction.blocks(page)
 
 
-def test_ours_stands_beside_the_papers_and_variants_do_not_mix():
-    text = reproduction.beside_the_papers([CARD], reported())
-    printed, other = (next(r for r in text.splitlines() if f"| {m} | msrc7 |" in r) for m in ("CA", "FCA"))
-    assert "| 0.966 / 0.765 | 0.900 / 0.712, vgg16, 01234567 | not yet measured |" in printed
-    assert other.endswith("| not yet measured | not yet measured |")
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    first = ["tiny", "ca", "paper", "vgg16", "plain", "1.5"]
-    assert [*first, "msrc7", "0.712", "–", "0.300", "–", "–", "01234567"] in cells
-    assert [*first, "pascal", "–", "–", "–", "12.3", "0.568", "01234567"] in cells
-    more = reproduction.beside_the_papers([CARD | {"looks": 2, "post": "crf"}], reported())
-    assert "| 0.900 / 0.712, vgg16, two looks, CRF, 01234567 |" in more
-    workbook = reproduction.beside_the_papers([CARD | {"variant": "workbook"}], reported())
-    assert "| not yet measured | 0.900 / 0.712, vgg16, 01234567 |" in workbook
+@pytest.fixture(scope="module")
+def table():
+    return reproduction.by_protocols()[0]
+
+
+@pytest.fixture(scope="module")
+def figures(table):
+    return reproduction.beside_the_papers([*of_cards.cards(), *of_cards.others()], table)
+
+
+def block_of(page, name):
+    begin, end = reproduction.marks(name)
+    return page.split(begin)[1].split(end)[0].strip()
+
+
+def rows_of(block):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines() if line.startswith("|")][2:]
+
+
+def test_the_figures_are_those_of_the_cards(page, blocks):
+    assert set(blocks) == {"verdict", "claims", "figures", "aims", "cards", "commands"}
+    for name, block in blocks.items():
+        assert block_of(page, name) == block, f"{name}: run python -m coseglib.report.reproduction"
+    places = [page.index(reproduction.marks(name)[0]) for name in ("verdict", "claims", "figures")]
+    assert places == sorted(places) and places[1] < page.index("## 1. ") < page.index("## 5. ") < places[2]
+
+
+def beside(some, figures, **where):
+    found = reproduction.beside_the_papers(some, figures)
+    for name, value in where.items():
+        found = found[found[name].str.startswith(value)]
+    return found.to_dict("records")
+
+
+def test_ours_stands_beside_the_papers_and_what_differs_is_said(monkeypatch, table):
+    monkeypatch.setattr(of_cards, "cards", lambda *_: [CARD])
+    own, none = reproduction.OWN, reproduction.NOT_YET
+    (row,) = beside([CARD], table, system="CA", table="1")
+    assert row["printed"] == "0.966 / 0.765" and row["ours"] == "`tiny` (01234567)" and row["set"].startswith("msrc7")
+    assert (row["backbone"], row["differs"]) == ("VGG16 → vgg16", "nothing")
+    assert (row[own], row["by `common`"]) == (none, "0.900 / 0.712")
+    (row,) = beside([CARD], table, system="FCA", table="1")
+    assert (row["ours"], row["backbone"], row[own], row["by `common`"]) == ("–", "VGG16", none, none)
+    other = {"method": "ssnm", "variant": "workbook", "backbone": "mobilenet_v2", "looks": 2, "post": "crf"}
+    (row,) = beside([CARD | other], table, system="SSNM-HRNet", table="1")
+    assert row["backbone"] == "HRNet → mobilenet_v2" and row["differs"] == "variant, backbone, two looks, CRF"
+
+
+def test_of_what_is_not_shipped_only_the_papers_backbone_stands_beside_it(table):
+    known = CARD | {"method": "dcnet", "variant": "workbook"}
+    assert (
+        beside([known | {"backbone": "resnet50"}], table, system="DCNet", table="I")[0]["ours"] == "`tiny` (01234567)"
+    )
+    assert beside([known | {"backbone": "mobilenet_v2"}], table, system="DCNet", table="I")[0]["ours"] == "–"
+
+
+def test_a_figure_by_the_papers_protocol_is_that_of_the_run_s_table(figures, table, monkeypatch):
+    instant = figures[(figures.system == "CA-instant") & figures.set.str.startswith("msrc7")]
+    for row in instant.to_dict("records"):
+        which = (table.checkpoint == row["ours"][-9:-1]) & (table.protocol == "chen2018-instant")
+        (known,) = table[which & (table.dataset == "msrc7")].to_dict("records")
+        assert row[reproduction.OWN] == f"{known['P']:.3f} / {known['J']:.3f}{known['mark']}"
+    assert len(instant) == 2
+    monkeypatch.setattr(reproduction.re, "findall", lambda *_: [])  # the report names no run
+    assert not len(reproduction.by_protocols()[0])
+
+
+def test_rows_of_ablations_have_the_small_budget_s_figure_and_a_link(figures):
+    for table, system, count in (("5", "SSNM", 4), ("IV", "", 4), ("V", "", 2)):
+        rows = figures[(figures.table == table) & figures.system.str.startswith(system) & (figures.paper != "chen2018")]
+        assert len(rows) == count and (rows.ours == "small budget").all()
+        for row in rows.to_dict("records"):
+            links = re.findall(r"J (0\.\d{3}) ± [\d.]+ on \[[a-z0-9]+\]\(([\w/.]+\.csv)\)", row[reproduction.OWN])
+            assert len(links) == 2
+            for j, link in links:
+                kept = pd.read_csv(reproduction.PAGE.parent / link)
+                printed = f"table {table}: {row['printed'].split(' / ')[1]}"
+                (known,) = kept[kept["the paper"].fillna("").str.split("; ").map({printed}.issubset)].J
+                assert f"{known:.3f}" == j
+
+
+def test_the_verdict_s_words_agree_with_the_figures(page, figures):
+    """What is said of J on MSRC-7, of `common` elsewhere, of FCA and of confirmed and contradicted claims."""
+    j = figures[figures.ours.str.startswith("`") & ~figures.ours.str.contains("resnet50|fca")].copy()
+    for name in ("printed", reproduction.OWN, "by `common`"):
+        j[name] = [float(text.rstrip(" †").split(" / ")[-1]) if re.search(r"\d$", text.rstrip(" †")) else None
+                   for text in j[name]]  # fmt: skip
+    claims = {row[0]: row for row in rows_of(block_of(page, "claims"))}
+    assert len(claims) > 10
+    for paper, holds, fails, unknown, _, computed in rows_of(block_of(page, "verdict")):
+        own = j[j.paper == paper.split("`")[1]]
+        msrc = own[own.set.str.startswith("msrc7")].groupby(["system", "printed"])[reproduction.OWN].max()
+        reached = len(msrc) and all(best >= printed for (_, printed), best in msrc.items())
+        assert ("J on MSRC-7 is reached" in holds) == bool(reached) and "J on" not in fails
+        assert all(name in computed for name in own.ours[own.set.str.startswith("msrc7")])
+        if "stays below it" in unknown:
+            below = own[own.set.str.startswith(("icoseg8", "pascal")) & own[reproduction.OWN].isna()]
+            below = below[below.ours.str.contains("-paper")] if "as printed stays below it" in unknown else below
+            assert len(below) and (below["by `common`"] < below.printed).all()
+    (chen, zhang, *others) = rows_of(block_of(page, "verdict"))
+    assert "withdrawn" in chen[3] and "FCA" in chen[3]
+    assert "minimum of attention" in chen[1] and "1 confirmed" in chen[4]
+    assert "balance of (13)" in zhang[2] and "1 contradicted" in zhang[4]
+    assert not any(word in row[4] for row in others for word in ("confirmed", "contradicted"))
+
+
+def test_every_model_is_made_again_by_its_commands(blocks):
+    """Loading the profile with the overrides gives the card's fields; a later run starts from the one before."""
+    shown = dict(rows_of(blocks["commands"]))
+    for card in (*of_cards.cards(), *of_cards.cards(MEASURED)):
+        lines, before = of_cards.made_again(card), ""
+        assert shown[reproduction.named(card)] == "<br>".join(f"`{line}`" for line in lines)
+        assert len(lines) == len(card["training"])
+        for line, training in zip(lines, card["training"], strict=True):
+            words = shlex.split(line)
+            sets = dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--set")
+            given = load_profile(words[words.index("--profile") + 1], words[words.index("--method") + 1], sets)
+            wanted = TrainConfig(**training).fields() | {"start": before}
+            for name, value in given.fields().items():
+                assert name in MAY_CHANGE or value == wanted[name], (card["name"], name)
+            before = f"{words[words.index('--output') + 1]}/model.safetensors"
+
+
+def test_the_trials_call_checkpoints_as_their_cards_do():
+    text = (reproduction.PAGE.parent / "trials.md").read_text(encoding="utf-8")
+    known = [*of_cards.cards(), *of_cards.cards(MEASURED)]
+    names = {card["name"] for card in known}
+    assert set(re.findall(r"`((?:\w+)-(?:mobilenet_v2|resnet50)[\w-]*)`", text)) <= names
+    for digits in {card["sha256"][:8] for card in known}:
+        called = [card["name"] for card in known if card["sha256"].startswith(digits)]
+        for name in re.findall(rf"(.{{0,40}})\b{digits}\b", text):
+            assert any(name.endswith(f"`{one}` (") for one in called), f"{digits}: {name}"
 
 
 def test_aims_are_set_against_the_best_model_of_their_backbone():
@@ -114,25 +234,25 @@ def test_pairs_are_plain_only_where_no_share_asks_for_the_partner():
 
 
 def test_rivals_are_left_out_and_groups_stand_where_there_is_no_average():
-    rows = reproduction.papers_own(reported())
-    assert set(rows.method) >= {"CA", "CA-instant", "SSNM-HRNet", "SSNM -f_sem", "DCNet", "+MCFD"}
-    assert not rows.method.str.contains("2018|2013").any()
+    rows = reproduction.papers_own()
+    assert set(rows.system) >= {"CA", "CA-instant", "SSNM-HRNet", "SSNM -f_sem", "DCNet", "+MCFD", "PFCC"}
+    assert not rows.system.str.contains("2018|2013").any()
     assert set(rows[(rows.paper == "zhang2020") & (rows.dataset == "internet")].group) == {"airplane", "car", "horse"}
     assert set(rows[(rows.paper == "chen2018") & (rows.dataset == "icoseg8")].group) == {"all"}
+    assert set(rows[rows.paper == "chen2023"].dataset) == {"msrc7", "icoseg8", "pascal"}
 
 
-def test_a_withdrawn_card_has_its_reason_where_figures_stood_and_an_earlier_one_a_mark():
+def test_a_withdrawn_card_has_its_reason_where_figures_stood_and_an_earlier_one_a_mark(monkeypatch, table):
     why = "learned by another rule"
     away, earlier = CARD | {"method": "fca", "withdrawn": why}, CARD | {"engine": "earlier"}
-    text = reproduction.beside_the_papers([away, earlier], reported())
-    assert f"| withdrawn: {why}, vgg16, 01234567 | not yet measured |" in text
-    assert "0.900 / 0.712, vgg16, 01234567 †" in text and text.endswith(of_cards.FOOTNOTE)
-    table = of_cards.stated([away, earlier])
-    assert table[table.method == "fca"]["set"].tolist() == [f"withdrawn: {why}"]
-    assert table[table.method == "fca"].group.isna().all() and set(table[table.method == "ca"].checkpoint) == {
-        "01234567 †"
-    }
-    assert of_cards.FOOTNOTE not in reproduction.beside_the_papers([CARD], reported())
+    monkeypatch.setattr(of_cards, "cards", lambda *_: [away, earlier])
+    (row,) = beside([away, earlier], table, system="FCA", table="1")
+    assert (row[reproduction.OWN], row["by `common`"]) == (f"withdrawn: {why}", "–")
+    assert beside([away, earlier], table, system="CA", table="1")[0]["ours"] == "`tiny` (01234567) †"
+    stated = of_cards.stated([away, earlier])
+    assert stated[stated.method == "fca"]["set"].tolist() == [f"withdrawn: {why}"]
+    assert stated[stated.method == "fca"].group.isna().all()
+    assert set(stated[stated.method == "ca"].checkpoint) == {"01234567 †"}
     pair = [away | {"name": "fca-plain"}, away | {"name": "fca-asking"}, CARD | {"name": "ca-plain"}]
     assert of_cards.both_ways([*pair, CARD | {"name": "ca-asking"}]).method.unique().tolist() == ["ca"]
 
