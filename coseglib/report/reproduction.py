@@ -141,7 +141,7 @@ def blocks(page: str) -> dict[str, str]:
     every, (begin, end), (table, ran) = [*of_cards.cards(), *of_cards.others()], marks("verdict"), by_protocols()
     ablations, whole = read_ablations(TABLES / "09_ablations.csv"), of_cards.stated(every)
     figures, claims = beside_the_papers(every, table), verdicts(ablations)
-    told = claims.assign(claim=claims.says + " (`" + claims.claim + "`)")[["source", "claim", "words"]]
+    told = pd.DataFrame({"where": claims.source, "claim": claims.says, "name": claims.claim, "result": claims.words})
     files = [*sorted(TABLES.glob("09_*_validation.csv")), *TABLES.glob("09_multi*.csv")]
     links = ", ".join(f"[{file.stem}](cpu/tables/{file.name})" for file in files)
     names, date = {card["name"]: named(card) for card in every}, ablations.date.min()
