@@ -33,7 +33,7 @@ def marks(block: str) -> tuple[str, str]:
     return f"<!-- {block}: python -m coseglib.report.reproduction -->", f"<!-- end of {block} -->"
 
 
-def named(card: Mapping) -> str:
+def titled(card: Mapping) -> str:
     """ "`ca-mobilenet_v2` (9e4a202d)", marked as `digits` does."""
     return f"`{card['name']}` ({of_cards.digits(card)[:8]}){of_cards.digits(card)[8:]}"
 
@@ -92,7 +92,7 @@ def _beside(card: Mapping, row: Mapping, table: pd.DataFrame) -> dict[str, str]:
     why, plain = withdrawn(card), of_cards.pairs_of(card) == "plain"
     other = [("variant", card["variant"] != "paper"), ("backbone", not same), ("pairs", not plain)]
     figures = {OWN: why or (own or [NOT_YET])[0], COMMON: "–" if why else _shares(common)}
-    about = {"ours": named(card), "backbone": f"{row['backbone'] or 'not said'} → {card['backbone']}", **figures}
+    about = {"ours": titled(card), "backbone": f"{row['backbone'] or 'not said'} → {card['backbone']}", **figures}
     return about | {"differs": ", ".join([*(name for name, yes in other if yes), *of_cards.beyond(card)]) or "nothing"}
 
 
@@ -116,7 +116,7 @@ def verdict(written: str, figures: pd.DataFrame, claims: pd.DataFrame) -> str:
     These are verdicts on claims about parts (of `verdicts`), and J: printed, ours by its protocol, and by `common`.
     """
     lines = [line for line in written.splitlines() if line.startswith("|")]
-    shipped = figures.ours.isin([named(card) for card in of_cards.cards()])
+    shipped = figures.ours.isin([titled(card) for card in of_cards.cards()])
     for place, line in enumerate(lines[2:], 2):
         paper, cells = re.search(r"`([\w-]+)`", line)[1], []
         own = figures[shipped & (figures.paper == paper) & figures[OWN].str.contains(" / ")]
@@ -144,12 +144,13 @@ def blocks(page: str) -> dict[str, str]:
     told = pd.DataFrame({"where": claims.source, "claim": claims.says, "name": claims.claim, "result": claims.words})
     files = [*sorted(TABLES.glob("09_*_validation.csv")), *TABLES.glob("09_multi*.csv")]
     links = ", ".join(f"[{file.stem}](cpu/tables/{file.name})" for file in files)
-    names, date = {card["name"]: named(card) for card in every}, ablations.date.min()
+    names, date = {card["name"]: titled(card) for card in every}, ablations.date.min()
     whole = whole.assign(model=whole.system.map(names))[["model", "variant", "pairs", "minutes", "set", *FIGURES]]
     chapters = [f"### `{p}`\n\n{_markdown(own.drop(columns='paper'))}\n" for p, own in figures.groupby("paper")]
     chapters += [f"By the papers' protocols: [08_protocols](cpu/tables/08_protocols.csv), {ran}."]
     again = {
-        named(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c)) for c in (*every, *of_cards.cards(MEASURED))
+        titled(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c))
+        for c in (*every, *of_cards.cards(MEASURED))
     }
     return {
         "verdict": verdict(page.split(begin)[1].split(end)[0], figures, claims),

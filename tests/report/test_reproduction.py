@@ -176,7 +176,7 @@ def test_every_model_is_made_again_by_its_commands(blocks):
     shown = dict(rows_of(blocks["commands"]))
     for card in (*of_cards.cards(), *of_cards.cards(MEASURED)):
         lines, before = of_cards.made_again(card), ""
-        assert shown[reproduction.named(card)] == "<br>".join(f"`{line}`" for line in lines)
+        assert shown[reproduction.titled(card)] == "<br>".join(f"`{line}`" for line in lines)
         assert len(lines) == len(card["training"])
         for line, training in zip(lines, card["training"], strict=True):
             words = shlex.split(line)
