@@ -133,7 +133,10 @@ def verdict(written: str, figures: pd.DataFrame, claims: pd.DataFrame) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    return "\n".join(markdown_rows(table.round(3).to_dict("records")))
+    """Figures with three digits, points and minutes with one."""
+    places = {name: 1 if name in ("swap", "minutes") else 3 for name in table.select_dtypes("number")}
+    text = {name: ["–" if value != value else f"{value:.{n}f}" for value in table[name]] for name, n in places.items()}
+    return "\n".join(markdown_rows(pd.DataFrame({**table, **text}).to_dict("records")))
 
 
 def blocks(page: str) -> dict[str, str]:
