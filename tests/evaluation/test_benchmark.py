@@ -165,9 +165,7 @@ def test_seeds_of_one_recipe_are_a_row_of_mean_and_sd_from_three_on(tiny, groups
     assert family.J.tolist() == pytest.approx(of_all.mean(axis=1).tolist(), abs=1e-6)
     assert family["sd J"].tolist() == pytest.approx(of_all.std(axis=1, ddof=1).tolist(), abs=1e-6)
     assert set(family.seeds) == {"0, 1, 2"} and family.checkpoint[0] == ", ".join(s.sha256[:8] for s in some[:3])
-    assert single["sd J"].isna().all() and set(single["trained on"]) == {
-        "procedural scenes of the training split, from ImageNet weights"
-    }
+    assert single["sd J"].isna().all() and set(single["trained on"]) == {"drawn scenes of the training split"}
     assert " ± " in markdown(table, paper_rows("synthetic"))
     apart = score_table(rows, some[:2], common)  # two are no spread
     assert apart.system.unique().tolist() == ["tiny-s0", "tiny-s1"] and apart["sd J"].isna().all()
