@@ -12,7 +12,7 @@ import typer
 
 from coseglib.cli import options
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, SCENES, data_root, weights_root
+from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, OWN, SCENES, data_root, weights_root
 
 PYTHONS = ((3, 11), (3, 14))  # the first and the last that requirements.lock has packages for
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "papermill")
@@ -94,21 +94,30 @@ def gpu() -> Finding:
     from coseglib.core.devices import cpu_has_bfloat16
 
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    has = f"none; CPU, {os.cpu_count()} cores, bfloat16 in hardware: {'yes' if cpu_has_bfloat16() else 'no'}"
-    costs = "all works without it, training slowly; its profiles for a CPU are smoke and cpu"
-    return Finding("GPU", bool(names), names or f"{has}; {costs}")
+    has = f"CPU, {os.cpu_count()} cores, bfloat16 in hardware: {'yes' if cpu_has_bfloat16() else 'no'}"
+    costs = "needed to train in minutes; the profiles for a CPU are smoke and cpu"
+    return Finding("GPU", bool(names), names or f"not here ({costs}); {has}")
 
 
 def data_sets() -> Iterator[Finding]:
-    """A line for each set."""
+    """A line for each set that is here, one for all others; of a folder that was named one each, which says why."""
     from coseglib.data import available
 
+    lacking = []
     try:
-        for name, found in available(data_root()).items():
-            good = isinstance(found, str)
-            yield Finding(f"data set {name}", good, found if good else f"{found}; only to train or to score on it")
+        folder = data_root()
+        for name, found in available(folder).items():
+            if isinstance(found, str):
+                yield Finding(f"data set {name}", True, found)
+            elif folder != OWN:
+                yield Finding(f"data set {name}", False, f"not here (needed to train or to score on it): {found}")
+            else:
+                lacking.append(name)
     except CosegError as error:
-        yield Finding("data sets", False, f"{error}; only to train or to score on them")
+        yield Finding("data sets", False, f"not here (needed to train or to score on them): {error}")
+    if lacking:
+        get = "data/README.md says how to get them, --data or COSEG_DATA where they are"
+        yield Finding("data sets", False, f"not here (needed to train or to score on): {', '.join(lacking)}; {get}")
 
 
 def weights() -> Finding:
@@ -120,14 +129,14 @@ def weights() -> Finding:
     try:
         folder = weights_root()
     except CosegError as error:
-        return Finding("weights", False, f"{error}; only to train")
+        return Finding("weights", False, f"not here (needed to train): {error}")
     places = filter(os.path.isdir, (folder or "", os.path.join(torch.hub.get_dir(), "checkpoints")))
     files = [file for place in places for file in os.listdir(place)]
     names = [name for name in BACKBONES if any(f.startswith((f"{name}.", f"{name}-")) for f in files)]
     if names:
         return Finding("weights", True, ", ".join(names) + (f" in {folder}" if folder else ""))
-    text = "none here; only to train, which fetches them where there is a network; without one set COSEG_WEIGHTS"
-    return Finding("weights", False, text)
+    get = "fetched where there is a network; without one set COSEG_WEIGHTS"
+    return Finding("weights", False, f"not here (needed to train, and for several classes): {get}")
 
 
 def checkpoints() -> Iterator[Finding]:
@@ -158,11 +167,10 @@ def findings() -> Iterator[Finding]:
 
 def examine(say: Callable[[str], None]) -> bool:
     """Say a line for each part; True where photographs can be segmented."""
-    lacking, aside = [], 0
+    lacking = []
     for finding in findings():
         say(f"{finding.word:4} {finding.part}: {finding.text}")
         lacking += [finding.part] if finding.word == "FAIL" else []
-        aside += finding.word == "--"
-    state = f"photographs cannot be segmented, for lack of: {', '.join(lacking)}" if lacking else "ready to segment"
-    say(state + (f" (segmenting does without the {aside} above that are marked --)" if aside else ""))
+    well = "all is well: photographs can be segmented; what is marked -- is not needed for it"
+    say(f"photographs cannot be segmented, for lack of: {', '.join(lacking)}" if lacking else well)
     return not lacking

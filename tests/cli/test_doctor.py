@@ -40,10 +40,18 @@ def test_without_data_sets_photographs_can_be_segmented_all_the_same(shipped, no
         assert any(line.startswith(f"{'OK' if there else '--':4} {part}: ") for line in lines), part
     for part in ("Python", "packages", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
         assert any(line.startswith(f"OK   {part}: ") for line in lines), part
-    (missing,) = [line for line in lines if line.startswith("--   data set icoseg8: ")]
-    assert "data/README.md" in missing and "only to train or to score on it" in missing
-    aside = sum(line.startswith("-- ") for line in lines)
-    assert last == f"ready to segment (segmenting does without the {aside} above that are marked --)"
+    (missing,) = [line for line in lines if line.startswith("--   data set icoseg8: ")]  # a folder is named: why
+    assert "data/README.md" in missing and "not here (needed to train or to score on it)" in missing
+    assert last == "all is well: photographs can be segmented; what is marked -- is not needed for it"
+
+
+def test_where_no_folder_is_named_one_line_says_which_sets_are_not_here(shipped, monkeypatch, tmp_path):
+    monkeypatch.delenv("COSEG_DATA", raising=False)
+    for place in ("coseglib.core.paths", "coseglib.cli.doctor"):
+        monkeypatch.setattr(f"{place}.OWN", tmp_path)
+    (line,) = [f"{f.word} {f.text}" for f in doctor.data_sets() if f.part == "data sets"]
+    assert line.startswith("-- not here (needed to train or to score on): icoseg8, icoseg, msrc7, ")
+    assert "data/README.md" in line
 
 
 def test_what_is_optional_never_fails_and_says_what_it_is_for(shipped, no_data, monkeypatch, tmp_path, capsys):
@@ -55,7 +63,7 @@ def test_what_is_optional_never_fails_and_says_what_it_is_for(shipped, no_data, 
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[:-1])
     assert not any(part.startswith("FAIL") for part in said)
     assert "masks are made by argmax" in said["--   CRF"] and "make -B setup" in said["--   CRF"]
-    assert "training slowly" in said["--   GPU"] and "COSEG_WEIGHTS" in said["--   weights"]
+    assert "needed to train in minutes" in said["--   GPU"] and "COSEG_WEIGHTS" in said["--   weights"]
     monkeypatch.setenv("COSEG_WEIGHTS", str(tmp_path / "nowhere"))
     assert main(["doctor"]) == 0 and "--   weights: " in capsys.readouterr().out
     shipped.unlink()
