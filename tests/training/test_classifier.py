@@ -60,7 +60,5 @@ def test_the_shipped_weights_are_what_is_built_and_say_how_they_were_made(monkey
     assert (made["steps"], made["seed"]) == (classifier.STEPS, 0) and made["likeliest class is in the picture"] > 0.8
     assert file.stat().st_size < 1.5e6
     monkeypatch.setattr(backbones, "NAMING", tmp_path)
-    with pytest.raises(
-        CosegError, match=r"no such file; `python -m coseglib.training.classifier`"
-    ):
+    with pytest.raises(CosegError, match=r"no such file; `python -m coseglib.training.classifier`"):
         build_backbone(classifier.NAME)
