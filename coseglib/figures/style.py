@@ -80,16 +80,16 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
 def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
     """Write `path`.png (200 dpi) and `path`.svg, whole or not at all; a suffix .png or .svg of `path` is dropped.
 
-    Raises CosegError where the folder cannot be made or written.
+    Pictures in the SVG have 100 dpi: they are a second copy. Raises CosegError where the folder cannot be written.
     """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     png, svg = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg"))
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for target, metadata in ((png, {}), (svg, {"Date": None})):
+        for target, how in ((png, {}), (svg, {"metadata": {"Date": None}, "dpi": 100})):
             with atomic(target) as part, plt.rc_context(STYLE):
-                fig.savefig(part, format=target.suffix[1:], metadata=metadata)
+                fig.savefig(part, format=target.suffix[1:], **how)
     except OSError as error:
         raise CosegError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     return png, svg

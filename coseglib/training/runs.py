@@ -148,6 +148,7 @@ def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], Non
     training = partial(train, config, folder, resume=True, devices=1, quiet=True)
     if not apart:
         training()
+        (folder / STATE).unlink(missing_ok=True)
         return
     told = [0]
 

@@ -1,5 +1,9 @@
 """Figures are closed, leave others alone, and are written whole."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +45,17 @@ def test_saving_writes_a_png_of_200_dpi_and_an_svg_and_nothing_else(tmp_path):
     with Image.open(png) as image:
         assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
     assert "optimisation step" in svg.read_text()
+
+
+def test_pictures_inside_an_svg_are_smaller_than_those_of_the_png(tmp_path):
+    fig, axes = plt.subplots(figsize=(4, 4))
+    axes.imshow(np.random.default_rng(0).random((400, 400, 3)))
+    png, svg = save_figure(fig, tmp_path / "a")
+    plt.close(fig)
+    width = float(re.search(r'<image [^>]*width="([\d.]+)"', svg.read_text())[1])
+    with Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", svg.read_text())[1]))) as inside:
+        assert inside.width == pytest.approx(width / 72 * 100, abs=2)
+    assert svg.stat().st_size < png.stat().st_size / 2
 
 
 def test_saving_the_same_figure_twice_writes_the_same_bytes(tmp_path):

@@ -34,6 +34,7 @@ def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     plans, said = plan_trainings(("ca",), "smoke", TINY), []
     first = train_all(plans, tmp_path, said.append, apart=False)
     before = {f: f.stat().st_mtime_ns for f in first["ca"].folder.iterdir()}
+    assert "state.safetensors" not in {f.name for f in before}  # three times the model's size, and of no further use
     monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained again"))
     again = train_all(plans, tmp_path, said.append, apart=False)
     assert said == ["ca: trains, 4 steps", "ca: there already, 4 steps"]
