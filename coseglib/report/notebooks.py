@@ -46,19 +46,19 @@ def declared(notebook: Path) -> dict[str, str]:
         raise CosegError(f"{notebook}: not a notebook that papermill reads ({error}); mend it") from error
 
 
-def _tags(cell) -> list[str]:
+def tags_of(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
 def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Without outputs, counts and leftovers, but for the outputs of cells that nbval compares. Changed in place."""
-    notebook.cells = [c for c in notebook.cells if INJECTED not in _tags(c)]
-    kept = {i: (c.outputs, c.execution_count) for i, c in enumerate(notebook.cells) if CHECKED in _tags(c)}
+    notebook.cells = [c for c in notebook.cells if INJECTED not in tags_of(c)]
+    kept = {i: (c.outputs, c.execution_count) for i, c in enumerate(notebook.cells) if CHECKED in tags_of(c)}
     strip_output(notebook, keep_output=False, keep_count=False, keep_id=True, extra_keys=LEFTOVERS)
     for i, (outputs, count) in kept.items():
         notebook.cells[i].update(outputs=outputs, execution_count=count)
     for cell in notebook.cells:
-        if not _tags(cell):
+        if not tags_of(cell):
             cell.metadata.pop("tags", None)
     notebook.metadata["kernelspec"] = dict(KERNEL)
     return notebook
@@ -67,8 +67,8 @@ def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def faults(notebook: nbformat.NotebookNode) -> list[str]:
     """What is not as it should be, a line each; none: []."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    places = [n for n, cell in enumerate(code, start=1) if PARAMETERS in _tags(cell)]
-    compared = [cell for cell in code if CHECKED in _tags(cell)]
+    places = [n for n, cell in enumerate(code, start=1) if PARAMETERS in tags_of(cell)]
+    compared = [cell for cell in code if CHECKED in tags_of(cell)]
     outputs = [output for cell in compared for output in cell.outputs]
     kinds = {kind for output in outputs for kind in output.get("data", {})} - {"text/plain"}
     found = {

@@ -1,11 +1,12 @@
-"""`coseg report`: the notebooks run in order by papermill, and a page that says how they went.
+"""`coseg report`: the notebooks run in order by papermill, and a page that says what they found.
 
-    reports/<profile>/index.html   the page to open: notebooks, tables and plots, see `coseglib.report.site`
+    reports/<profile>/index.html   the page to open: what was found, systems, notebooks, and folded tables and plots
+    reports/<profile>/summary.md   the same in Markdown, from the notebooks as they ran, those of earlier runs too
     reports/<profile>/notebooks/   NN_name.ipynb as it ran, NN_name.html
     reports/<profile>/tables/      what the notebooks save, see `coseglib.core.paths.report_folder`
     reports/<profile>/plots/
-    reports/<profile>/summary.md   the same in short, from the notebooks as they ran, those of earlier runs too
 
+What was found are sentences that notebooks print in cells tagged `finding`, see `coseglib.report.findings`.
 What decides a run is written into the notebook that it leaves (`metadata.coseg`): parameters, commit, versions, …
 """
 
@@ -34,7 +35,7 @@ from coseglib.core.errors import CosegError, one_line
 from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.report.notebooks import declared, selected
-from coseglib.report.site import duration, notebook_page, page, summary
+from coseglib.report.site import duration, notebook_page, pages
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
@@ -210,8 +211,8 @@ def run_report(
         with told:
             errors[name] = about["error"]
             say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {duration(about['seconds'])}")
-            write_text(folder / "summary.md", summary(profile, folder, notebooks))
-            write_text(folder / "index.html", page(profile, folder, notebooks))
+            for file, text in pages(profile, folder, notebooks).items():
+                write_text(folder / file, text)
 
     with contextlib.chdir(some[0].parent), ThreadPoolExecutor(jobs) as pool:
         try:

@@ -87,6 +87,14 @@ def test_a_notebook_without_a_compared_cell_is_a_fault():
     assert any("compares nothing" in f for f in faults(notebook))
 
 
+def test_stripping_keeps_the_tags_that_the_report_reads():
+    tags = [["finding"], ["finding", "headline"], ["picture"]]
+    cells = [new_code_cell("print(1)", metadata={"tags": t}, outputs=[_text("1")], execution_count=4) for t in tags]
+    notebook = stripped(_notebook(*cells))
+    assert [c.metadata.tags for c in notebook.cells[3:]] == tags and not any(c.outputs for c in notebook.cells[3:])
+    assert faults(notebook) == []
+
+
 def test_stripping_keeps_the_compared_cells_and_nothing_else(tmp_path):
     notebook = _notebook(new_code_cell("plot()", outputs=[PICTURE, _text("drawn")], execution_count=4))
     notebook.metadata["papermill"] = {"duration": 1}

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from coseglib.answering.floors import FLOORS
 from coseglib.core.errors import CosegError
+from coseglib.report import findings, site
 from coseglib.report import run as report
-from coseglib.report import site
 
 RIGHT = ["import sys", "print(profile, seed)", "print(sys.executable)", "from coseglib.core.paths import report_folder",
          "(report_folder(profile, 'tables') / 'a.csv').write_text('x')"]  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_failing_notebook_is_named_and_the_others_still_run(notebooks, tmp_pat
     error = "cell [5]: ZeroDivisionError: division by zero"
     assert any(f"00_wrong FAILED, {error}" in line for line in said)
     page = (out / "summary.md").read_text()
-    assert "1 of 2 notebooks ran; failed: 00_wrong;" in page and f"- `00_wrong`: {error}" in page
+    assert "1 of 2 notebooks ran; failed: 00_wrong;" in page and f"(`00_wrong`) **FAILED: {error}**." in page
     assert "| 01_right | ok |" in page and "| seed = 7 |" in page and "(tables/a.csv)" in page
     assert f"Python {'.'.join(map(str, report.sys.version_info[:3]))}" in page
     index = (out / "index.html").read_text()
@@ -108,7 +108,8 @@ def test_a_damaged_notebook_is_one_line(notebooks, tmp_path):
 
 def test_a_notebook_that_is_not_there_yet_is_listed_as_not_run(notebooks, tmp_path):
     folder = tmp_path / "reports" / "smoke"
-    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in site.summary("smoke", folder, notebooks)
+    summary = site.pages("smoke", folder, notebooks)["summary.md"]
+    assert "0 of 2 notebooks ran; not run: 00_wrong, 01_right;" in summary
 
 
 def test_the_slowest_cells_come_first():
@@ -202,16 +203,25 @@ def _tables(folder, **tables):
 
 def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_path):
     row = {"dataset": "msrc7", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 9}
-    row |= {"partner": "group", "group": "all", "J": 0.5, "source": site.MEASURED_HERE}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": findings.MEASURED_HERE}
     others = [{**row, "partner": "other", "J": 0.25}, {**row, "system": "b", "checkpoint": "00000001", "J": 0.75}]
     wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
     wrong = [{**one, "J": 0.1} for one in wrong]
-    _tables(tmp_path, **{"08_msrc7": [row, *others, *wrong], "08_swap": [{"swap": 1}], "by_hand": [{"dataset": "x"}]})
+    asked = {"system": "a", "checkpoint": "01234567", "dataset": "pascal", "swap": 0.3144, "AUROC": ""}
+    tables = {"08_msrc7": [row, *others, *wrong], "08_two_questions": [asked], "by_hand": [{"dataset": "x"}]}
+    _tables(tmp_path, **tables)
     (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
-    table = site.benchmark_figures(tmp_path).set_index("system")
-    assert table.loc["a", ["group", "other"]].tolist() == [0.5, 0.25] and table.loc["b", "group"] == 0.75
-    assert table.self.isna().all() and table.checkpoint.tolist() == ["01234567", "00000001"]
-    made = {r["table"]: r for r in site.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
+    table = findings.benchmark_figures(tmp_path)
+    assert table.columns.tolist() == [
+        ("", "system"),
+        ("", "checkpoint"),
+        ("msrc7, 9 images", "group"),
+        ("msrc7, 9 images", "other"),
+        ("pascal", "swap, points"),  # no AUROC, nobody has one
+    ]
+    rows = [["a", "01234567", "0.500", "0.250", "31.4"], ["b", "00000001", "0.750", "–", "–"]]
+    assert table.to_numpy().tolist() == rows
+    made = {r["table"]: r for r in findings.origins(tmp_path, {"08_tables": {"commit": "abc"}})}
     assert made["08_msrc7.csv"] == {
         "table": "08_msrc7.csv",
         "notebook": "08_tables",
@@ -220,24 +230,25 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
         "checkpoints": "01234567, 00000001",
     }
     assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
-    page = site.summary("smoke", tmp_path)
-    assert "| msrc7 | a | 01234567 | 9 | 0.5 | – | 0.25 |" in page
+    page = site.pages("smoke", tmp_path)["summary.md"]
+    assert "| system | checkpoint | msrc7, 9 images: group | msrc7, 9 images: other | pascal: swap, points |" in page
+    assert "| a | 01234567 | 0.500 | 0.250 | 31.4 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
-    assert site.benchmark_figures(tmp_path / "none").empty
+    assert findings.benchmark_figures(tmp_path / "none").empty
 
 
 def test_the_committed_report_says_what_its_tables_say():
     folder = report.REPORTS / "cpu"
     text = (folder / "summary.md").read_text(encoding="utf-8")
-    table = site.benchmark_figures(folder)
-    assert len(table) > 10, "benchmark tables of the cpu profile are missing"
-    for line in site.markdown_rows(table.to_dict("records")):
-        assert line in text
-    known = {card["name"]: card["sha256"][:8] for card in site.cards()}
-    for row in table.itertuples():
-        assert row.system in FLOORS or known[row.system] == row.checkpoint
-    for name in (card["name"] for card in site.cards() if "withdrawn" not in card):
-        assert name in set(table.system), f"{name} is shipped, and no table scores it"
+    table = findings.benchmark_figures(folder)
+    assert len(table) > 8, "benchmark tables of the cpu profile are missing"
+    for row in table.to_numpy().tolist():
+        assert f"| {' | '.join(row)} |" in text, "reports/cpu/summary.md is of other tables"
+    known = {card["name"]: card["sha256"][:8] for card in findings.cards()}
+    for system, checkpoint in table.iloc[:, :2].to_numpy().tolist():
+        assert system in FLOORS or known[system] == checkpoint
+    for name in (card["name"] for card in findings.cards() if "withdrawn" not in card):
+        assert name in set(table.iloc[:, 0]), f"{name} is shipped, and no table scores it"
 
 
 def test_a_notebook_that_ends_itself_has_failed(tmp_path):

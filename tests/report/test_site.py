@@ -1,4 +1,6 @@
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from coseglib.core.paths import REPORTS
 from coseglib.figures import save_figure
+from coseglib.report import findings, site
 from coseglib.report import run as report
-from coseglib.report import site
 from coseglib.report.site import COLUMNS, ROWS
 
 ABOUT = {
@@ -24,6 +27,12 @@ ABOUT = {
     "error": "",
     "slowest": [{"cell": 4, "seconds": 60.0, "line": "train(model, '<b>')"}],
 }
+TAGS = {  # of cells, by how they begin
+    "save_figure(fig": ["picture"],
+    'print(f"CA': ["finding", "headline"],
+    'print(f"SSNM': ["finding"],
+}
+PRINTED = {"print": "CA reaches\n J `.5` of $a < b$.\n", "1 / 0": "nothing that is tagged"}
 VOID = {"meta", "link", "img", "br", "hr", "input", "circle", "path", "use", "rect"}
 
 
@@ -50,8 +59,15 @@ class Page(HTMLParser):
             self.faults.append(tag)
 
 
+def _code(source):
+    tags = next((tags for start, tags in TAGS.items() if source.startswith(start)), None)
+    text = next((text for start, text in PRINTED.items() if source.startswith(start)), "")
+    outputs = [new_output("stream", text=text)] if text else []
+    return new_code_cell(source, metadata={"tags": tags} if tags else {}, outputs=outputs)
+
+
 def _notebook(name, cells, about):
-    notebook = new_notebook(cells=[new_markdown_cell(c) if c.startswith("#") else new_code_cell(c) for c in cells])
+    notebook = new_notebook(cells=[new_markdown_cell(c) if c.startswith("#") else _code(c) for c in cells])
     if about is not None:
         notebook.metadata["coseg"] = ABOUT | about
     return notebook
@@ -67,10 +83,11 @@ def make_report(home: Path) -> tuple[Path, Path]:
         'table.to_csv(folder / "02_methods.csv")',
     )
     cells = ["# Attention & more: a < b", "## Training", saves[0], "### What's in it?", "## The table", saves[1]]
+    asked = "# Correlation\n\n*A paper.*\n\n**The question.** In [notebook 02](02_attention.ipynb)\none is told. Why?"
     notebooks = {
-        "02_attention": (cells, {}),
+        "02_attention": ([*cells, 'print(f"CA reaches J {j}.")'], {}),
         "03_modulation": (["# Modulation", "1 / 0"], {"error": "cell [1]: ZeroDivisionError: <zero>", "seconds": 300}),
-        "04_correlation": (["# Correlation", "1"], None),
+        "04_correlation": ([asked, 'print(f"SSNM reaches J {j}.")'], None),
     }
     for name, (texts, about) in notebooks.items():
         nbformat.write(_notebook(name, texts, None), source / f"{name}.ipynb")
@@ -106,10 +123,10 @@ def make_report(home: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder, notebooks = make_report(tmp_path_factory.mktemp("site"))
-    (folder / "summary.md").write_text(report.summary("smoke", folder, notebooks))
-    text = report.page("smoke", folder, notebooks)
-    (folder / "index.html").write_text(text, encoding="utf-8")
-    return folder, text
+    pages = site.pages("smoke", folder, notebooks)
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder, pages["index.html"]
 
 
 def _between(text, start, end):
@@ -135,14 +152,54 @@ def test_the_page_says_of_the_notebooks_what_the_summary_says(made):
     summary = (folder / "summary.md").read_text()
     state = "1 of 3 notebooks ran; failed: 03_modulation; not run: 04_correlation; 6.1 min in all"
     assert state in summary and state in text
-    row = _between(text, "02_attention.html", "</tr>")
-    for value in ("Attention &amp; more: a &lt; b", ">ok<", ">64 s<", ">seed = 7<", ">2026-01-31<", ">abc1234<"):
+    row = _between(text, 'scope="row">02_attention<', "</tr>")
+    for value in (">ok<", ">64 s<", ">seed = 7<", ">2026-01-31<", ">abc1234<"):
         assert value in row
-    assert ">FAILED<" in _between(text, "03_modulation.html", "</tr>")
-    assert ">not run<" in _between(text, "<small>04_correlation", "</tr>") and ">Correlation<" in text
-    assert "cell [1]: ZeroDivisionError: &lt;zero&gt;" in text
+    assert ">FAILED<" in _between(text, 'scope="row">03_modulation<', "</tr>")
+    assert "| 03_modulation | FAILED | 5.0 min | seed = 7 | 2026-01-31 | abc1234 |" in summary
+    notebooks = _between(text, '<ul class="notebooks">', "</ul>")
+    attention, modulation, correlation = notebooks.split("</li>")[:3]
+    assert "Attention &amp; more: a &lt; b</a>" in attention and 'src="plots/02_curve.png"' in attention
+    assert ">FAILED: cell [1]: ZeroDivisionError: &lt;zero&gt;<" in modulation
+    assert ">not run<" in correlation and "In notebook 02 one is told." in correlation and "Why" not in correlation
+    assert "- **Correlation** (`04_correlation`) **not run**. In notebook 02 one is told.\n" in summary
     assert "02_attention [4], 60 s: <code>train(model, &#39;&lt;b&gt;&#39;)</code>" in text
-    assert "Linux, a processor, 2 cores, no GPU; Python 3.11, torch 2" in text
+    assert "- `02_attention` [4] 60 s: `train(model, '<b>')`" in summary
+    for page in (summary, text):
+        assert "Linux, a processor, 2 cores, no GPU; Python 3.11, torch 2" in page
+
+
+def test_both_pages_open_with_the_sentences_that_the_notebooks_printed(made):
+    folder, text = made
+    summary = (folder / "summary.md").read_text()
+    top = _between(summary, "## What was found", "## ")
+    assert "](plots/02_curve.png)" in top and "- CA reaches J `.5` of $a < b$. (`02_attention`)" in top
+    found = _between(text, "What was found", "</section>")
+    assert "CA reaches J <code>.5</code> of <math" in found and 'src="plots/02_curve.png"' in found
+    assert "SSNM" not in text + summary  # of a notebook that was not run
+    order = ["What was found", "## Notebooks", "<summary>Tables and plots", "<summary>Timings", "<summary>Where it ran"]
+    assert sorted(order, key=summary.index) == order and summary.count("<details>") == summary.count("</details>") == 5
+    order = ["What was found", ">Notebooks<", ">Tables and plots<", ">Timings<", ">What made each table<"]
+    assert sorted(order, key=text.index) == order and "<details open" not in text
+
+
+def test_the_plot_that_stands_for_a_notebook_is_the_tagged_one_else_the_last_that_it_saves():
+    sources = [
+        'save_figure(f, p / "02_a")',
+        'save_figure(f, p / f"02_{n}")',
+        'print("02_c")',
+        'save_figure(f, "02_none")',
+    ]
+    notebook = new_notebook(cells=[new_code_cell(s) for s in sources])
+    stems = ["02_a", "02_b", "02_c", "03_a"]
+    assert findings.places(notebook, stems, "save_figure") == {"02_a": 0, "02_b": 1, "02_c": 1}
+    assert findings.picture(notebook, ["02_a", "02_b"]) == ("02_b", False)
+    notebook.cells[0].metadata["tags"] = ["picture"]
+    assert findings.picture(notebook, stems) == ("02_a", True)
+    assert findings.picture(notebook, ["03_a"]) == ("", False)
+    drawn = 'for what in ["Swap"]:\n    save_figure(f, f"08_{what.lower()}")'
+    notebook = new_notebook(cells=[new_code_cell(s) for s in ('save_figure(f, f"08_{name}")', drawn)])
+    assert findings.places(notebook, ["08_msrc7", "08_swap"]) == {"08_msrc7": 0, "08_swap": 1}
 
 
 def test_tables_are_rendered_with_captions_numbers_rounded_and_checksums_left_alone(made):
@@ -164,7 +221,7 @@ def test_tables_are_rendered_with_captions_numbers_rounded_and_checksums_left_al
 
 def test_plots_have_a_size_and_a_text_that_says_what_they_show(made):
     _, text = made
-    curve, wide = Page(text).pictures
+    *_, curve, wide = Page(text).pictures
     assert curve["alt"] == "Plot: Curve. Notebook 02, Training. The loss falls, then stays; step; loss"
     assert (curve["src"], curve["width"], curve["height"]) == ("plots/02_curve.png", "1000", "600")
     assert 'href="plots/02_curve.svg"><img' in text and 'href="plots/03_wide.png"><img' in text
@@ -174,10 +231,11 @@ def test_plots_have_a_size_and_a_text_that_says_what_they_show(made):
 
 def test_a_report_without_anything_has_a_page_too(tmp_path):
     _, notebooks = make_report(tmp_path / "made")
-    text = report.page("smoke", tmp_path / "nothing", notebooks)
-    page = Page(text)
-    assert page.open == [] and page.faults == [] and "0 of 3 notebooks ran" in text
-    assert page.addresses == ["#main", "summary.md", "#notebooks"]
+    pages = site.pages("smoke", tmp_path / "nothing", notebooks)
+    page = Page(pages["index.html"])
+    assert page.open == [] and page.faults == [] and page.addresses == ["#main", "summary.md"]
+    for text in pages.values():
+        assert "0 of 3 notebooks ran" in text and "What was found" not in text and "<details" not in text
 
 
 def test_a_notebooks_page_has_its_contents_and_a_way_back(made):
@@ -203,6 +261,12 @@ def test_headings_in_fences_are_none_and_a_sentence_stands_for_a_widget():
     assert "It needs JupyterLab" in page and "not-this" not in page
     assert "http" not in " ".join(re.findall("<script[^>]*>", page)) and "VBox()" not in page
     assert site.WIDGET in notebook.cells[1].outputs[0].data  # the notebook itself keeps it
+    assert "A still picture" not in page
+    drawn = new_output("execute_result", {"image/png": "AAAA", "text/plain": "<Figure>"})
+    cells.append(new_code_cell("fig", metadata={"tags": ["picture"]}, outputs=[drawn]))
+    page = site.notebook_page(new_notebook(cells=cells), "05_x", "smoke")
+    stands = _between(page, "It needs JupyterLab", "Out[")  # nothing else is between the sentence and its still
+    assert "A still picture of it:" in stands and 'src="data:image/png;base64,AAAA"' in stands
     bare = new_notebook(cells=[new_code_cell("1", outputs=[new_output("stream", text="1")])])
     assert "Contents</summary>" not in site.notebook_page(bare, "05_x", "smoke")
 
@@ -239,3 +303,47 @@ def test_a_third_level_before_any_second_stands_by_itself():
         '<details open=""><summary>Contents</summary><ol><li><a href="#first">first</a></li>'
         '<li><a href="#xy-%3C-z">xy &lt; z</a><ol><li><a href="#third">third</a></li></ol></li></ol></details>'
     )
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+MEASURE = """<script>addEventListener("load", () => { const root = document.documentElement;
+parent.postMessage(root.scrollWidth + " " + root.scrollHeight, "*"); });</script>"""
+FRAME = """<iframe width="{width}" height="800" style="border: 0" src="{page}"></iframe>
+<script>onmessage = (e) => document.body.setAttribute("data-size", e.data);</script>"""
+
+
+def _size(page: Path, width: int, folder: Path) -> tuple[int, int]:
+    """Width and height of what a page needs in a frame of 800 pixels' height, in pixels of CSS."""
+    browser = shutil.which("chromium") or pytest.skip("no chromium here")
+    copy = page.with_name(f"measured_{page.name}")
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
+    frame = folder / "frame.html"  # a window is at least 500 pixels wide
+    frame.write_text(FRAME.format(width=width, page=copy.as_uri()))
+    how = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000"]
+    how += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900", "--dump-dom", frame.as_uri()]
+    shown = subprocess.run([browser, *how], capture_output=True, text=True, timeout=120, check=True).stdout
+    copy.unlink()
+    needed, height = re.search(r'data-size="(\d+) (\d+)"', shown).groups()
+    return int(needed), int(height)
+
+
+def test_the_index_is_four_screens_at_most_and_nothing_overflows_on_a_phone(tmp_path):
+    folder = tmp_path / "cpu"
+    shutil.copytree(REPORTS / "cpu", folder)
+    page = folder / "index.html"
+    page.write_text(site.pages("cpu", folder)["index.html"], encoding="utf-8")
+    width, height = _size(page, 1280, tmp_path)
+    assert width <= 1280 and height <= 4 * 800
+    assert _size(page, 390, tmp_path)[0] <= 390
+    page.write_text(page.read_text(encoding="utf-8").replace("<details>", "<details open>"), encoding="utf-8")
+    assert _size(page, 390, tmp_path)[0] <= 390  # wide tables scroll in themselves
+
+
+def test_code_and_formulas_of_a_notebook_scroll_in_themselves_on_a_phone(tmp_path):
+    text = "$$" + " + ".join(f"x_{{{i}}}" for i in range(80)) + "$$\n\nand `" + "a_long_name" * 12 + "`"
+    long = new_output("stream", text="1234567890 " * 40)
+    cells = [new_markdown_cell(text), new_code_cell("x = " + "long + " * 40 + "1", outputs=[long])]
+    page = tmp_path / "00_a.html"
+    page.write_text(site.notebook_page(new_notebook(cells=cells), "00_a", "smoke"), encoding="utf-8")
+    assert _size(page, 390, tmp_path)[0] <= 390
