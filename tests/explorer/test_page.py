@@ -107,7 +107,7 @@ def test_the_file_of_another_system_is_asked_instead(page, tiny, tmp_path, monke
     from coseglib.models.checkpoints import save_model
 
     shipped = [card for card in explorer.cards() if card["method"] != "dcnet"]
-    monkeypatch.setattr(explorer, "cards", lambda: shipped)
+    monkeypatch.setattr(explorer, "cards", lambda *_: shipped)
     save_model(tmp_path / "other.safetensors", tiny("csa"), {"method": "csa", "backbone": "mobilenet_v2"})
     assert LOOKS not in page.view.options
     page.file.value = str(tmp_path / "other.safetensors")
@@ -283,7 +283,7 @@ def test_a_fault_in_the_middle_of_an_action_leaves_everything_as_it_was(page, mo
     page.threshold.value = 0.6
     before = everything(page)
     shipped = {"method": "csa", "name": "ca-mobilenet_v2"}
-    monkeypatch.setattr(explorer, "cards", lambda: [shipped])
+    monkeypatch.setattr(explorer, "cards", lambda *_: [shipped])
     with monkeypatch.context() as patch:
         patch.setattr("coseglib.explorer.session.Session.masks", broken)
         if control in ("partner", "cell"):
