@@ -261,11 +261,13 @@ def _plots(folder: Path, ran: dict[str, nbformat.NotebookNode]) -> list[dict]:
     found = []
     for made, kinds in _made("plots", folder, ran, PICTURES):
         large, shown = kinds.get(".svg", kinds.get(".png")), kinds.get(".png", kinds.get(".svg"))
-        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}"), "width": 0, "height": 0}
+        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}")}
+        made |= dict.fromkeys(("width", "height", "drawn"), 0)  # drawn: its width in CSS pixels, 96 an inch
         if ".png" in kinds:
             try:
                 with Image.open(kinds[".png"]) as picture:
                     made["width"], made["height"] = picture.size
+                    made["drawn"] = round(96 * picture.width / picture.info.get("dpi", (96,))[0])
             except OSError:
                 made["title"] += " (not readable)"
         texts = "; ".join(_drawn(kinds[".svg"])) if ".svg" in kinds else ""

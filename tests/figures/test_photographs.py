@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from coseglib.data.synthetic import load_synthetic
 from coseglib.figures import (
+    BLUE,
     shortened,
     show_group,
     show_heat,
 )
+from coseglib.segmenting.overlays import mark_colour
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,26 @@ def test_a_group_may_be_shown_without_masks_or_truths_and_with_images_of_several
     assert len(panels(show_group(images))) == 2 and not texts(show_group(images))
     masks = [torch.ones(8, 12, dtype=torch.uint8), torch.zeros(20, 5, dtype=torch.uint8)]
     assert texts(show_group(images, masks)) == {"prediction"}
+
+
+def test_all_masks_of_a_figure_have_the_colour_that_overlays_on_disk_would_have_for_the_group(group):
+    images, truths = group
+    fig = show_group(images, truths, truths)
+    colour = to_rgb(mark_colour(images, truths))
+    assert {
+        tuple(ax.images[1].get_array()[truth != 0][0, :3]) for ax, truth in zip(panels(fig), truths, strict=True)
+    } == {colour}
+    lines = [contour for ax in panels(fig) for contour in ax.collections]
+    assert {to_rgb(line.get_edgecolor()[0]) for line in lines} == {colour, to_rgb(BLUE)}
+
+
+def test_labels_of_two_lines_lose_neither_the_system_nor_the_kind(group):
+    images, truths = group
+    names = [f"{system}\nboundary-only" for system in ("ca-mobilenet_v2", "ca-mobilenet_v2-paper")]
+    for given in (None, truths[:2]):
+        fig = show_group(images[:2], truths[:2], given, names, 2, "The most disagreed on")
+        titles = [ax.get_title(loc="left") for ax in panels(fig)]
+        assert [t.split("  J")[0] for t in titles] == names
 
 
 def test_a_group_wider_than_the_grid_goes_on_in_the_next_row(group):
