@@ -27,8 +27,7 @@ def _label(ax: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[st
         box = text.get_window_extent()
         for up in sorted(range(-400, 401, 2), key=abs):
             moved = box.translated(0, up)
-            inside = ax.bbox.y0 <= moved.y0 and moved.y1 <= ax.bbox.y1
-            if inside and not any(moved.overlaps(other) for other in placed):
+            if ax.bbox.y0 <= moved.y0 and moved.y1 <= ax.bbox.y1 and not any(moved.overlaps(other) for other in placed):
                 break
         placed.append(moved)
         text.set_position((0, 5 + 72 * up / ax.figure.dpi))

@@ -50,10 +50,9 @@ def show_bars(
             if group == "all":
                 patch.set(edgecolor="black", linewidth=1.2)
             if v == v and value in SHARES:  # at the foot, where no diamond hides it; above a bar that is too low for it
-                turned, at = len(systems) > 1, patch.get_x() + patch.get_width() / 2
-                held = v > (0.14 if turned else 0.08)
-                look = {"color": ink if held else "black", "fontsize": 7, "ha": "center", "rotation": 90 * turned}
-                ax.text(at, 0.02 + (0 if held else v), f"{v:.2f}", **look)
+                low, at = v < 0.14, patch.get_x() + patch.get_width() / 2
+                look = {"color": "black" if low else ink, "fontsize": 7, "rotation": 90 * (len(systems) > 1)}
+                ax.text(at, 0.02 + low * v, f"{v:.2f}", ha="center", **look)
     if paper is not None:
         printed = paper if series in paper else paper.assign(**{series: "paper"})
         for k, (system, rows) in enumerate(printed[printed[by].isin(groups)].groupby(series, sort=False)):
@@ -82,9 +81,8 @@ def show_stacks(panels: Mapping[str, pd.DataFrame], title: str, unit: str) -> Fi
             raise ValueError(f"{name}: rows of {columns} that sum to 1 are asked for")
     colours = dict(zip(columns, ["#d0d0d0", *class_colours(len(columns) - 1)], strict=True))
     most = max(len(table) for table in panels.values())
-    names = min(2.4, max(style.text_width(str(name)) for table in panels.values() for name in table.index))
-    width, room = (6.5, 0.07) if len(panels) == 1 else (3.6, 0.1)  # room: the least share that its number fits into
-    fig, axes = grid_of(len(panels), 2, (width + names, 0.75 + 0.28 * most), (0, 0.75))
+    width, room = (7.6, 0.07) if len(panels) == 1 else (4.8, 0.12)  # room: the least share that its number fits into
+    fig, axes = grid_of(len(panels), 2, (width, 0.75 + 0.28 * most), (0, 0.75))
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         left = np.zeros(len(table))
         for column, colour in colours.items():

@@ -138,7 +138,7 @@ def show_curves(
 def show_race(table: pd.DataFrame, title: str, share: float = 0.9) -> Figure:
     """J of all systems against images seen and against time; a ring where a system is at `share` of its final J.
 
-    Names stand at the right, in the order of the final J.
+    Names stand below, in the order of the final J.
     """
     when = time_to(table, share)
     colours = colours_of(when.index)
@@ -156,11 +156,7 @@ def show_race(table: pd.DataFrame, title: str, share: float = 0.9) -> Figure:
     handles, _ = axes[1].get_legend_handles_labels()
     ranked = [handles[i] for i in np.argsort(-when.final.to_numpy(), kind="stable")]
     used = " / ".join(CURVES[c].removeprefix("J in ") for c in dict.fromkeys(when.curve))
-    heading = f"final J, {used}\nring: {share:.0%} of it"
-    legend = fig.legend(handles=ranked, loc="outside right center", title=heading, title_fontsize=8)
-    size = legend.get_window_extent(fig.canvas.get_renderer()).size / fig.dpi
-    fig.set_size_inches(6.9 + size[0], max(3.1, size[1] + 0.5))
-    return finish(fig, title)
+    return finish(fig, title, ranked, f"final J, {used}; ring: {share:.0%} of it")
 
 
 @styled()

@@ -24,15 +24,15 @@ ON_BLACK, ON_WHITE = ([patheffects.withStroke(linewidth=2.7, foreground=c, alpha
 
 
 def _panels(
-    images: Sequence, columns: int | None, titled: bool, margin: tuple[float, float], **of_each: Sequence | None
+    images: Sequence, columns: int | None, more: int, margin: tuple[float, float], **of_each: Sequence | None
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of panels with room for their names. of_each: as many as images, or None; else ValueError."""
+    """A grid of panels with room for names and `more` lines. of_each: as many as images, or None; else ValueError."""
     if len(images) == 0:
         raise ValueError("no images to show")
     for what, given in of_each.items():
         if given is not None and len(given) != len(images):
             raise ValueError(f"{len(images)} images and {len(given)} {what}")
-    lines = max([int(titled), *(1 + str(name).count("\n") for name in of_each["names"] or ())])
+    lines = more + max((len(str(name).splitlines()) for name in of_each["names"] or ()), default=0)
     fig, axes = grid_of(len(images), columns or 6, (SIDE, SIDE + 0.02 + 0.17 * lines), margin)
     for ax in axes:
         ax.set_axis_off()
@@ -49,7 +49,7 @@ def _picture(image) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     return picture, (-0.5, width - 0.5, height - 0.5, -0.5)
 
 
-def shortened(name: str, inches: float = SIDE - 0.1) -> str:
+def shortened(name: str, inches: float = SIDE - 0.2) -> str:
     """A name that is no wider than that: its end stays, where photographs of one camera differ."""
     cuts = (name, *(f"{name[: most - 9]}…{name[-8:]}" for most in range(len(name) - 1, 8, -1)))
     return next((cut for cut in cuts if text_width(cut) <= inches), cuts[-1])
@@ -82,13 +82,14 @@ def show_group(
     images  N of uint8 (3, H, W), each of its own size; masks, truths: N of uint8 (H, W), 255 void; names: N
     Raises ValueError where the numbers differ.
     """
-    scored = masks is not None and truths is not None
-    fig, axes = _panels(images, columns, scored, (0, 0.5), masks=masks, truths=truths, names=names)
+    scored, names = masks is not None and truths is not None, [*map(str, names or [""] * len(images))]
+    beside = all(text_width(name.split("\n")[-1]) < SIDE - 0.75 for name in names)  # J fits there
+    more = scored and not (beside and any(names))
+    fig, axes = _panels(images, columns, more, (0, 0.5), masks=masks, truths=truths, names=names)
     colour = mark_colour(images, masks) if masks is not None else MARKS[0]
     for i, ax in enumerate(axes):
         picture, extent = _picture(images[i])
         ax.imshow(picture)
-        *above, last = str(names[i]).split("\n") if names is not None else [""]
         if masks is not None:
             mask = np.asarray(masks[i]) != 0
             tint = np.zeros((*mask.shape, 4))
@@ -99,9 +100,9 @@ def show_group(
             truth = np.asarray(truths[i])
             _contour(ax, (truth != 0) & (truth != VOID), picture.shape[:2], colors=BLUE)
         if scored:
-            last = f"{shortened(last, SIDE - 0.6)}  J {jaccard(masks[i], truths[i]):.2f}".strip()
+            names[i] += ("  " if beside else "\n") + f"J {jaccard(masks[i], truths[i]):.2f}"
         ax.set(xlim=extent[:2], ylim=extent[2:])
-        ax.set_title("\n".join(map(shortened, [*above, last])), fontsize=8)
+        ax.set_title("\n".join(map(shortened, names[i].strip().split("\n"))), fontsize=8)
     prediction = Patch(facecolor=(colour, 0.5), edgecolor=colour, label="prediction", path_effects=ON_BLACK)
     truth = Line2D([], [], color=BLUE, linestyle="dashed", label="truth")
     return finish(fig, title, [sign for sign, given in ((prediction, masks), (truth, truths)) if given is not None])

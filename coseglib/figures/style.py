@@ -82,7 +82,7 @@ def wrapped(text: str, inches: float, size: float = 8) -> str:
 
 
 def finish(fig: Figure, title: str | None, signs: Sequence = (), heading: str | None = None) -> Figure:
-    """A legend of signs below the panels and a title above, from the left, where narrow pages begin; as wide as fits."""
+    """A legend of signs below the panels and a title above, from the left, where narrow pages begin; each fits."""
     for rows in range(1, len(signs) + 1):
         look = {"loc": "outside lower center", "title": heading, "title_fontsize": 9}
         legend = fig.legend(handles=signs, ncols=-(-len(signs) // rows), **look)
@@ -93,7 +93,7 @@ def finish(fig: Figure, title: str | None, signs: Sequence = (), heading: str | 
             break
         legend.remove()
     width, height = fig.get_size_inches()
-    title = wrapped(title or "", width - 0.15, STYLE["figure.titlesize"])
+    title = wrapped(title or "", width - 0.25, STYLE["figure.titlesize"])
     fig.set_size_inches(width, height + 0.17 * title.count("\n"))
     fig.suptitle(title, x=0.06 / width, ha="left")
     return fig

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from coseglib import figures
 from coseglib.analysis.loss_shapes import loss_by_area, loss_by_overlap
 from coseglib.core.errors import CosegError
-from coseglib.figures.style import finish, styled, text_width, wrapped
+from coseglib.figures.style import STYLE, finish, styled, text_width, wrapped
 
 WORDS = "a system with a name that is much longer than names should be, number {}"
 ONE_WORD = "ca-mobilenet_v2-paper-no_spaces_at_all_{}"
@@ -231,7 +231,7 @@ def test_titles_and_legends_get_the_room_that_they_need():
     assert wrapped("short", 2) == "short" and wrapped("", 2) == ""
     lines = wrapped(TITLE, 2).split("\n")
     assert " ".join(lines) == TITLE and max(map(text_width, lines)) <= 2
-    with plt.rc_context({"figure.constrained_layout.use": True}):
+    with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(3, 2))
     try:
         for name in names(WORDS, 5):

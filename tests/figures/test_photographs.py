@@ -57,11 +57,11 @@ def test_all_masks_of_a_figure_have_the_colour_that_overlays_on_disk_would_have_
 
 def test_labels_of_two_lines_lose_neither_the_system_nor_the_kind(group):
     images, truths = group
-    names = [f"{system}\nboundary-only" for system in ("ca-mobilenet_v2", "ca-mobilenet_v2-paper")]
-    for given in (None, truths[:2]):
-        fig = show_group(images[:2], truths[:2], given, names, 2, "The most disagreed on")
-        titles = [ax.get_title(loc="left") for ax in panels(fig)]
-        assert [t.split("  J")[0] for t in titles] == names
+    for kind, before_j in (("missed", "  "), ("under-segmentation", "\n")):
+        names = [f"{system}\n{kind}" for system in ("ca-mobilenet_v2", "ca-mobilenet_v2-paper")]
+        for given, score in ((None, ""), (truths[:2], f"{before_j}J 1.00")):
+            fig = show_group(images[:2], truths[:2], given, names, 2, "The most disagreed on")
+            assert [ax.get_title(loc="left") for ax in panels(fig)] == [name + score for name in names]
 
 
 def test_a_group_wider_than_the_grid_goes_on_in_the_next_row(group):
@@ -84,7 +84,9 @@ def test_names_that_would_run_into_the_next_panel_lose_their_middle(group):
     names = [f"{i}_of_a_camera_that_counts_{i:04}" for i in range(len(images))]
     for fig in (show_group(images, truths, truths, names), show_heat(images, truths, "t", "u", names)):
         titles = [ax.get_title(loc="left") for ax in panels(fig)]
-        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(len(t) <= 26 for t in titles)
+        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(
+            len(line) <= 26 for t in titles for line in t.split("\n")
+        )
         assert all(f"s_{i:04}" in t for i, t in enumerate(titles))
     assert shortened("short") == "short"
 
