@@ -55,7 +55,7 @@ def show_points(
         if np.shape(points) != (len(classes), 2) or len(hollow) != len(classes):
             raise ValueError(f"{panel}: points of {np.shape(points)} for {len(classes)} classes, {len(hollow)} hollow")
     look = {n: (c, "osD^vPX"[i % 7]) for i, (n, c) in enumerate(zip(names, class_colours(len(names)), strict=True))}
-    side, below = (3.9, 0.4) if labels else (2.0, 0.85)
+    side, below = (3.9, 0.4) if labels else (2.0, 0.65)
     fig, grid = grid_of(len(panels), columns or (2 if labels else 4), (side, side + 0.1), (0, below))
     for ax, (panel, points) in zip(grid, panels.items(), strict=True):
         for name, (colour, marker) in look.items():

@@ -104,7 +104,7 @@ def show_stacks(panels: Mapping[str, pd.DataFrame], title: str, unit: str) -> Fi
 
 @styled()
 def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int = 3) -> Figure:
-    """Mean J with its interval, bin by bin: a dot, a line from low to high, and how many it is the mean of.
+    """Mean J with its interval, bin by bin: a dot, a line from low to high, and how many it is the mean of, n.
 
     panels  {what the bins are of, with its unit: table of `analysis.gaps.mean_by_bin`}; without low and high a dot is
             hollow. Dashed: the mean of the panel
@@ -118,10 +118,8 @@ def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int 
         ax.vlines(places[known], table.low[known], table.high[known], color=BLUE, linewidth=2)
         for some, face in ((known, BLUE), (~known, "white")):
             ax.plot(places[some], table.J[some], "o", color=BLUE, markersize=6, markerfacecolor=face)
-        for place, count in zip(places, table.masks, strict=True):
-            ax.text(place, 0.02, f"n {count}", fontsize=7, ha="center", color="0.3", rotation=90 * (slot < 0.42))
         ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), xlabel=style.wrapped(name, slot * len(table), 9))
-        style.name_columns(ax, table.bin, slot, 7)
+        style.name_columns(ax, [f"{name} (n {n})" for name, n in zip(table.bin, table.masks, strict=True)], slot, 7)
     for ax in axes[::columns]:
         ax.set_ylabel(J_AXIS)
     return finish(fig, title)

@@ -128,7 +128,7 @@ def show_curves(
         below.set_ylabel("J (0 to 1)")
     dots = ", dots: in validation" if table.val_J.notna().any() else ""
     grey = "; grey: the other systems" if len(logs) > 1 else ""
-    guessed = " and ".join(dict.fromkeys(name for key, (name, _) in chance.items() if key in (*logs, "J")))
+    guessed = ", ".join(dict.fromkeys(name for key, (name, _) in chance.items() if key in (*logs, "J")))
     dashed = f"; dashed, what guessing reaches: {guessed}" if guessed else ""
     fig.supxlabel(wrapped(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}{dashed}", size[0] - 0.2), fontsize=8)
     return finish(fig, title)

@@ -30,7 +30,7 @@ COLOUR_MAP = "cividis"
 J_AXIS = "Jaccard index J (0 to 1)"
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "figure.titlesize": 10, "axes.titlesize": 9, "axes.labelsize": 9,
-    "legend.fontsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "legend.title_fontsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "figure.constrained_layout.use": True, "figure.facecolor": "white", "axes.titlelocation": "left",
     "axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False,
     "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#dddddd", "grid.linewidth": 0.6,
@@ -83,16 +83,12 @@ def wrapped(text: str, inches: float, size: float = 8) -> str:
 
 def finish(fig: Figure, title: str | None, signs: Sequence = (), heading: str | None = None) -> Figure:
     """A legend of signs below the panels and a title above, from the left, where narrow pages begin; each fits."""
-    for rows in range(1, len(signs) + 1):
-        look = {"loc": "outside lower center", "title": heading, "title_fontsize": 9}
-        legend = fig.legend(handles=signs, ncols=-(-len(signs) // rows), **look)
-        size = legend.get_window_extent(fig.canvas.get_renderer()).size / fig.dpi + 0.1
-        width, height = fig.get_size_inches()
-        if size[0] <= width or rows == len(signs):
-            fig.set_size_inches(max(width, size[0]), height + max(0, size[1] - 0.4))  # one row has its room already
-            break
-        legend.remove()
     width, height = fig.get_size_inches()
+    if signs:
+        widest = 0.7 + max(text_width(sign.get_label()) for sign in signs)  # with the sign and what is left free
+        rows = -(-len(signs) // max(1, int(width / widest)))
+        fig.legend(handles=signs, ncols=-(-len(signs) // rows), loc="outside lower center", title=heading)
+        width, height = max(width, widest), height + 0.19 * (rows - 1 + bool(heading))  # one row has its room already
     title = wrapped(title or "", width - 0.25, STYLE["figure.titlesize"])
     fig.set_size_inches(width, height + 0.17 * title.count("\n"))
     fig.suptitle(title, x=0.06 / width, ha="left")

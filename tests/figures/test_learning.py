@@ -64,9 +64,7 @@ def test_what_guessing_reaches_is_a_named_line_beside_the_curve_of_the_same_quan
     fig = show_curves(logs(a=[0.1, 0.5], b=[0.2, 0.3]), "All", chance={"a": chance["loss"], "J": chance["J"]})
     levels = [[line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] for ax in fig.axes]
     assert levels == [[0.69], [], [0.1], [0.1]]  # losses above, J below
-    assert (
-        fig.get_supxlabel().replace("\n", " ").endswith("what guessing reaches: p = ½ everywhere and everything marked")
-    )
+    assert fig.get_supxlabel().replace("\n", " ").endswith("what guessing reaches: p = ½ everywhere, everything marked")
 
 
 def test_each_system_has_its_loss_above_and_its_j_below_with_the_others_in_grey():

@@ -233,10 +233,8 @@ def test_titles_and_legends_get_the_room_that_they_need():
     assert " ".join(lines) == TITLE and max(map(text_width, lines)) <= 2
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(3, 2))
-    try:
         for name in names(WORDS, 5):
             ax.plot([0, 1], label=name)
         finish(fig, TITLE, ax.get_legend_handles_labels()[0])
-        assert text_faults(fig) == [] and fig.get_figheight() > 2.5
-    finally:
         plt.close(fig)
+    assert text_faults(fig) == [] and fig.get_figheight() > 2.5
