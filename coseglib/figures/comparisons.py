@@ -118,7 +118,7 @@ def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int 
         ax.vlines(places[known], table.low[known], table.high[known], color=BLUE, linewidth=2)
         for some, face in ((known, BLUE), (~known, "white")):
             ax.plot(places[some], table.J[some], "o", color=BLUE, markersize=6, markerfacecolor=face)
-        ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), xlabel=style.wrapped(name, slot * len(table), 9))
+        ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), xlabel=style.wrapped(name, slot * len(table) - 0.5, 9))
         style.name_columns(ax, [f"{name} (n {n})" for name, n in zip(table.bin, table.masks, strict=True)], slot, 7)
     for ax in axes[::columns]:
         ax.set_ylabel(J_AXIS)
