@@ -18,11 +18,12 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py
 report: setup ## run the notebooks: reports/$(PROFILE)/summary.md; PROFILE=smoke (minutes), cpu or paper
 	@$(PY) -m coseglib.cli report --profile $(PROFILE)
 
+# COSEG_CHECK_FIGURES: a figure with text that is cut or covered is an error, in the notebooks' processes too.
 # A file of tests stays in one process, for what its tests share; a process takes one core, four at the most for memory.
 test: setup ## lint, tests, and the notebooks cell by cell, on up to four cores
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $$($(PY) -c 'import joblib; print(min(4, joblib.cpu_count()))') \
+	@COSEG_CHECK_FIGURES=legible:refuse_faults PYTHONPATH=$(CURDIR)/tests OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $$($(PY) -c 'import joblib; print(min(4, joblib.cpu_count()))') \
 	    --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 lists: setup ## write data/lists/*.csv anew from the data sets that are found

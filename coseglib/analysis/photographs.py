@@ -11,13 +11,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from coseglib.data.record import VOID
+from coseglib.segmenting.overlays import cielab
 
 SPECK = 0.1  # parts of a truth below this share of its largest part's area are specks
 FRAME = 0.03  # of a photograph's shorter side: VOC and MSRC have void along the border, which hides what is cut there
 RING = 0.25  # width of the surroundings that contrast is measured against, in sides of the object
-TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
-)
 
 
 class Truth:
@@ -57,15 +55,6 @@ def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
 def _depth(region: np.ndarray) -> np.ndarray:
     """Distance of each of the region's pixels to the nearest one that is not in it; inf where that is none."""
     return np.full(region.shape, np.inf) if region.all() else ndimage.distance_transform_edt(region)
-
-
-def cielab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB 0 … 255 (3, …) -> CIELAB (3, …), D65: L* in 0 … 100; a distance of 2.3 can just be seen."""
-    share = np.asarray(rgb, float) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    xyz = np.tensordot(TO_XYZ / TO_XYZ.sum(axis=1, keepdims=True), linear, axes=1)
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def mean_colour(image: Tensor, where: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from coseglib.explorer.session import MOST, Heat, Session, Uploads
 from coseglib.figures import show_group
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
-from coseglib.segmenting.overlays import class_colours, overlay
+from coseglib.segmenting.overlays import class_colours, mark_colour, overlay
 
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 
@@ -329,7 +329,7 @@ class Explorer(Controls):
             of = "white: foreground" if classes == 1 else "black: background, a grey for each class"
             return [np.asarray(m) * (255 // classes) for m in masks], f"<div>{of}</div>", None
         if view == OVERLAYS:
-            colours = class_colours(classes) if classes > 1 else None
+            colours = class_colours(classes) if classes > 1 else [mark_colour(shown, masks)]  # one for the whole group
             pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
             return pictures, "<div>in colour: foreground. Click a place to see what it matches</div>", None
         heat, clicked = self._heat(view, post), self._clicked[0]

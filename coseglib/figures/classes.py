@@ -10,37 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from coseglib.figures.style import COLOUR_MAP, grid_of, styled
+from coseglib.figures.style import COLOUR_MAP, finish, grid_of, styled, text_width, wrapped
 from coseglib.segmenting.overlays import class_colours
 
 AXES = "first and second direction (no unit)"  # written once, below all panels, which have no ticks
 
 
-def _label(ax: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> list:
-    """Each class's name at the point in its middle, which is a point of its own and not a void."""
-    texts = []
+def _label(ax: Axes, points: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> None:
+    """Each class's name above the point in its middle, or as near as it is free; the layout must be the final one."""
+    placed = []
     for name in names:
         own = points[classes == name]
-        middle = own[np.abs(own - np.median(own, axis=0)).sum(axis=1).argmin()]
-        texts.append(ax.annotate(name, middle, middle, ha="center", fontsize=8, zorder=5))
-        texts[-1].set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white", alpha=0.9)])
-    return texts
-
-
-def _spread(ax: Axes, texts: list) -> None:
-    """Labels moved apart, the same way each time; the figure's layout must be the final one."""
-    from adjustText import adjust_text  # not at the top: nothing else needs it
-
-    for text in texts:  # above its point
-        x, y = ax.transData.transform(text.xy)
-        text.set_position(ax.transData.inverted().transform((x, y + 12)))
-    points = np.array([text.xy for text in texts])
-    state = np.random.get_state()  # adjustText draws from numpy's global generator
-    np.random.seed(0)
-    try:
-        adjust_text(texts, *points.T, ax=ax, avoid_self=False, iter_lim=1000, expand=(1.05, 1.2), force_text=(0.1, 0.5))
-    finally:
-        np.random.set_state(state)
+        middle = own[np.abs(own - np.median(own, axis=0)).sum(axis=1).argmin()]  # a point of its own, and not a void
+        text = ax.annotate(name, middle, (0, 5), textcoords="offset points", ha="center", fontsize=8, zorder=5)
+        text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white", alpha=0.9)])
+        box = text.get_window_extent()
+        for up in sorted(range(-400, 401, 2), key=abs):
+            moved = box.translated(0, up)
+            if ax.bbox.y0 <= moved.y0 and moved.y1 <= ax.bbox.y1 and not any(moved.overlaps(other) for other in placed):
+                break
+        placed.append(moved)
+        text.set_position((0, 5 + 72 * up / ax.figure.dpi))
 
 
 @styled()
@@ -65,7 +55,7 @@ def show_points(
         if np.shape(points) != (len(classes), 2) or len(hollow) != len(classes):
             raise ValueError(f"{panel}: points of {np.shape(points)} for {len(classes)} classes, {len(hollow)} hollow")
     look = {n: (c, "osD^vPX"[i % 7]) for i, (n, c) in enumerate(zip(names, class_colours(len(names)), strict=True))}
-    side, below = (3.9, 0.4) if labels else (2.0, 0.4 + 0.25 * -(-len(names) // 6))
+    side, below = (3.9, 0.4) if labels else (2.0, 0.65)
     fig, grid = grid_of(len(panels), columns or (2 if labels else 4), (side, side + 0.1), (0, below))
     for ax, (panel, points) in zip(grid, panels.items(), strict=True):
         for name, (colour, marker) in look.items():
@@ -73,20 +63,18 @@ def show_points(
                 some = np.asarray(points)[(classes == name) & (hollow == empty)]
                 face, edge = ("none", colour) if empty else (colour, "white")
                 ax.scatter(*some.T, s=34 if labels else 14, c=face, edgecolors=edge, linewidths=0.5, marker=marker)
-        ax.set_title(panel, fontsize=9 if labels else 8)
+        ax.set_title(wrapped(panel, side - 0.1), fontsize=8)
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-    fig.suptitle(title)
     if not labels:
         small = {"linestyle": "none", "markersize": 5}
         dots = [Line2D([], [], color=c, marker=m, label=name, **small) for name, (c, m) in look.items()]
-        fig.legend(handles=dots, loc="outside lower center", ncols=min(6, len(names)), title=AXES, title_fontsize=9)
-        return fig
+        return finish(fig, title, dots, AXES)
+    finish(fig, title)
     fig.supxlabel(AXES, fontsize=9)
-    placed = [_label(ax, np.asarray(points), classes, names) for ax, points in zip(grid, panels.values(), strict=True)]
     fig.canvas.draw()
-    for ax, texts in zip(grid, placed, strict=True):
-        _spread(ax, texts)
+    for ax, points in zip(grid, panels.values(), strict=True):
+        _label(ax, np.asarray(points), classes, names)
     return fig
 
 
@@ -103,16 +91,19 @@ def show_channels(table: pd.DataFrame, title: str, unit: str, limits: tuple[floa
     if min(table.shape) < 2:
         raise ValueError(f"table of {table.shape}: two rows and two columns at least")
     low, high = limits or (None, None)
-    width, height = max(5.0, 2.6 + 0.17 * table.shape[1]), 2.0 + 0.24 * len(table)
-    look = {"cmap": COLOUR_MAP, "vmin": low, "vmax": high, "cbar_kws": {"label": unit}}
+    width = max(5.0, 2.6 + 0.17 * table.shape[1])
+    title = wrapped(title, width - 0.2, 10)
+    height = max(3.2, 2.0 + 0.24 * len(table)) + 0.17 * title.count("\n")
+    look = {"cmap": COLOUR_MAP, "vmin": low, "vmax": high, "cbar_kws": {"label": wrapped(unit, 0.75 * height, 9)}}
     look |= {"dendrogram_ratio": (0.08, 0.16), "xticklabels": True, "yticklabels": True}
     with plt.rc_context({"figure.constrained_layout.use": False, "axes.grid": False}):
         drawn = seaborn.clustermap(table, figsize=(width, height), **look)
     drawn.ax_heatmap.set(xlabel="channel", ylabel="class")
     drawn.ax_heatmap.tick_params(axis="x", labelsize=6, rotation=90)
     drawn.ax_heatmap.tick_params(axis="y", rotation=0)
-    names = 0.5 + 0.075 * max(len(str(name)) for name in table.index)  # inches at the right
-    drawn.figure.subplots_adjust(left=0.85 / width, right=1 - names / width, bottom=0.6 / height, top=1 - 0.35 / height)
+    names = 0.5 + max(text_width(str(name)) for name in table.index)  # inches at the right
+    top = 1 - (0.35 + 0.17 * title.count("\n")) / height
+    drawn.figure.subplots_adjust(left=0.85 / width, right=1 - names / width, bottom=0.6 / height, top=top)
     drawn.ax_cbar.set_position((0.6 / width, 0.25, 0.1 / width, 0.5))
     drawn.ax_cbar.yaxis.set_ticks_position("left")
     drawn.ax_cbar.yaxis.set_label_position("left")

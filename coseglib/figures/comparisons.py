@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from coseglib.figures.style import BAR_INKS, BLUE, J_AXIS, ORANGE, SERIES, VERMILION, grid_of, name_rows, styled
+from coseglib.figures import style
+from coseglib.figures.style import BAR_INKS, BLUE, J_AXIS, ORANGE, SERIES, VERMILION, finish, grid_of, styled
 from coseglib.segmenting.overlays import class_colours
 
 SHARES = {"J": J_AXIS, "P": "precision P, share of pixels (0 to 1)"}
@@ -48,9 +49,10 @@ def show_bars(
         for group, patch, v in zip(groups, drawn, rows[value], strict=True):
             if group == "all":
                 patch.set(edgecolor="black", linewidth=1.2)
-            if v == v and value in SHARES:  # at the foot, where no diamond hides it
-                at = patch.get_x() + patch.get_width() / 2, 0.02
-                ax.text(*at, f"{v:.2f}", color=ink, fontsize=7, ha="center", rotation=90 if len(systems) > 1 else 0)
+            if v == v and value in SHARES:  # at the foot, where no diamond hides it; above a bar that is too low for it
+                low, at = v < 0.14, patch.get_x() + patch.get_width() / 2
+                look = {"color": "black" if low else ink, "fontsize": 7, "rotation": 90 * (len(systems) > 1)}
+                ax.text(at, 0.02 + low * v, f"{v:.2f}", ha="center", **look)
     if paper is not None:
         printed = paper if series in paper else paper.assign(**{series: "paper"})
         for k, (system, rows) in enumerate(printed[printed[by].isin(groups)].groupby(series, sort=False)):
@@ -59,15 +61,10 @@ def show_bars(
             look = {"color": ORANGE, "markeredgecolor": "black", "markersize": 5.5, "linestyle": "none"}
             ax.plot(places, rows[value], "Dos^v"[k % 5], label=label, **look)
     ax.set(ylabel=SHARES.get(value, value), xlabel=by, ylim=(0, 1.05) if value in SHARES else None)
-    long = max(len(str(g)) for g in groups) > 6 * len(systems)
-    ax.set_xticks(range(len(groups)), groups, rotation=35 if long else 0, ha="right" if long else "center")
+    style.name_columns(ax, groups, 0.9 * (fig.get_figwidth() - 0.8) / len(groups))
     ax.tick_params(axis="x", length=0)
-    if len(systems) > 1 or paper is not None:
-        pairs = zip(*ax.get_legend_handles_labels(), strict=True)
-        handles, labels = zip(*sorted(pairs, key=lambda pair: isinstance(pair[0], Line2D)), strict=True)  # bars first
-        fig.legend(handles, labels, loc="outside upper right", ncols=4)
-    ax.set_title(title or "")
-    return fig
+    signs = ax.get_legend_handles_labels()[0] if len(systems) > 1 or paper is not None else []
+    return finish(fig, title, sorted(signs, key=lambda sign: isinstance(sign, Line2D)))  # bars first
 
 
 @styled()
@@ -84,50 +81,48 @@ def show_stacks(panels: Mapping[str, pd.DataFrame], title: str, unit: str) -> Fi
             raise ValueError(f"{name}: rows of {columns} that sum to 1 are asked for")
     colours = dict(zip(columns, ["#d0d0d0", *class_colours(len(columns) - 1)], strict=True))
     most = max(len(table) for table in panels.values())
-    fig, axes = grid_of(len(panels), 2, (7.6 if len(panels) == 1 else 4.3, 0.75 + 0.28 * most), (0, 0.75))
+    width, room = (7.6, 0.07) if len(panels) == 1 else (4.8, 0.12)  # room: the least share that its number fits into
+    fig, axes = grid_of(len(panels), 2, (width, 0.75 + 0.28 * most), (0, 0.75))
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         left = np.zeros(len(table))
         for column, colour in colours.items():
             drawn = ax.barh(range(len(table)), table[column], 0.8, left, color=colour, edgecolor="white")
             dark = np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) < 0.5
-            texts = [f"{share:.2f}" if share >= 0.07 else "" for share in table[column]]
+            texts = [f"{share:.2f}" if share >= room else "" for share in table[column]]
             ax.bar_label(drawn, texts, label_type="center", color="white" if dark else "black", fontsize=7)
             left += table[column]
-        name_rows(ax, range(len(table)), table.index)
-        ax.set(xlim=(0, 1), ylim=(most - 0.5, -0.5), ylabel=name)  # bars of one thickness in all panels
+        style.name_rows(ax, range(len(table)), table.index)
+        ax.set(xlim=(0, 1), ylim=(most - 0.5, -0.5))  # bars of one thickness in all panels
+        ax.set_ylabel(style.wrapped(name, 0.25 + 0.28 * most, 9))
         ax.spines.left.set_visible(False)
         ax.grid(False)
     for ax in axes[-2:]:
         ax.set_xlabel(unit)
     parts = [Patch(facecolor=colour, label=column) for column, colour in colours.items()]
-    fig.legend(handles=parts, loc="outside lower center", ncols=len(parts) if len(parts) < 6 else 4)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, parts)
 
 
 @styled()
 def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int = 3) -> Figure:
-    """Mean J with its interval, bin by bin: a dot, a line from low to high, and how many it is the mean of.
+    """Mean J with its interval, bin by bin: a dot, a line from low to high, and how many it is the mean of, n.
 
     panels  {what the bins are of, with its unit: table of `analysis.gaps.mean_by_bin`}; without low and high a dot is
             hollow. Dashed: the mean of the panel
     """
-    fig, axes = grid_of(len(panels), columns, (2.7, 2.5), (0.4, 0.4), sharey=True)
+    most = max(len(table) for table in panels.values())
+    fig, axes = grid_of(len(panels), columns, (max(2.7, 0.5 + 0.27 * most), 2.5), (0.4, 0.4), sharey=True)
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
+        slot = (fig.get_figwidth() / min(columns, len(panels)) - 0.5) / len(table)
         places, known = np.arange(len(table)), table.low.notna().to_numpy()
         ax.axhline(np.average(table.J, weights=table.masks), color="0.5", linestyle="dashed", linewidth=1)
         ax.vlines(places[known], table.low[known], table.high[known], color=BLUE, linewidth=2)
         for some, face in ((known, BLUE), (~known, "white")):
             ax.plot(places[some], table.J[some], "o", color=BLUE, markersize=6, markerfacecolor=face)
-        for place, count in zip(places, table.masks, strict=True):
-            ax.text(place, 0.02, f"n {count}", fontsize=7, ha="center", color="0.3")
-        ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), xlabel=name)
-        long = max(len(str(b)) for b in table.bin) * len(table) > 32
-        ax.set_xticks(places, table.bin, rotation=25 if long else 0, ha="right" if long else "center", fontsize=7)
+        ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), xlabel=style.wrapped(name, slot * len(table) - 0.5, 9))
+        style.name_columns(ax, [f"{name} (n {n})" for name, n in zip(table.bin, table.masks, strict=True)], slot, 7)
     for ax in axes[::columns]:
         ax.set_ylabel(J_AXIS)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title)
 
 
 @styled()
@@ -153,7 +148,7 @@ def show_dots(
     systems, marks = list(dict.fromkeys(table.system)), list(dict.fromkeys(table[mark]))
     printed = [] if paper is None else list(paper.system)
     places = [*range(len(systems)), *(len(systems) + 0.5 + i for i in range(len(printed)))]
-    height = 0.3 * max(1.0, len(marks) / 4) * len(systems) + 0.25 * len(printed) + 1.0 + 0.2 * -(-len(marks) // 3)
+    height = 0.3 * max(1.0, len(marks) / 4) * len(systems) + 0.25 * len(printed) + 1.2
     fig, ax = plt.subplots(figsize=(7.4, height))
     for k, name in enumerate(marks):
         some = table[table[mark] == name]
@@ -164,13 +159,11 @@ def show_dots(
         ax.plot(paper[value], places[len(systems) :], "D", label="as printed in the papers", markersize=6, **PRINTED)
         ax.axhline(len(systems) - 0.25, color="black", linewidth=0.6)
     for k, (name, at) in enumerate((lines or {}).items()):
-        style = ("dotted", "dashed", "dashdot", (0, (6, 2)))[k % 4]
-        ax.axvline(at, color="0.35", linewidth=1.1, linestyle=style, label=name, zorder=1)
-    name_rows(ax, places, [*systems, *printed])
+        dashes = ("dotted", "dashed", "dashdot", (0, (6, 2)))[k % 4]
+        ax.axvline(at, color="0.35", linewidth=1.1, linestyle=dashes, label=name, zorder=1)
+    style.name_rows(ax, places, [*systems, *printed])
     ax.set(ylim=(places[-1] + 0.6, -0.6), xlabel=unit, ylabel="system", xlim=limits)
-    fig.legend(loc="outside lower center", ncols=3)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, ax.get_legend_handles_labels()[0])
 
 
 def _claim(ax: Axes, at: float, row, reach: float) -> None:
@@ -208,13 +201,11 @@ def show_forest(table: pd.DataFrame, title: str) -> Figure:
     ax.axvline(0, color="black", linewidth=0.8, zorder=1)
     for at, row in zip(y, shown.itertuples(), strict=True):
         _claim(ax, at, row, reach)
-    name_rows(ax, y, shown.claim)
+    style.name_rows(ax, y, shown.claim)
     ax.set(xlim=(-reach, reach), ylim=(y[-1] + 0.7, -0.7), xlabel="points of J, first less second", ylabel="claim")
     ours = Line2D([], [], marker="o", markersize=6, label="ours, 95 % interval", **PRINTED | {"color": "0.3"})
     theirs = Line2D([], [], marker="D", markersize=6, label="as printed in the paper", **PRINTED)
-    fig.legend(handles=[ours, theirs], loc="outside lower center", ncols=2)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, [ours, theirs])
 
 
 @styled()
@@ -229,9 +220,9 @@ def show_trade_off(table: pd.DataFrame, title: str) -> Figure:
     for ax, (unit, lines) in zip(axes, panels.items(), strict=True):
         for (name, label), colour, marker in zip(lines.items(), SERIES, "os", strict=False):
             x, y, sd = 100 * table["share"], table[name], table[f"sd {name}"].fillna(0)
-            ax.errorbar(x, y, sd, color=colour, marker=marker, markersize=5, capsize=3)
-            ax.annotate(label, (x.iloc[0], (y + sd).max()), (0, 4), textcoords="offset points")
+            ax.errorbar(x, y, sd, color=colour, marker=marker, markersize=5, capsize=3, label=label)
+        if len(lines) > 1:
+            ax.legend()
         ax.set(ylabel=unit, xlabel="hard and empty pairs (%)")
         ax.margins(y=0.2)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title)

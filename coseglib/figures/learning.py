@@ -1,6 +1,5 @@
 """Trainings as they go: losses and J against steps, images and time, what they cost, and what losses ask for."""
 
-import textwrap
 from collections.abc import Mapping
 from itertools import cycle
 
@@ -9,37 +8,44 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from sklearn.isotonic import IsotonicRegression
 
 from coseglib.core.errors import CosegError
-from coseglib.figures.style import J_AXIS, ORANGE, colours_of, name_rows, styled
+from coseglib.figures.style import J_AXIS, ORANGE, colours_of, finish, name_rows, styled, text_width, wrapped
 from coseglib.training.costs import CURVES, time_to
 
 CURVE_AXES = {"step": "optimisation step", "images": "images seen", "seconds": "seconds of training"}
+CHANCE = {"color": "0.4", "linestyle": "dashed", "linewidth": 1, "zorder": 1}
 
 
-def _label_ends(ax: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names beside the lines' last points (x, y, name, colour), in their order, moved apart just as far as needed."""
+def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Names right of the axes, at the height of the lines' last points (y, name, colour), moved apart as needed."""
     if not ends:
         return
-    ordered = sorted(ends, key=lambda e: e[1])
+    ordered = sorted(ends, key=lambda e: e[0])
     low, high = ax.get_ylim()
-    gaps = 0.08 * (high - low) * np.arange(len(ordered))
+    gaps = min(0.08, 0.9 / len(ordered)) * (high - low) * np.arange(len(ordered))
     # y_i + gap <= y_{i+1}: without the gaps, the nearest increasing sequence.
-    places = IsotonicRegression().fit_transform(gaps, [y for _, y, _, _ in ordered] - gaps) + gaps
+    places = IsotonicRegression().fit_transform(gaps, [y for y, _, _ in ordered] - gaps) + gaps
     places = places - max(0.0, places[-1] - high) + max(0.0, low - places[0])
-    for (x, _, name, colour), y in zip(ordered, places, strict=True):
-        ax.annotate(name, (x, y), (5, 0), textcoords="offset points", color=colour, va="center", fontsize=8)
+    look = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    for (_, name, colour), y in zip(ordered, places, strict=True):
+        ax.annotate(name, (1, y), (5, 0), color=colour, **look)
 
 
 @styled()
 def show_logs(
-    logs: pd.DataFrame | Mapping[str, pd.DataFrame], title: str = "", loss: str = "cross-entropy (nats a pixel)"
+    logs: pd.DataFrame | Mapping[str, pd.DataFrame],
+    title: str = "",
+    loss: str = "cross-entropy (nats a pixel)",
+    chance: Mapping[str, tuple[str, float]] | None = None,
 ) -> Figure:
     """Loss, and J in training and in validation, against the step; every line is named at its end.
 
     logs  a run's log.csv as a table (columns step, loss, J and, where validated, val_J), or {name: table} of several
     loss  what was minimised and its unit
+    chance  {"loss" or "J": (name, value)} of what is reached by guessing, a dashed line
     Raises ValueError for a table without these columns.
     """
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
@@ -47,7 +53,8 @@ def show_logs(
         if missing := {"step", "loss", "J"} - set(log.columns):
             raise ValueError(f"log {name or 'table'}: lacks {', '.join(sorted(missing))}")
     validated = any("val_J" in log and log.val_J.notna().any() for log in runs.values())
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.9))
+    room = max(text_width(str(name)) for name in (*runs, "validation"))  # beside the lines, for their names
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.7 + 2 * room, 2.9 * max(1, len(runs) / 10)))
     ends = {left: [], right: []}
     thin, dotted = {"alpha": 0.4, "linewidth": 0.9}, {"marker": "o", "markersize": 3}
     for name, colour in colours_of(runs).items():
@@ -59,35 +66,43 @@ def show_logs(
         ]
         for ax, column, ink, label, look in drawn:
             known = runs[name].reindex(columns=["step", column]).dropna()
-            ax.plot(known.step, known[column], color=ink, **look)
+            ax.plot(known.step, known[column], color=ink, clip_on=known.empty, **look)  # the last dot is at the edge
             if label and len(known):
-                ends[ax].append((*known.iloc[-1], label, ink))
+                ends[ax].append((known[column].iloc[-1], label, ink))
     if validated and "" not in runs:
         right.set_title("dots: validation, thin: training", fontsize=8)
-    left.set(ylabel=loss, ylim=(0, None))
-    right.set(ylabel=J_AXIS, ylim=(0, 1))
-    for ax in (left, right):
-        ax.set(xlabel=CURVE_AXES["step"], xlim=(0, None))
+    for ax, what, unit, most in ((left, "loss", wrapped(loss, 2.2, 9), None), (right, "J", J_AXIS, 1)):
+        for name, level in [chance[what]] if what in (chance or {}) else []:
+            ax.axhline(level, **CHANCE)
+            ax.text(0.99, level, name, va="bottom", ha="right", fontsize=7, transform=ax.get_yaxis_transform())
+        ax.set(xlabel=CURVE_AXES["step"], xlim=(0, None), ylabel=unit, ylim=(0, most))
         _label_ends(ax, ends[ax])
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title)
 
 
 @styled()
 def show_curves(
-    table: pd.DataFrame, title: str, losses: Mapping[str, str] | None = None, x: str = "images", columns: int = 6
+    table: pd.DataFrame,
+    title: str,
+    losses: Mapping[str, str] | None = None,
+    x: str = "images",
+    columns: int = 6,
+    chance: Mapping[str, tuple[str, float]] | None = None,
 ) -> Figure:
     """All systems on one page: above each one's loss on an axis of its own, below its J, with the others' in grey.
 
     table    `training.costs.tidy_logs`'           x  "step", "images" or "seconds", else CosegError
     losses   {system: what it minimises}, written below its name: values of two losses do not compare
+    chance   {system: (name, its loss) of what guesses, "J": (name, J)}: dashed lines, named below
     """
     if x not in CURVE_AXES:
         raise CosegError(f"{x}: no such axis; one of {', '.join(CURVE_AXES)}")
     logs = {name: log.sort_values("step") for name, log in table.groupby("system", sort=False)}
-    colours, across = colours_of(logs), min(columns, len(logs))
+    colours, across, chance = colours_of(logs), min(columns, len(logs)), chance or {}
     down = -(-len(logs) // across)
-    size = (0.9 + 1.75 * across, 0.5 + 3.3 * down)
+    names = {name: wrapped("\n".join(filter(None, (name, (losses or {}).get(name)))), 1.5) for name in logs}
+    lines = max(text.count("\n") for text in names.values())
+    size = (max(3.6, 0.9 + 1.75 * across), 0.7 + (3.2 + 0.14 * lines) * down)
     fig, grid = plt.subplots(2 * down, across, figsize=size, squeeze=False, sharex=True)
     pairs = grid.reshape(down, 2, across).swapaxes(1, 2).reshape(-1, 2)  # (above, below) of each system
     for ax in pairs[len(logs) :].flat:
@@ -96,30 +111,34 @@ def show_curves(
         for other, known in logs.items():
             if other != name:
                 below.plot(known[x], known.J, color="0.82", linewidth=0.9, zorder=1)
+        for ax, (_, level) in ((ax, chance[key]) for ax, key in ((above, name), (below, "J")) if key in chance):
+            ax.axhline(level, **CHANCE)
         above.plot(log[x], log.loss, color=colours[name])
         below.plot(log[x], log.J, color=colours[name], linewidth=1.1)
         checked = log.dropna(subset=["val_J"])
         below.plot(checked[x], checked.val_J, "o", color=colours[name], markersize=4, markeredgecolor="black")
         below.set_ylim(0, 1)
-        above.set_title("\n".join([name, *textwrap.wrap((losses or {}).get(name, ""), 22)]), fontsize=8)
+        above.set_title(names[name], fontsize=8)
         above.tick_params(labelbottom=False)
         below.tick_params(labelbottom=place + across >= len(logs))  # the lowest one of its column
-        below.locator_params(axis="x", nbins=4)
+        below.locator_params(axis="x", nbins=3)
+        below.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k: three of them stand side by side
     for above, below in pairs[::across]:
         above.set_ylabel("its loss")
         below.set_ylabel("J (0 to 1)")
     dots = ", dots: in validation" if table.val_J.notna().any() else ""
     grey = "; grey: the other systems" if len(logs) > 1 else ""
-    fig.supxlabel(textwrap.fill(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}", round(14 * size[0])), fontsize=8)
-    fig.suptitle(textwrap.fill(title, round(10 * size[0])))
-    return fig
+    guessed = ", ".join(dict.fromkeys(name for key, (name, _) in chance.items() if key in (*logs, "J")))
+    dashed = f"; dashed, what guessing reaches: {guessed}" if guessed else ""
+    fig.supxlabel(wrapped(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}{dashed}", size[0] - 0.2), fontsize=8)
+    return finish(fig, title)
 
 
 @styled()
 def show_race(table: pd.DataFrame, title: str, share: float = 0.9) -> Figure:
     """J of all systems against images seen and against time; a ring where a system is at `share` of its final J.
 
-    Names stand at the right, in the order of the final J.
+    Names stand below, in the order of the final J.
     """
     when = time_to(table, share)
     colours = colours_of(when.index)
@@ -137,10 +156,7 @@ def show_race(table: pd.DataFrame, title: str, share: float = 0.9) -> Figure:
     handles, _ = axes[1].get_legend_handles_labels()
     ranked = [handles[i] for i in np.argsort(-when.final.to_numpy(), kind="stable")]
     used = " / ".join(CURVES[c].removeprefix("J in ") for c in dict.fromkeys(when.curve))
-    heading = f"final J, {used}\nring: {share:.0%} of it"
-    fig.legend(handles=ranked, loc="outside right center", title=heading, title_fontsize=8)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, ranked, f"final J, {used}; ring: {share:.0%} of it")
 
 
 @styled()
@@ -156,7 +172,7 @@ def show_costs(cost: pd.DataFrame, title: str) -> Figure:
         timed: f"seconds to {timed[5:]} of final J",
     }
     colours, places = list(colours_of(cost.index).values()), np.arange(len(cost))
-    fig, axes = plt.subplots(1, 3, figsize=(8.4, 0.9 + 0.3 * len(cost)), sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=(8.4, 1.1 + 0.3 * len(cost)), sharey=True)
     for ax, (column, unit) in zip(axes, panels.items(), strict=True):
         values = cost[column].to_numpy(float)
         ax.barh(places, np.nan_to_num(values), 0.75, color=colours)
@@ -168,12 +184,11 @@ def show_costs(cost: pd.DataFrame, title: str) -> Figure:
             look = {"textcoords": "offset points", "va": "center", "fontsize": 7}
             ax.annotate(text, (np.nan_to_num(value), place), (3, 0), **look)
         ax.set_xlim(0, 1.2 * most)
-        ax.set_xlabel(unit, fontsize=8)
+        ax.set_xlabel(wrapped(unit, 1.9), fontsize=8)
         name_rows(ax, places, cost.index)
         ax.locator_params(axis="x", nbins=4)
     axes[0].set_ylim(len(cost) - 0.5, -0.5)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title)
 
 
 @styled()
@@ -201,6 +216,4 @@ def show_loss_shapes(areas: pd.DataFrame, overlaps: Mapping[float, pd.DataFrame]
     drawn = [f"{area:.0%} ({'dotted' if i else 'line'})" for i, area in enumerate(overlaps)]
     overlap.set(xlabel=J_AXIS, ylabel=value, ylim=(0, None))
     overlap.set_title(f"a mask shifted off an object\nof {', '.join(drawn)}")
-    fig.legend(loc="outside lower center", ncols=len(colours))
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, worth.get_legend_handles_labels()[0])

@@ -14,22 +14,29 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from coseglib.data.record import VOID
-from coseglib.figures.style import BLUE, ORANGE, grid_of, styled
+from coseglib.figures.style import BLUE, finish, grid_of, styled, text_width, wrapped
 from coseglib.scoring.metrics import jaccard
+from coseglib.segmenting.overlays import MARKS, mark_colour
+
+SIDE = 1.7  # of a panel, in inches
+# Outlines stay visible on any photograph, and a truth's beside a mask's: one is a line on black, one dashed on white.
+ON_BLACK, ON_WHITE = ([patheffects.withStroke(linewidth=2.7, foreground=c, alpha=0.75)] for c in ("black", "white"))
 
 
 def _panels(
-    images: Sequence, columns: int | None, titled: bool, margin: tuple[float, float], **of_each: Sequence | None
+    images: Sequence, columns: int | None, more: int, margin: tuple[float, float], **of_each: Sequence | None
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of panels of 1.7 inches. of_each: as many as images, or None; else ValueError."""
+    """A grid of panels with room for names and `more` lines. of_each: as many as images, or None; else ValueError."""
     if len(images) == 0:
         raise ValueError("no images to show")
     for what, given in of_each.items():
         if given is not None and len(given) != len(images):
             raise ValueError(f"{len(images)} images and {len(given)} {what}")
-    fig, axes = grid_of(len(images), columns or 6, (1.7, 1.9 if titled else 1.72), margin)
+    lines = more + max((len(str(name).splitlines()) for name in of_each["names"] or ()), default=0)
+    fig, axes = grid_of(len(images), columns or 6, (SIDE, SIDE + 0.02 + 0.17 * lines), margin)
     for ax in axes:
         ax.set_axis_off()
+        ax.set_anchor("W")  # a title begins where its panel does, and has all of its width
     return fig, axes
 
 
@@ -42,20 +49,21 @@ def _picture(image) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     return picture, (-0.5, width - 0.5, height - 0.5, -0.5)
 
 
-def shortened(name: str, most: int = 26) -> str:
-    """A name that fits above a panel: the end stays, where photographs of one camera differ."""
-    return name if len(name) <= most else f"{name[: most - 9]}…{name[-8:]}"
+def shortened(name: str, inches: float = SIDE - 0.2) -> str:
+    """A name that is no wider than that: its end stays, where photographs of one camera differ."""
+    cuts = (name, *(f"{name[: most - 9]}…{name[-8:]}" for most in range(len(name) - 1, 8, -1)))
+    return next((cut for cut in cuts if text_width(cut) <= inches), cuts[-1])
 
 
-def _contour(ax: Axes, mask: np.ndarray, colour: str, size: tuple[int, int], **line) -> None:
-    """The mask's outline over an image of `size` (H, W), with a halo that keeps it visible on any photograph."""
+def _contour(ax: Axes, mask: np.ndarray, size: tuple[int, int], **line) -> None:
+    """The mask's outline over an image of `size` (H, W)."""
     if not mask.any():
         return
     framed = np.pad(mask.astype(float), 1)  # an object that is cut off by the image's border has an outline there too
     y, x = ((np.arange(-1, n + 1) + 0.5) * side / n - 0.5 for n, side in zip(mask.shape, size, strict=True))
-    outline = ax.contour(x, y, framed, levels=[0.5], colors=[colour], **line)
-    halo = "black" if colour == ORANGE else "white"
-    outline.set_path_effects([patheffects.withStroke(linewidth=line["linewidths"] + 1.4, foreground=halo, alpha=0.75)])
+    dashes = "dashed" if line["colors"] == BLUE else "solid"
+    outline = ax.contour(x, y, framed, levels=[0.5], linewidths=1.3, linestyles=dashes, **line)
+    outline.set_path_effects(ON_WHITE if line["colors"] == BLUE else ON_BLACK)
 
 
 @styled()
@@ -67,38 +75,37 @@ def show_group(
     columns: int | None = None,
     title: str | None = None,
 ) -> Figure:
-    """A grid of images: predictions tinted and outlined in orange, truths outlined in blue, J beside the name.
+    """A grid of images: predictions tinted and outlined, truths outlined in blue, J beside the name.
+
+    Predictions have one colour in all panels, the one that differs most from what they lie on (`mark_colour`).
 
     images  N of uint8 (3, H, W), each of its own size; masks, truths: N of uint8 (H, W), 255 void; names: N
     Raises ValueError where the numbers differ.
     """
-    titled = names is not None or truths is not None
-    fig, axes = _panels(images, columns, titled, (0, 0.5), masks=masks, truths=truths, names=names)
-    scored = masks is not None and truths is not None
+    scored, names = masks is not None and truths is not None, [*map(str, names or [""] * len(images))]
+    beside = all(text_width(name.split("\n")[-1]) < SIDE - 0.75 for name in names)  # J fits there
+    more = scored and not (beside and any(names))
+    fig, axes = _panels(images, columns, more, (0, 0.5), masks=masks, truths=truths, names=names)
+    colour = mark_colour(images, masks) if masks is not None else MARKS[0]
     for i, ax in enumerate(axes):
         picture, extent = _picture(images[i])
         ax.imshow(picture)
-        label = [shortened(str(names[i]), 18 if scored else 26)] if names is not None else []
         if masks is not None:
             mask = np.asarray(masks[i]) != 0
             tint = np.zeros((*mask.shape, 4))
-            tint[mask] = matplotlib.colors.to_rgba(ORANGE, 0.35)
+            tint[mask] = matplotlib.colors.to_rgba(colour, 0.4)
             ax.imshow(tint, extent=extent, interpolation="nearest")
-            _contour(ax, mask, ORANGE, picture.shape[:2], linewidths=1.3)
+            _contour(ax, mask, picture.shape[:2], colors=colour)
         if truths is not None:
             truth = np.asarray(truths[i])
-            inside = (truth != 0) & (truth != VOID)
-            _contour(ax, inside, BLUE, picture.shape[:2], linewidths=1.2, linestyles="dashed")
+            _contour(ax, (truth != 0) & (truth != VOID), picture.shape[:2], colors=BLUE)
         if scored:
-            label.append(f"J {jaccard(masks[i], truths[i]):.2f}")
+            names[i] += ("  " if beside else "\n") + f"J {jaccard(masks[i], truths[i]):.2f}"
         ax.set(xlim=extent[:2], ylim=extent[2:])
-        ax.set_title("  ".join(label), fontsize=8)
-    prediction = Patch(facecolor=matplotlib.colors.to_rgba(ORANGE, 0.5), edgecolor=ORANGE, label="prediction")
+        ax.set_title("\n".join(map(shortened, names[i].strip().split("\n"))), fontsize=8)
+    prediction = Patch(facecolor=(colour, 0.5), edgecolor=colour, label="prediction", path_effects=ON_BLACK)
     truth = Line2D([], [], color=BLUE, linestyle="dashed", label="truth")
-    if drawn := [sign for sign, given in ((prediction, masks), (truth, truths)) if given is not None]:
-        fig.legend(handles=drawn, loc="outside lower center", ncols=2)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title, [sign for sign, given in ((prediction, masks), (truth, truths)) if given is not None])
 
 
 @styled()
@@ -118,7 +125,7 @@ def show_heat(
     limits  of the colour scale; None: the smallest and the largest value of all maps
     Raises ValueError where the numbers differ.
     """
-    fig, axes = _panels(images, columns, names is not None, (0.7, 0.25), maps=maps, names=names)
+    fig, axes = _panels(images, columns, False, (0.7, 0.25), maps=maps, names=names)
     maps = [np.asarray(m, float) for m in maps]
     low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps))
     look = {"vmin": low, "vmax": high, "alpha": 0.65, "interpolation": "bilinear"}
@@ -126,8 +133,8 @@ def show_heat(
         picture, extent = _picture(images[i])
         ax.imshow(picture @ (0.299, 0.587, 0.114), cmap="gray", vmin=0, vmax=255)
         shown = ax.imshow(maps[i], extent=extent, **look)
-        ax.set_title(shortened(str(names[i])) if names is not None else "", fontsize=8)
+        ax.set_title("\n".join(map(shortened, str(names[i]).split("\n"))) if names is not None else "", fontsize=8)
+    unit = wrapped(unit, fig.get_figheight() - 0.5, 9)
     bar = fig.colorbar(shown, ax=fig.axes, label=unit, fraction=0.03, pad=0.01, aspect=18)
     bar.outline.set_visible(False)
-    fig.suptitle(title)
-    return fig
+    return finish(fig, title)

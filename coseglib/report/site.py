@@ -215,11 +215,13 @@ def _plots(folder: Path, read: dict[str, nbformat.NotebookNode]) -> list[dict]:
         svg = kinds[".svg"].read_text(encoding="utf-8", errors="replace") if ".svg" in kinds else ""
         shown = kinds.get(".png", kinds.get(".svg"))
         large = shown if "<image" in svg else kinds.get(".svg", shown)  # pictures are finer in the PNG
-        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}"), "width": 0, "height": 0}
+        made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}")}
+        made |= dict.fromkeys(("width", "height", "drawn"), 0)  # drawn: its width in CSS pixels, 96 an inch
         if ".png" in kinds:
             try:
                 with Image.open(kinds[".png"]) as picture:
                     made["width"], made["height"] = picture.size
+                    made["drawn"] = round(96 * picture.width / picture.info.get("dpi", (96,))[0])
             except OSError:
                 made["title"] += " (not readable)"
         texts = textwrap.shorten("; ".join(_drawn(svg)), WORDS, placeholder=" …")

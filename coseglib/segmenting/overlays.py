@@ -1,6 +1,7 @@
 """Masks over their photographs, as files and pages show them; without matplotlib, which takes seconds to import.
 
-Colours are told apart by colour-blind readers too (Okabe and Ito): a foreground is orange, labels have a colour each.
+Colours are told apart by colour-blind readers too (Okabe and Ito): a foreground has the one of `MARKS` that differs
+most from what is under and around it, labels have a colour each. Blue is left to true outlines.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,39 @@ from PIL.ImageColor import getrgb
 from scipy import ndimage
 
 OKABE_ITO = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+MARKS = ("#E69F00", "#F0E442", "#009E73", "#CC79A7", "#D55E00")  # orange, yellow, green, pink, vermilion: far from blue
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+)
+
+
+def cielab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB 0 … 255 (3, …) -> CIELAB (3, …), D65: L* in 0 … 100; a distance of 2.3 can just be seen."""
+    share = np.asarray(rgb, float) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    xyz = np.tensordot(TO_XYZ / TO_XYZ.sum(axis=1, keepdims=True), linear, axes=1)
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def mark_colour(images: Sequence, masks: Sequence) -> str:
+    """The one of `MARKS` whose worst contrast with a group's photographs, uint8 (3, H, W), is best. masks (h, w).
+
+    Contrast: the CIELAB distance that nine in ten of the pixels under the mask, or 1/50 of a side around it, exceed.
+    """
+    inks = cielab(np.array([getrgb(name) for name in MARKS]).T)
+    worst = np.full(len(MARKS), np.inf)
+    for image, mask in zip(images, masks, strict=True):
+        step = max(1, max(image.shape[-2:]) // 200)  # a photograph of 200 pixels says as much about its colours
+        pixels = np.asarray(image[:, ::step, ::step])
+        y, x = (np.arange(n) * old // n for n, old in zip(pixels.shape[-2:], mask.shape, strict=True))
+        near = _grown(np.asarray(mask)[y][:, x] != 0, max(1, max(pixels.shape) // 50))
+        if near.any():
+            apart = np.linalg.norm(inks[:, :, None] - cielab(pixels[:, near])[:, None], axis=0)
+            worst = np.minimum(worst, np.quantile(apart, 0.1, axis=1))
+    return MARKS[int(worst.argmax())]
 
 
 def class_colours(count: int) -> list[str]:
@@ -28,11 +61,11 @@ def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def overlay(image, mask, colours: Sequence[str] | None = None):
-    """The mask over its photograph: orange tint, orange outline inside the mask, a thin dark one around it.
+    """The mask over its photograph: tinted, an outline of the same colour inside the mask, a thin dark one around it.
 
     image uint8 (3, H, W), mask uint8 (H, W), 0 background -> uint8 (3, H, W), new, of the image's own type (tensor or
     array). The outline is 1/200 of the longer side. Memory beside the result: a few masks, for huge photographs' sake.
-    colours  of the labels 1, 2, … of a label map, in the place of orange for all that is not 0
+    colours  of the labels 1, 2, … of a label map; None: all that is not 0 has the photograph's own `mark_colour`
     Raises ValueError for two sizes.
     """
     if tuple(image.shape[-2:]) != tuple(mask.shape):
@@ -41,7 +74,7 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
     line = max(1, round(max(mask.shape) / 200))
     result = np.array(image, copy=True)
     around = _grown(labels != 0, -(-line // 2)) & (labels == 0)
-    for label, name in enumerate(colours or OKABE_ITO[:1], start=1):
+    for label, name in enumerate(colours or [mark_colour([image], [mask])], start=1):
         region = labels == label
         if not region.any():
             continue

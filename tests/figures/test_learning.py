@@ -56,6 +56,17 @@ def test_curves_without_validation_show_training_alone():
         show_logs(pd.DataFrame({"step": [1]}))
 
 
+def test_what_guessing_reaches_is_a_named_line_beside_the_curve_of_the_same_quantity():
+    chance = {"loss": ("p = ½ everywhere", 0.69), "J": ("everything marked", 0.1)}
+    for ax, (name, level) in zip(show_logs(log(), chance=chance).axes, chance.values(), strict=True):
+        (line,) = (line for line in ax.lines if line.get_linestyle() == "--")
+        assert set(line.get_ydata()) == {level} and name in [t.get_text() for t in ax.texts]
+    fig = show_curves(logs(a=[0.1, 0.5], b=[0.2, 0.3]), "All", chance={"a": chance["loss"], "J": chance["J"]})
+    levels = [[line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] for ax in fig.axes]
+    assert levels == [[0.69], [], [0.1], [0.1]]  # losses above, J below
+    assert fig.get_supxlabel().replace("\n", " ").endswith("what guessing reaches: p = ½ everywhere, everything marked")
+
+
 def test_each_system_has_its_loss_above_and_its_j_below_with_the_others_in_grey():
     table = logs(a=[0.1, 0.5], b=[0.2, 0.3], c=[0.0, 0.9])
     table.loc[1, "val_J"] = 0.4

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from coseglib.data.synthetic import load_synthetic
 from coseglib.figures import (
+    BLUE,
     shortened,
     show_group,
     show_heat,
 )
+from coseglib.segmenting.overlays import mark_colour
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,26 @@ def test_a_group_may_be_shown_without_masks_or_truths_and_with_images_of_several
     assert texts(show_group(images, masks)) == {"prediction"}
 
 
+def test_all_masks_of_a_figure_have_the_colour_that_overlays_on_disk_would_have_for_the_group(group):
+    images, truths = group
+    fig = show_group(images, truths, truths)
+    colour = to_rgb(mark_colour(images, truths))
+    assert {
+        tuple(ax.images[1].get_array()[truth != 0][0, :3]) for ax, truth in zip(panels(fig), truths, strict=True)
+    } == {colour}
+    lines = [contour for ax in panels(fig) for contour in ax.collections]
+    assert {to_rgb(line.get_edgecolor()[0]) for line in lines} == {colour, to_rgb(BLUE)}
+
+
+def test_labels_of_two_lines_lose_neither_the_system_nor_the_kind(group):
+    images, truths = group
+    for kind, before_j in (("missed", "  "), ("under-segmentation", "\n")):
+        names = [f"{system}\n{kind}" for system in ("ca-mobilenet_v2", "ca-mobilenet_v2-paper")]
+        for given, score in ((None, ""), (truths[:2], f"{before_j}J 1.00")):
+            fig = show_group(images[:2], truths[:2], given, names, 2, "The most disagreed on")
+            assert [ax.get_title(loc="left") for ax in panels(fig)] == [name + score for name in names]
+
+
 def test_a_group_wider_than_the_grid_goes_on_in_the_next_row(group):
     fig = show_group(group[0] * 3, columns=4)
     assert len(fig.axes) == 12 and len(panels(fig)) == 9
@@ -61,7 +84,9 @@ def test_names_that_would_run_into_the_next_panel_lose_their_middle(group):
     names = [f"{i}_of_a_camera_that_counts_{i:04}" for i in range(len(images))]
     for fig in (show_group(images, truths, truths, names), show_heat(images, truths, "t", "u", names)):
         titles = [ax.get_title(loc="left") for ax in panels(fig)]
-        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(len(t) <= 26 for t in titles)
+        assert [t[:4] for t in titles] == ["0_of", "1_of", "2_of"] and all(
+            len(line) <= 26 for t in titles for line in t.split("\n")
+        )
         assert all(f"s_{i:04}" in t for i, t in enumerate(titles))
     assert shortened("short") == "short"
 

@@ -106,7 +106,7 @@ def make_report(home: Path) -> tuple[Path, Path]:
     (tables / "03_wide.csv").write_text("\n".join(wide))
     (tables / "03_empty.csv").write_text("")
     (tables / "other.txt").write_text("text")
-    fig, axes = plt.subplots(figsize=(5, 3))
+    fig, axes = plt.subplots(figsize=(5, 3), layout="constrained")
     axes.plot([0.9, 0.5, 0.4], label="CA")
     axes.set(xlabel="step", ylabel="loss")
     fig.suptitle("The loss falls, then stays")

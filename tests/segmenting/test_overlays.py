@@ -9,9 +9,17 @@ import torch
 from matplotlib.colors import to_rgb
 from torchvision import tv_tensors
 
-from coseglib.segmenting.overlays import OKABE_ITO, _grown, class_colours, overlay
+from coseglib.segmenting.overlays import MARKS, OKABE_ITO, _grown, cielab, class_colours, mark_colour, overlay
 
 ORANGE, BLUE = OKABE_ITO[:2]
+
+
+def rgb(colour) -> np.ndarray:
+    return np.round(255 * np.array(to_rgb(colour)))
+
+
+def plain(colour, height: int = 40, width: int = 50) -> np.ndarray:
+    return np.broadcast_to(rgb(colour).astype(np.uint8)[:, None, None], (3, height, width)).copy()
 
 
 def test_overlays_are_made_without_matplotlib():
@@ -29,7 +37,7 @@ def test_an_overlay_tints_the_mask_outlines_it_and_leaves_the_rest(kind):
     assert type(result) is type(kind(image)) and result.shape == (3, 40, 50)
     after = np.asarray(result)
     assert after.dtype == np.uint8 and (image == before).all()
-    orange = np.round(255 * np.array(to_rgb(ORANGE)))
+    colour = rgb(mark_colour([image], [mask]))
     inner, outer, far = np.zeros_like(mask, bool), np.zeros_like(mask, bool), np.ones_like(mask, bool)
     for y in range(40):
         for x in range(50):
@@ -38,9 +46,9 @@ def test_an_overlay_tints_the_mask_outlines_it_and_leaves_the_rest(kind):
             outer[y, x] = not mask[y, x] and near.any()
             far[y, x] = not near.any()
     assert (after[:, far] == before[:, far]).all()
-    assert (after[:, inner] == orange[:, None]).all() and (after[:, outer] == 20).all()
+    assert (after[:, inner] == colour[:, None]).all() and (after[:, outer] == 20).all()
     tint = (mask > 0) & ~inner
-    np.testing.assert_allclose(after[:, tint], (before[:, tint] + orange[:, None]) / 2, atol=1)
+    np.testing.assert_allclose(after[:, tint], (before[:, tint] + colour[:, None]) / 2, atol=1)
 
 
 def test_an_overlay_of_an_empty_mask_is_the_photograph_and_of_a_full_one_has_no_outline():
@@ -66,7 +74,35 @@ def test_labels_have_a_colour_each_and_their_borders_are_outlined():
         assert result[:, 20, inside].tolist() == pytest.approx([50 + c / 2 for c in full], abs=1)
     assert result[:, 50, 50].tolist() == [100, 100, 100] and result[:, 20, 9].tolist() == [20, 20, 20]
     one = torch.from_numpy((labels == 1).astype(np.uint8))
-    assert torch.equal(overlay(image, one, class_colours(1)), overlay(image, one))
+    assert torch.equal(overlay(image, one, [mark_colour([image], [one])]), overlay(image, one))
+
+
+@pytest.mark.parametrize("ground", [*MARKS, *OKABE_ITO, "white", "#c02020", "#20a020"])
+def test_a_mask_is_seen_on_objects_of_every_colour_and_never_has_the_truths(ground):
+    image, mask = plain(ground), np.pad(np.ones((10, 10), np.uint8), ((15, 15), (20, 20)))
+    ink = rgb(mark_colour([image], [mask]))
+    apart = {c: np.linalg.norm(cielab(rgb(c)) - cielab(rgb(ground))) for c in MARKS}
+    assert (
+        np.linalg.norm(cielab(ink) - cielab(rgb(ground))) == pytest.approx(max(apart.values())) and apart[MARKS[0]] >= 0
+    )
+    assert max(apart.values()) > 45
+    assert all(np.linalg.norm(cielab(rgb(c)) - cielab(rgb(BLUE))) > 45 for c in MARKS)
+
+
+def test_a_group_has_the_one_colour_whose_worst_contrast_is_best():
+    mask = np.ones((40, 50), np.uint8)
+    grounds = [plain(MARKS[2]), plain(MARKS[3])]
+    chosen = mark_colour(grounds, [mask, mask])
+    least = {c: min(np.linalg.norm(cielab(rgb(c)) - cielab(g[:, 0, 0])) for g in grounds) for c in MARKS}
+    assert chosen == max(least, key=least.get) == mark_colour(grounds[::-1], [mask, mask])
+    assert mark_colour([*grounds, plain(chosen)], [mask, mask, 0 * mask]) == chosen  # nothing is marked there
+    assert mark_colour([torch.from_numpy(grounds[0])], [0 * mask]) == MARKS[0]
+
+
+def test_only_what_is_under_and_near_the_mask_counts_for_its_colour():
+    image, mask = plain("white", 100, 100), np.zeros((100, 100), np.uint8)
+    image[:, 40:60, 40:60], mask[45:55, 45:55] = plain(MARKS[0], 20, 20), 1
+    assert mark_colour([image], [mask]) == mark_colour([plain(MARKS[0])], [mask])
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 12])
