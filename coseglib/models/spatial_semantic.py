@@ -32,7 +32,7 @@ Where this differs
   * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', in
     [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a smooth-L1 loss).
     The workbook variant takes "none": the best features for (9) are ±1 times one vector by where a position lies,
-    whatever the images show, and short trainings go there (notebook 03). S is then trained by the masks alone.
+    whatever the images show (notebook 03). S is then trained by the masks alone.
   * Where a question says whose answer counts (`weights`), an image's group is itself and those that it has weight to;
     in the paper's plain groups that is the whole group.
   * Any backbone; the paper's are HRNet and VGG16. The authors' own correction: J of HRNet on Internet's car is 73.9.
