@@ -35,7 +35,7 @@ STYLE = {
     "axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False,
     "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#dddddd", "grid.linewidth": 0.6,
     "axes.prop_cycle": matplotlib.cycler(color=SERIES), "image.cmap": COLOUR_MAP, "lines.linewidth": 1.6,
-    "figure.dpi": 100, "savefig.dpi": 200, "svg.fonttype": "none",
+    "figure.dpi": 100, "savefig.dpi": 144, "svg.fonttype": "none",
     "svg.hashsalt": "coseglib",  # the same figure is the same file
 }  # fmt: skip
 
@@ -130,7 +130,7 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
-    """Write `path`.png (200 dpi) and `path`.svg, whole or not at all; a suffix .png or .svg of `path` is dropped.
+    """Write `path`.png (144 dpi) and `path`.svg, whole or not at all; a suffix .png or .svg of `path` is dropped.
 
     Pictures in the SVG have 100 dpi: they are a second copy. Raises CosegError where the folder cannot be written.
     """

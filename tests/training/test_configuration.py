@@ -49,7 +49,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
         ("input_size", 100, "must be a multiple of 32"),
         ("input_size", 0, "must be 32 or more"),
         ("precision", "foo", "one of auto, 32-true"),
-        ("backbone", "resnet99", "one of vgg16, resnet18"),
+        ("backbone", "resnet99", "one of vgg16, resnet10"),
         ("seed", -1, "must be 0 or more"),
         ("seed", 2**32, "must be below 4294967296"),
         ("steps", float("inf"), "must be a whole number"),
