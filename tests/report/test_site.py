@@ -223,7 +223,7 @@ def test_plots_have_a_size_and_a_text_that_says_what_they_show(made):
     _, text = made
     *_, curve, wide = Page(text).pictures
     assert curve["alt"] == "Plot: Curve. Notebook 02, Training. The loss falls, then stays; step; loss"
-    assert (curve["src"], curve["width"], curve["height"]) == ("plots/02_curve.png", "1000", "600")
+    assert (curve["src"], curve["width"], curve["height"]) == ("plots/02_curve.png", "720", "432")
     assert 'href="plots/02_curve.svg"><img' in text and 'href="plots/03_wide.png"><img' in text
     assert wide["alt"] == "Plot: Wide. Notebook 03, Modulation"
     assert "notes.txt" not in text
