@@ -7,6 +7,7 @@ The papers agree on these two and on nothing else: what is averaged, at which si
 masks score. So a protocol has a name (`PROTOCOLS`), and a table of results prints it.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
+from coseglib.core.config import read_yaml
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID
 
@@ -98,43 +100,8 @@ class Protocol:
     about: str = ""
 
 
-_RULES = {  # average, size, threshold, empty, context
-    "common": ("image", "own", "argmax", "one", "group"),
-    "chen2018-pairs": ("total", "network", "argmax", "one", "pair"),
-    "chen2018": ("class", "network", "argmax", "one", "pair"),
-    "chen2018-instant": ("class", "network", "argmax", "one", "group"),
-    "ssnm": ("pooled", "network", "mean+std", "zero", "group"),
-    "pfcc": ("image", "own", "argmax", "one", "pair"),
-    "dcnet": ("image", "own", "argmax", "one", "pair"),
-    "multiclass": ("image", "own", "argmax", "skip", "group"),
-}
-_ABOUT = {
-    "common": "Ours, the same for all systems: every image once, at its own size, p > 0.5, mean over the images of a "
-    "group, then over the groups; two empty masks score 1.",
-    "chen2018-pairs": "VOC 2012 image pairs (Chen et al. 2018, section 4.3). Known: 37,700 pairs; the released code "
-    "sums pixel counts over all pairs, both images, at 512². Our reading: the printed figures come from that code. "
-    "Which 725 images were drawn is not published.",
-    "chen2018": "Tables 1 to 3 of Chen et al. 2018. Known: pairwise; the average rows are plain means over the "
-    "classes (their arithmetic). Our reading: inside a class one total count at 512², as in the released code; the "
-    "text does not say how an image's many pairs are combined.",
-    "chen2018-instant": "Tables 4 and 5 of Chen et al. 2018, instant group co-segmentation: every image once, "
-    "attended by its whole group. Known: the average row is the mean over the classes. Our reading: as `chen2018` "
-    "inside a class.",
-    "ssnm": "Zhang et al. 2020. Known, from the released validation code: 224², threshold min(mean + sd, 0.8) per "
-    "image, two empty masks score 0, groups of 5 in the folder's order (the last one filled up from the start), mean "
-    "over all images of a data set. Table 3 confirms the mean: its iCoseg averages, 88.0 and 89.2, are those of the "
-    "154 images, not of the 8 groups (87.8 and 88.6). The text speaks of maps at the original size; the code scores "
-    "at 224². Table 4's 71 for HRNet is neither mean of its columns (68.0, 69.5).",
-    "pfcc": "Chen et al. 2023. The letter leaves its metrics to an appendix that we lack. Known: pairs, any size in "
-    "testing. Our reading: all else as in `common`.",
-    "dcnet": "Li et al. Known: each test image with one related image drawn at random; the average rows are means "
-    "over the classes (their arithmetic, Tables II and III). Our reading: mean over the images of a class, at the "
-    "image's own size, p > 0.5; the text says none of the three.",
-    "multiclass": "The unsupervised multi-class thesis. Known: P and J per group, every image once. Its tables do not "
-    "survive in the text. Our reading: J of each class against the rest, classes that neither mask holds left out, "
-    "mean over the images, then over the groups; argmax and CRF in rows of their own.",
-}
-PROTOCOLS = {name: Protocol(name, *rules, _ABOUT[name]) for name, rules in _RULES.items()}
+_TOLD = read_yaml(Path(__file__).with_name("protocols.yaml"))
+PROTOCOLS = {name: Protocol(name, **rules) for name, rules in _TOLD.items()}
 
 
 def _score(rows: pd.DataFrame, by_counts: bool) -> dict[str, float]:
