@@ -1,5 +1,6 @@
 """Where and in what numbers a job computes: one process or many on Lightning Fabric, bfloat16 where it is fast."""
 
+import logging
 import os
 from contextlib import suppress
 from datetime import timedelta
@@ -18,6 +19,8 @@ def launch(devices: int | str = 1, num_nodes=1, accelerator="auto", precision="3
     """
     from lightning_fabric import Fabric  # seconds, which only a job has to wait
     from lightning_fabric.strategies import DDPStrategy
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the precision is said by whoever launches
 
     if "TORCHELASTIC_RUN_ID" in os.environ:  # under torchrun, which has counted the processes already
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
