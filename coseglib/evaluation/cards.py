@@ -165,7 +165,8 @@ def shipped_costs(folder: Path = CHECKPOINTS) -> pd.DataFrame:
         row |= {"runs": len(card["training"]), "steps": card["steps"], "images": images, "minutes": card["minutes"]}
         row |= {"images/s": images / card["minutes"] / 60, "device": card["device"], "MB": card["bytes"] / 1e6}
         for name in ("msrc7", "icoseg8"):
-            row[f"J {name}"] = card["figures"].get(name, {}).get("group", {}).get("J", np.nan)
+            figures = {} if withdrawn(card) else card["figures"]
+            row[f"J {name}"] = figures.get(name, {}).get("group", {}).get("J", np.nan)
         rows[card["name"]] = {**row, "checkpoint": card["sha256"][:8]}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
