@@ -56,7 +56,7 @@ def papers_own() -> pd.DataFrame:
 def by_protocols() -> tuple[pd.DataFrame, str]:
     """Of table 08_protocols what the group attends, with `mark`, and which run computed it; without a run no row."""
     summary = (TABLES.parent / "summary.md").read_text(encoding="utf-8")
-    date, code = (re.findall(r"^\| 08_\w+ \| ok \|.*\| ([\d-]+) \| (\w+) \|$", summary, re.M) or [("", "none")])[0]
+    date, code = (re.findall(r"^\| 08_\w+ \| ok \|.*\| ([\d-]+) \| ([\w-]+) \|$", summary, re.M) or [("", "none")])[0]
     table = pd.read_csv(TABLES / "08_protocols.csv")
     table = table[(table.group == "all") & (table.partner == "group") & (date != "")]
     return table.assign(mark=earlier(date)), f"notebook 08's run of {date}{earlier(date)}, code {code}"
