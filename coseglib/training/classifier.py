@@ -1,6 +1,6 @@
-"""The backbone of what is shown on drawn scenes learns to name them, as the papers' learned to name ImageNet.
+"""The backbone for drawn scenes learns to name what they show, as the papers' learned to name ImageNet.
 
-    python -m coseglib.training.classifier [--out FOLDER]     five minutes of one core
+    python -m coseglib.training.classifier [--out FOLDER]     eight minutes of one core
 
 Without this a network that starts from random weights learns to mark what stands out and stays there: that a partner
 matters can only be learned by features that tell kinds of things apart. Multi-label: a scene shows up to three kinds,
