@@ -21,12 +21,23 @@ FORMAT = "coseg-1"
 STATED = ("method", "backbone", "variant", "input_size", "origin")  # what a model's header cannot do without
 
 
+def _content(header: dict, tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of the header and of every tensor: safetensors has no checksum of its own. ValueError for NaN."""
+    total = hashlib.sha256(json.dumps(header, sort_keys=True, allow_nan=False).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], header: dict) -> str:
     """safetensors, there whole or not at all. Returns the file's SHA-256. Raises ValueError for NaN in the header."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(tensors, {"coseg": json.dumps(header, sort_keys=True, allow_nan=False)})
+    content = _content(header, tensors)
+    stated = json.dumps({**header, "content": content}, sort_keys=True)  # one entry: the order of two changes each time
+    data = safetensors.torch.save(tensors, {"coseg": stated})
     with atomic(path) as part, open(part, "wb") as file:  # not `save_file`, which lets nobody else read what it wrote
         file.write(data)
         file.flush()
@@ -47,6 +58,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict, str]:
         raise CosegError(f"{path}: no checkpoint of this project (no coseg header); give one that `coseg train` wrote")
     if header["format"] != FORMAT:
         raise CosegError(f"{path}: format {header['format']}, this version reads {FORMAT}; update the project")
+    content = header.pop("content", None)  # older files have none
+    if content is not None and content != _content(header, tensors):
+        raise CosegError(f"{path}: damaged (its checksum is another one); fetch or train it again")
     return tensors, header, digest
 
 

@@ -70,6 +70,20 @@ def test_what_cannot_be_loaded_is_named_in_one_line(tiny, tmp_path):
     refuse("good.safetensors", "SHA-256")
 
 
+def test_one_bit_of_a_weight_or_of_the_header_is_found_out(tiny, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_model(file, tiny(), {"method": "ca", "backbone": "mobilenet_v2"})
+    sound = bytearray(file.read_bytes())
+    for place in (len(sound) - 2, sound.index(b"input_size") + len('input_size\\": ')):
+        damaged = sound.copy()
+        damaged[place] ^= 1  # a weight's last digits; 64 pixels become 74, say
+        file.write_bytes(damaged)
+        with pytest.raises(CosegError, match="damaged"):
+            load_model(file)
+    file.write_bytes(sound)
+    load_model(file)
+
+
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(CosegError, match=r"ca-vgg19: no such checkpoint; shipped: "):
         load_model("ca-vgg19")
