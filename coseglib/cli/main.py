@@ -1,6 +1,7 @@
 """`coseg`: all commands, and what an error looks like."""
 
 import contextvars
+import errno
 import inspect
 import os
 import sys
@@ -14,6 +15,7 @@ from coseglib.cli.workbook import ablate, download, report, ship
 from coseglib.core.errors import CosegError, one_line
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a second process tenfold
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # whichever command it is
 UsageError = typer.BadParameter.__base__  # click's, of which recent typers carry a copy of their own
 
 SYSTEMS = """Systems, the names for --method, and their papers:
@@ -65,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
         message = f"{one_line(f'{type(error).__name__}: {error}')}; run it again with --debug for the traceback"
         if isinstance(error, CosegError):
             message = one_line(str(error), 2000)
+        elif isinstance(error, OSError) and error.errno in FULL:
+            where = error.filename or "the output's disk"
+            message = one_line(f"{where}: {error.strerror}; make room and start it again: what is whole is kept")
         elif debug:
             return 1
     print(f"coseg: {message}", file=sys.stderr)

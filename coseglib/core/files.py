@@ -17,8 +17,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as fault:  # a full disk does not say which file it has no room for
+        fault.filename = fault.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """What Python writes is whole or an OSError; Pillow's own writing takes a disk that fills up for a success."""
+    with atomic(path) as part:
+        part.write_bytes(content)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -67,8 +67,13 @@ def weights_root(given: str | Path | None = None) -> Path | None:
     return _existing(folder, "COSEG_WEIGHTS") if folder else None
 
 
+def reports_root() -> Path:
+    """`reports/`, or where COSEG_REPORTS moves it."""
+    return Path(os.environ.get("COSEG_REPORTS") or REPORTS).expanduser()
+
+
 def report_folder(profile: str, part: str = "") -> Path:
-    """`reports/<profile>/<part>`, made where it is missing: "tables", "plots", … COSEG_REPORTS moves `reports/`."""
-    folder = Path(os.environ.get("COSEG_REPORTS") or REPORTS).expanduser() / profile / part
+    """`reports/<profile>/<part>`, made where it is missing: "tables", "plots", …"""
+    folder = reports_root() / profile / part
     folder.mkdir(parents=True, exist_ok=True)
     return folder

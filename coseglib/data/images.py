@@ -3,6 +3,7 @@
 Alpha is laid over white; 16-bit grey keeps its range (65535 is white); the first frame of several is read.
 """
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from coseglib.core.errors import CosegError
-from coseglib.core.files import atomic
+from coseglib.core.files import write_bytes
 from coseglib.data.record import Photo
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
@@ -173,9 +174,9 @@ def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
         raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
+    picture.save(content := io.BytesIO(), format=kind, **options)
     try:
-        with atomic(path) as part:
-            picture.save(part, format=kind, **options)
+        write_bytes(path, content.getvalue())
     except OSError as fault:
         raise CosegError(f"{path}: cannot be written ({fault.strerror or fault}); check folder and space") from fault
 

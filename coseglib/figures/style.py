@@ -4,6 +4,7 @@ Colours are told apart by colour-blind readers too (Okabe and Ito): blue is the 
 The tests look at every figure for text that is cut or covered: COSEG_CHECK_FIGURES names their "module:function".
 """
 
+import io
 import os
 import pkgutil
 import textwrap
@@ -20,7 +21,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from coseglib.core.errors import CosegError
-from coseglib.core.files import atomic
+from coseglib.core.files import write_bytes
 from coseglib.segmenting.overlays import OKABE_ITO
 
 ORANGE, BLUE, GREEN, PINK, SKY, VERMILION, _ = OKABE_ITO
@@ -141,8 +142,9 @@ def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for target, how in ((png, {}), (svg, {"metadata": {"Date": None}, "dpi": 100})):
-            with atomic(target) as part, plt.rc_context(STYLE):
-                fig.savefig(part, format=target.suffix[1:], **how)
+            with plt.rc_context(STYLE):
+                fig.savefig(content := io.BytesIO(), format=target.suffix[1:], **how)
+            write_bytes(target, content.getvalue())
     except OSError as error:
         raise CosegError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     return png, svg

@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 from coseglib.core.config import read_text
 from coseglib.core.errors import CosegError, one_line
 from coseglib.core.files import write_text
-from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
+from coseglib.core.paths import NOTEBOOKS, REPOSITORY, named_roots, reports_root
 from coseglib.report.notebooks import declared, selected
 from coseglib.report.site import duration, notebook_page, pages
 
@@ -173,7 +173,7 @@ def in_turn(some: Sequence[Path], jobs: int) -> tuple[list[Path], list[Path]]:
 def run_report(
     profile: str = "smoke",
     only: Sequence[str] = (),
-    root: Path = REPORTS,
+    root: Path | None = None,
     notebooks: Path = NOTEBOOKS,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
     jobs: int = 1,
@@ -184,7 +184,7 @@ def run_report(
     jobs  notebooks at a time, which share the cores; those of TIMED run alone, before the others, then those of LONG
     Raises CosegError before anything runs: an unknown profile, notebook or parameter.
     """
-    root = Path(root).expanduser().resolve()
+    root = Path(root or reports_root()).expanduser().resolve()
     some = selected(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile

@@ -118,8 +118,12 @@ class Log:
     def __init__(self, path: Path, keep: int = 0):
         self.path, rows = path, []
         if keep and path.is_file():
-            with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= keep]
+            try:
+                whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a full disk may have cut the last line
+                rows = [row for row in csv.DictReader(whole.splitlines()) if row["step"] and int(row["step"]) <= keep]
+                assert all(row.keys() == set(self.COLUMNS) for row in rows)
+            except (ValueError, LookupError, csv.Error, AssertionError) as fault:
+                raise CosegError(f"{path}: damaged, no log of a training; move it away and --resume") from fault
         with atomic(path) as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, self.COLUMNS)
             writer.writeheader()

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from coseglib.cli import main as cli
 from coseglib.core import devices
 from coseglib.core.errors import CosegError
+from coseglib.core.files import atomic
 from coseglib.core.paths import OWN, data_root, named_roots, weights_root
 from coseglib.data.images import read_mask, write_png
 from coseglib.models import checkpoints
@@ -175,6 +177,18 @@ def test_a_traceback_is_shown_with_debug_only(monkeypatch, capsys, fault):
     for arguments in (["doctor", "--debug"], ["--debug", "doctor"]):
         assert cli.main(arguments) == 1
         assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_line_and_names_the_file(monkeypatch, capsys, tmp_path):
+    def full(*_):
+        with atomic(tmp_path / "state.safetensors"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("coseglib.cli.doctor.examine", full)
+    told = _refused(capsys, "doctor")
+    assert told.endswith(
+        "state.safetensors: No space left on device; make room and start it again: what is whole is kept\n"
+    )
 
 
 def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_path, capsys):

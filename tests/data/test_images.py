@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from coseglib.core.errors import CosegError
-from coseglib.data import images
 from coseglib.data.images import image_size, read_image, read_labels, read_mask, write_jpg, write_png
 
 RNG = np.random.default_rng(0)
@@ -237,18 +236,20 @@ def test_what_is_written_is_read_again(tmp_path):
         write_png(tmp_path / "f.png", torch.zeros(4, 4, 3, dtype=torch.uint8))
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    write_png(tmp_path / "a.png", torch.zeros(2, 2, dtype=torch.uint8))
-    before = (tmp_path / "a.png").read_bytes()
-
-    def full(self, path, **options):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(images.Image.Image, "save", full)
-    with pytest.raises(CosegError, match=r"a\.png: cannot be written \(No space left"):
-        write_png(tmp_path / "a.png", torch.ones(2, 2, dtype=torch.uint8))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == before
+@pytest.mark.parametrize("missing", [1, 100, 10_000], ids=lambda n: f"{n} bytes")
+def test_a_picture_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays(tmp_path, missing):
+    """A limit for files stands for the full disk; Pillow's own writing takes the last bytes' absence for a success."""
+    resource = pytest.importorskip("resource", reason="no limits of file sizes here")
+    noise = torch.randint(256, (3, 96, 96), dtype=torch.uint8)
+    write_jpg(tmp_path / "whole.jpg", noise)
+    before, limits = (tmp_path / "whole.jpg").read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max(1, len(before) - missing), limits[1]))
+        with pytest.raises(CosegError, match=r"whole\.jpg: cannot be written \(File too large"):
+            write_jpg(tmp_path / "whole.jpg", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == ["whole.jpg"] and (tmp_path / "whole.jpg").read_bytes() == before
 
 
 def test_a_folder_that_is_missing_is_named_by_the_writer(tmp_path):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from coseglib.answering.floors import FLOORS
 from coseglib.core.errors import CosegError
+from coseglib.core.paths import REPORTS, reports_root
 from coseglib.report import findings, site
 from coseglib.report import run as report
 
@@ -87,6 +88,21 @@ def test_what_a_profile_may_not_say_is_refused_before_anything_runs(notebooks, t
         report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks)
     assert message in str(error.value)
     assert not (tmp_path / "reports").exists()
+
+
+def test_the_environment_moves_the_reports_of_the_command_and_of_its_notebooks(monkeypatch, tmp_path):
+    monkeypatch.setenv("COSEG_REPORTS", str(tmp_path / "elsewhere"))
+    assert reports_root() == tmp_path / "elsewhere"
+    with pytest.raises(CosegError, match="huge"):
+        report.run_report("huge")
+    seen = []
+    monkeypatch.setattr(
+        report, "run_notebook", lambda notebook, values, out, *_: seen.append(out) or {"error": "", "seconds": 1}
+    )
+    report.run_report("smoke", only=("01",), say=seen.append)
+    assert seen[1] == tmp_path / "elsewhere" / "smoke" / "notebooks"
+    monkeypatch.setenv("COSEG_REPORTS", "")
+    assert reports_root() == REPORTS
 
 
 def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
@@ -238,7 +254,7 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
 
 
 def test_the_committed_report_says_what_its_tables_say():
-    folder = report.REPORTS / "cpu"
+    folder = REPORTS / "cpu"
     text = (folder / "summary.md").read_text(encoding="utf-8")
     table = findings.benchmark_figures(folder)
     assert len(table) > 8, "benchmark tables of the cpu profile are missing"
