@@ -32,7 +32,8 @@ Where this differs
   * (9) is −λ, up to M' large, against two terms of about 1. spatial_loss="mean", the paper variant's, is −λ/M', in
     [−1, 0]; "paper" is as printed; "none" leaves the term out, as the released code does (which adds a smooth-L1 loss).
     The workbook variant takes "none": the best features for (9) are ±1 times one vector by where a position lies,
-    whatever the images show (notebook 03). S is then trained by the masks alone.
+    whatever the images show (notebook 03). S is then trained by the masks alone, through the decoder; "masks", not in
+    the paper either, asks of S itself that it be the mask, by (13) with MASK_LOGIT · S as the logit (notebook 03).
   * Where a question says whose answer counts (`weights`), an image's group is itself and those that it has weight to;
     in the paper's plain groups that is the whole group.
   * Any backbone; the paper's are HRNet and VGG16. The authors' own correction: J of HRNet on Internet's car is 73.9.
@@ -53,7 +54,8 @@ from coseglib.models.contract import GroupModel, Output, Paper, Terms
 from coseglib.models.losses import foreground_dice
 
 BALANCES = ("inverse", "paper", "none")
-SPATIAL_LOSSES = ("mean", "paper", "none")
+SPATIAL_LOSSES = ("mean", "paper", "masks", "none")
+MASK_LOGIT = 3.0  # spatial_loss="masks": a position at S = 1 is foreground with logit 3, 95 %
 STRIDES = (4, 8, 16, 32)
 
 
@@ -255,7 +257,9 @@ class SSNM(GroupModel):
         terms = {"segmentation": balanced_cross_entropy(output.logits, targets, self.balance)}
         if dice:
             terms["dice"] = dice * foreground_dice(output.logits, targets)
-        if self.fusion is not None and self.spatial_loss != "none":
+        if self.fusion is not None and self.spatial_loss == "masks":
+            terms["spatial"] = self._mask_term(output, targets)
+        elif self.fusion is not None and self.spatial_loss != "none":
             value = output.extra("eigenvalue")
             terms["spatial"] = -(value if self.spatial_loss == "paper" else value / output.extra("points")).mean()
         if self.pooling is not None and classes is not None:
@@ -265,3 +269,11 @@ class SSNM(GroupModel):
             wanted = classes.to(scores.dtype)[:, None].expand_as(scores)
             terms["semantic"] = F.binary_cross_entropy_with_logits(scores, wanted)
         return terms
+
+    def _mask_term(self, output: Output, targets: Tensor) -> Tensor:
+        """(13) of S, of the images in which something is asked for: an empty mask has one side, S always has two."""
+        some = (targets == 1).flatten(2).any(dim=2)  # (B, N)
+        s = output.extra("points").sqrt()[..., None, None] * output.extra("spatial")  # (B, N, h, w)
+        s = F.interpolate(s[some][:, None], size=targets.shape[-2:], mode="bilinear")  # (n, 1, H, W)
+        logits = torch.cat([torch.zeros_like(s), MASK_LOGIT * s], dim=1)
+        return balanced_cross_entropy(logits, targets[some], self.balance) if some.any() else 0 * output.logits.sum()

@@ -231,6 +231,29 @@ def test_the_spatial_loss_is_minus_the_rayleigh_quotient_eq_9(settled):
     assert "spatial" not in settled(mask_stride=8, spatial_loss="none").loss(out, targets)
 
 
+def test_the_masks_can_teach_the_spatial_mask_itself(settled):
+    """spatial_loss="masks": (13) with 3 S as the logit, by a loop over pixels; images with empty masks do not count."""
+    images, targets = _scenes(3), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    targets[0, 0, 8:24, 8:40], targets[0, 2, :5], targets[0, 2, 60:] = 1, 1, 255
+    model = settled(mask_stride=8, spatial_loss="masks")
+    out = model(images)
+    s = F.interpolate((3 * 64) ** 0.5 * out.extra("spatial")[0, :, None], (64, 64), mode="bilinear")[:, 0]
+    each = []
+    for i in (0, 2):
+        labels, logits = targets[0, i].flatten().tolist(), (3 * s[i]).flatten().tolist()
+        counted = [(label, logit) for label, logit in zip(labels, logits, strict=True) if label != 255]
+        share = sum(label for label, _ in counted) / len(counted)
+        losses = [
+            (1 - share) * math.log1p(math.exp(-x)) if label else share * math.log1p(math.exp(x)) for label, x in counted
+        ]
+        each.append(sum(losses) / len(losses))
+    assert model.loss(out, targets)["spatial"].item() == pytest.approx(sum(each) / 2, rel=1e-4)
+    assert model.loss(out, torch.zeros_like(targets))["spatial"].item() == 0
+    trained = _build(mask_stride=8, semantic=False, spatial_loss="masks").train()
+    (gradient,) = torch.autograd.grad(trained.loss(trained(images), targets)["spatial"], [trained.fusion[0].weight])
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+
+
 def test_the_spatial_loss_has_an_optimum_that_needs_no_images():
     """Why the workbook variant leaves it out: features that tell left from right are two perfect clusters."""
     model = _build(mask_stride=8)
