@@ -307,7 +307,8 @@ def test_a_third_level_before_any_second_stands_by_itself():
 
 def test_headings_have_an_anchor_each_and_their_formulas_are_drawn():
     one = "## What $f_a$ is & 1<br>2\n\n### same\n\n## same\n"
-    page = site.notebook_page(new_notebook(cells=[new_markdown_cell(one), new_markdown_cell("# same")]), "00_a", "smoke")
+    cells = [new_markdown_cell(one), new_markdown_cell("# same")]
+    page = site.notebook_page(new_notebook(cells=cells), "00_a", "smoke")
     anchors = re.findall('<h[123] id="([^"]*)"', page)
     assert anchors == ["What-fa-is-&amp;-12", "same", "same-2", "same-3"] and "ns0" not in page
     contents = _between(page, "Contents</summary>", "</nav>")

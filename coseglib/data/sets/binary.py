@@ -1,8 +1,8 @@
 """Sets with one binary mask a photograph, of the one thing that its folder is named for. Layouts: data/README.md.
 
 iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading.
-PASCAL (Faktor and Irani, ICCV 2013)   1037 photographs of VOC 2010 in 20 classes. 113 stand in two folders, byte for
-byte, with a mask each.
+PASCAL (Faktor and Irani, ICCV 2013)   1037 files of VOC 2010 in 20 classes, 924 photographs: 101 stand in two folders
+and 6 in three, byte for byte, with a mask each.
 Internet / Object Discovery (Rubinstein et al., CVPR 2013)   aeroplanes, cars and horses; photographs without the object
 have an empty mask (of the hundreds 18, 11 and 7). Of the full set 561, 1306 and 879 photographs have masks, the others
 are left out. They lie in one of `HOMES`, the third is as published.

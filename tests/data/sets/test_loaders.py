@@ -1,6 +1,7 @@
 """Each loader on a small set in the published layout. See `tiny_sets`."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from coseglib.data.by_class import class_areas
 from coseglib.data.cache import training_set
 from coseglib.data.sampler import KINDS_OF_GROUP, GroupSampler
 from coseglib.data.sets import coco_seg, msrc, voc
+from coseglib.scoring.rows import swap_questions
 
 
 def test_icoseg_takes_every_folder_and_the_eight_by_the_papers_names(sets):
@@ -516,6 +518,8 @@ def test_the_real_sets_have_the_published_numbers(real_data):
     for name, groups, photos in (("icoseg", 38, 643), ("icoseg8", 8, 154), ("msrc7", 7, 70), ("pascal", 20, 1037)):
         found = load(name, real_data)
         assert (len(found), sum(map(len, found))) == (groups, photos), name
+    asked = Counter(swap.photo.content() for swap in swap_questions(found))
+    assert Counter(asked.values()) == {2: 101, 6: 6}  # of 101 in two folders two questions each, of 6 in three six
     for group in load("msrc7", real_data):
         for i in range(len(group)):
             assert (group.mask(i) == 1).float().mean() > 0.005  # every photograph shows what its group is named for
