@@ -46,7 +46,7 @@ def segment(
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.job import segment_photos
+    from coseglib.segmenting.job import check_output, segment_photos
 
     model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
     if model is None or model.online:
@@ -58,6 +58,7 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         config = options.learning(profile or "cpu", accelerator, set_)
         options.check_number(classes)
+        check_output(output)
         model = learn(group_of_files(photos, output), classes, config, options.say)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)

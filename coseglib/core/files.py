@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from coseglib.core.errors import CosegError
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -19,6 +21,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def writable(path: Path, folder: bool) -> Path:
+    """`path`, if it can be written: hours of work are not to end in a file that cannot. Nothing is made yet."""
+    if path.is_dir() != folder and path.exists():
+        what = "is a file; name a folder" if folder else "is a folder; name a file in it"
+        raise CosegError(f"{path}: {what} to write to")
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() and there != path:
+        raise CosegError(f"{path}: {there} is no folder; name another place")
+    # a file is moved to its place, so the folder is written to; one that is closed itself is to stay as it is
+    if not all(os.access(p, os.W_OK) for p in {there, there if there.is_dir() else there.absolute().parent}):
+        raise CosegError(f"{path}: not to be written to; mend its rights or name another place")
+    return path
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import writable, write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
@@ -157,7 +157,7 @@ def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCE
     if file is None:
         known = ", ".join(card["name"] for folder in homes for card in cards(folder))
         raise CosegError(f"{name}: no such card; one of {known}")
-    card = json.loads(file.read_text(encoding="utf-8"))
+    card = json.loads(writable(file, folder=False).read_text(encoding="utf-8"))
     same = [
         folder / f"{c['name']}.safetensors" for folder in homes for c in cards(folder) if c["sha256"] == card["sha256"]
     ]

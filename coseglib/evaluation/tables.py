@@ -13,6 +13,7 @@ import torch
 
 from coseglib.answering.masks import post_of, segment_group
 from coseglib.core.errors import CosegError
+from coseglib.core.files import writable
 from coseglib.core.tables import write_table
 from coseglib.data import load
 from coseglib.data.record import Group
@@ -169,7 +170,7 @@ def _group_by_group(
     for group in groups:
         if not group.targets:
             raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
-    kept = Path(out).with_name(f"{Path(out).stem}.photos.csv")
+    kept = writable(Path(out).with_name(f"{Path(out).stem}.photos.csv"), folder=False)
     parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": part_of(g) for i, g in enumerate(groups, start=1)}
     for rows in resumable_rows(parts, kept, progress, NUMBERS, LEARNED):
         found = table_from(rows)

@@ -33,7 +33,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from coseglib.core.config import read_text
 from coseglib.core.errors import CosegError, one_line
-from coseglib.core.files import write_text
+from coseglib.core.files import writable, write_text
 from coseglib.core.paths import NOTEBOOKS, REPORTS, REPOSITORY, named_roots
 from coseglib.report.notebooks import declared, selected
 from coseglib.report.site import duration, notebook_page, pages
@@ -128,13 +128,15 @@ class Kernels:
 
         return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec, "__init__": begin})
 
-    def end(self) -> None:
-        """Kill those that run, and what they have started; call it again for such as were just starting."""
+    def end(self, work: Sequence[Future]) -> None:
+        """Kill those that run, and what they have started, until the work is done: some were just starting."""
         self.ended = True
-        for manager in self.started:
-            if manager.provisioner is not None and manager.provisioner.has_process:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(manager.provisioner.pid, signal.SIGKILL)
+        while not all(future.done() for future in work):
+            for manager in self.started:
+                if manager.provisioner is not None and manager.provisioner.has_process:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(manager.provisioner.pid, signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
 
 
 def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
@@ -216,7 +218,8 @@ def run_report(
     some = selected(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile
-    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    for part in ("notebooks", "tables", "plots"):
+        writable(folder / part, folder=True).mkdir(parents=True, exist_ok=True)
     facts = {"profile": profile, "date": datetime.date.today().isoformat(), "commit": commit()}
     beside_it = f", {jobs} notebooks at a time" if jobs > 1 else ""
     facts |= {"versions": package_versions(), "machine": machine() + beside_it}
@@ -251,9 +254,7 @@ def run_report(
                     future.result()  # raises what a run raised
         except BaseException:  # what waits is not to start, and what runs is to end
             pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in asked):
-                kernels.end()
-                time.sleep(POLL_SECONDS)
+            kernels.end(asked)
             raise
     failed = [notebook.stem for notebook in some if errors[notebook.stem]]
     say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'index.html'}, {folder / 'summary.md'}")

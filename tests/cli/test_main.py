@@ -115,6 +115,7 @@ def test_the_notebooks_processes_get_the_folders_that_options_name(monkeypatch, 
         (["evaluate", "--dataset", "set", "-o", "folder"], "folder: is a folder; name a file"),
         (["evaluate", "--dataset", "set", "-o", "file/t.csv"], "file is no folder"),
         (["evaluate", "--dataset", "set", "-o", "closed/t.csv"], "closed/t.csv: not to be written to"),
+        (["evaluate", "--dataset", "set", "-o", "closed/there.csv"], "closed/there.csv: not to be written to"),
         (["segment", "a.jpg", "-o", "file"], "file: is a file; name a folder"),
         (["segment", "a.jpg", "-o", "closed/new/out"], "closed/new/out: not to be written to"),
         (["train", "-o", "file"], "file: is a file; name a folder"),
@@ -130,7 +131,8 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "closed").mkdir()
-    (tmp_path / "file").write_text("mine")
+    for name in ("file", "closed/there.csv"):
+        (tmp_path / name).write_text("mine")
     assert told in _refused(capsys, *command)
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "closed", "file"}
 

@@ -94,6 +94,13 @@ def test_what_a_profile_may_not_say_is_refused_before_anything_runs(notebooks, t
     assert not (tmp_path / "reports").exists()
 
 
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(notebooks, tmp_path):
+    (tmp_path / "reports" / "smoke").mkdir(parents=True)
+    (tmp_path / "reports" / "smoke" / "plots").write_text("a file")
+    with pytest.raises(CosegError, match="smoke/plots: is a file; name a folder"):
+        report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks, say=None)
+
+
 def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
     with pytest.raises(CosegError, match="huge: no such profile; one of smoke"):
         report.run_report("huge", root=tmp_path, notebooks=notebooks)
