@@ -98,14 +98,14 @@ ABLATIONS = {
     "SA+MA": {"self_attention": True, "mutual_attention": True},
 }
 # What may be numbers in photographs' rows.
-NUMBERS = dict.fromkeys(("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss"), float)
-NUMBERS |= {"epochs": float, "seed": int}
+NUMBERS = ("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss", "epochs", "seed")
+NUMBERS = dict.fromkeys(NUMBERS, float)  # whole ones too: rows of another table in the same file have none
 BASELINES = ("colour k-means", "stripes across", "stripes down")
 
 
 def _key(group: Group, system: object, *more: object) -> str:
-    """What a group's rows depend on: the configuration's fields, or a checkpoint's SHA-256, and more."""
-    return digest_of([system, group.name, [p.name for p in group.photos], *more])
+    """What a group's rows depend on: the configuration's fields, or a checkpoint's SHA-256, its files, and more."""
+    return digest_of([system, group.name, group.content(masks=True), *more])
 
 
 def group_rows(
@@ -228,7 +228,7 @@ def multiclass_table(
 
     def part_of(group: Group) -> Part:
         k = (classes or len(group.targets)) if learns else system.classes
-        key = _key(group, system.fields() if learns else checksum, k, post, group.content(masks=True))
+        key = _key(group, system.fields() if learns else checksum, k, post)
         return Part(key, partial(run, group, k))
 
     def table_from(rows: pd.DataFrame) -> pd.DataFrame:
