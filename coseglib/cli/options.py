@@ -120,7 +120,7 @@ def learning(profile: str, accelerator: str, set_: list[str] | None):
     """The configuration by which multiclass learns."""
     from coseglib.unsupervised.configuration import load_online
 
-    return load_online(profile, {"device": accelerator, **fields(set_)})
+    return load_online(profile, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_))
 
 
 def check_number(classes: int | None) -> None:
