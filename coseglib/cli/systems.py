@@ -89,6 +89,9 @@ AllDevices = option(int | None, "Processes: GPUs, or on CPUs over gloo.  [defaul
 Method = option(str | None, "The system to train.  [default: what FILE says, else ca]", options.METHOD_NAMES)
 Profile = option(str, "A profile, or YAML like it, or a run's config.yaml.", "smoke|cpu|gpu|workbook|paper|FILE")
 Resume = flag("--resume", "Go on with the run that the folder holds.")
+Anyway = flag(
+    "--resume-anyway", "So also with other photographs or another number of processes; the model's card says so."
+)
 
 
 def train(
@@ -96,6 +99,7 @@ def train(
     method: Method = None,
     profile: Profile = "cpu",
     resume: Resume = False,
+    anyway: Anyway = False,
     set_: options.Set = None,
     group: LearnedOn = None,
     photos: LearnedFrom = None,
@@ -126,6 +130,7 @@ def train(
     method = method or method_of(profile)
     if options.learns_online(method):
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
+        options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
         config = options.learning(profile, accelerator, set_)
         if profile == "smoke" and not photos:
             group = group or "star+ring"
@@ -137,7 +142,7 @@ def train(
 
     config = load_profile(profile, method, options.fields(set_))
     where = {"devices": devices or "auto", "num_nodes": nodes, "accelerator": accelerator}
-    model = loop.train(config, output, resume, **where)
+    model = loop.train(config, output, resume or anyway, anyway=anyway, **where)
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         typer.echo(str(model))
 

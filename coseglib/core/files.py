@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
@@ -21,6 +21,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what `atomic` began in a folder in processes of this machine that are gone."""
+    for part in folder.glob(".*.part"):
+        number = part.name.split(".")[-2]
+        with suppress(PermissionError):  # another user's process, which is alive, or file
+            try:
+                os.kill(int(number) if number.isdigit() else os.getpid(), 0)
+            except ProcessLookupError:
+                part.unlink(missing_ok=True)
 
 
 def writable(path: Path, folder: bool) -> Path:

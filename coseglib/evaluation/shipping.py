@@ -34,7 +34,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("averaged", "earlier_rates")
+FROM_RUN += ("averaged", "earlier_rates", "trained_with")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {
@@ -143,7 +143,8 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
     card |= {"steps": sum(r["step"] for r in runs), "minutes": round(sum(r["seconds"] for r in runs) / 60, 1)}
     card |= {"device": f"{about['device']}, {about['precision']}", "seeds": [r["training"]["seed"] for r in runs]}
     card["training"] = [r["training"] for r in runs]
-    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about}
+    changed = {"trained_with": about["trained_with"]} if len(about.get("trained_with", ())) > 1 else {}
+    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about} | changed
 
 
 def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCENES, MEASURED)) -> Path:
