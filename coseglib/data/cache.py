@@ -18,7 +18,7 @@ from coseglib.core.files import clear_parts
 from coseglib.core.paths import CACHE
 from coseglib.core.progress import Progress
 from coseglib.data.by_class import areas_of
-from coseglib.data.record import Photo, digest, file_versions, relabelled, resize_labels
+from coseglib.data.record import Photo, check_masks, digest, file_versions, relabelled, resize_labels
 from coseglib.data.sets.msrc import SURROUNDINGS
 
 CACHE_FORMAT = 3  # since 2 label maps are sampled about pixel centres; since 3 a checksum of all is kept
@@ -77,6 +77,7 @@ def training_set(photos: list[Photo], side: int, folder: Path = CACHE, quiet: bo
     home = folder / f"{side}-{digest(key)}"
     try:
         if not home.is_dir():
+            check_masks(photos)
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):  # one process decodes, the others wait for it
                 for left in folder.glob("*.part/"):  # by a process that was killed

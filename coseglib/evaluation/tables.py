@@ -16,7 +16,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
 from coseglib.core.tables import write_table
 from coseglib.data import load
-from coseglib.data.record import Group
+from coseglib.data.record import Group, check_masks
 from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_rows
 from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
@@ -170,6 +170,7 @@ def _group_by_group(
     for group in groups:
         if not group.targets:
             raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
+    check_masks(photo for group in groups for photo in group.photos)
     kept = writable(Path(out).with_name(f"{Path(out).stem}.photos.csv"), folder=False)
     parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": part_of(g) for i, g in enumerate(groups, start=1)}
     for rows in resumable_rows(parts, kept, progress, NUMBERS, LEARNED):

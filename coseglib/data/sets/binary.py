@@ -74,7 +74,7 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
 
 def load_folder(folder: str | Path) -> list[Group]:
     """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
-    folder, groups = Path(folder), []
+    folder, groups, lacking = Path(folder), [], []
     home = folder / "images" if (folder / "images").is_dir() else folder
     masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
     parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
@@ -83,10 +83,13 @@ def load_folder(folder: str | Path) -> list[Group]:
         for path in pictures_in(images):
             mask = masks / prefix / f"{path.stem}.png" if masks else None
             if mask and not mask.is_file():
-                raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
+                lacking.append(f"{mask}: no mask for {path.name}")
             photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
         if photos:
             groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
+    if lacking:
+        others = f", nor for {len(lacking) - 1} others" if len(lacking) > 1 else ""
+        raise CosegError(f"{lacking[0]}{others}; add what is missing, or take ground_truth away to segment only")
     if not groups:
         kinds = " ".join(sorted(SUFFIXES))
         raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")
