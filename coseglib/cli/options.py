@@ -39,7 +39,8 @@ def output_option(kind, help: str, metavar: str, folder: bool):
 
 def root_option(variable: str, help: str):
     """--data or --weights: the folder that is named is the root for this call (`coseglib.core.paths`)."""
-    return option(Path | None, help, "DIR", callback=lambda folder: folder and name_root(variable, folder))
+    # as text: an empty one, of a variable that is not set, would be the current folder as a Path
+    return option(str | None, help, "DIR", callback=lambda folder: folder and name_root(variable, folder))
 
 
 OutputFolder = output_option(Path, "Folder to write to.", "DIR", folder=True)

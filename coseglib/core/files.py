@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: written beside their place, moved there at the end."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,17 @@ def writable(path: Path, folder: bool) -> Path:
     if not all(os.access(p, os.W_OK) for p in {there, there if there.is_dir() else there.absolute().parent}):
         raise CosegError(f"{path}: not to be written to; mend its rights or name another place")
     return path
+
+
+def read_json(path: Path, mend: str) -> dict:
+    """The mapping that a file of JSON holds. mend: what an error tells the reader to do."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # undecodable bytes are ValueErrors
+        raise CosegError(f"{path}: cannot be read as JSON ({error}); {mend}") from error
+    if not isinstance(found, dict):
+        raise CosegError(f"{path}: holds no names with values; {mend}")
+    return found
 
 
 def write_text(path: str | Path, text: str) -> None:

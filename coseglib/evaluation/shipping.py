@@ -16,7 +16,7 @@ from torch import nn
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import writable, write_text
+from coseglib.core.files import read_json, writable, write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
@@ -158,7 +158,7 @@ def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCE
     if file is None:
         known = ", ".join(card["name"] for folder in homes for card in cards(folder))
         raise CosegError(f"{name}: no such card; one of {known}")
-    card = json.loads(writable(file, folder=False).read_text(encoding="utf-8"))
+    card = read_json(writable(file, folder=False), "fetch it again")
     same = [
         folder / f"{c['name']}.safetensors" for folder in homes for c in cards(folder) if c["sha256"] == card["sha256"]
     ]
@@ -209,7 +209,7 @@ def measure(model: nn.Module, kept: Path | None = None, say: Say = print) -> dic
     """
     card = model.card
     of = [card["sha256"], card["looks"], card.get("post", "argmax"), code_hash()]
-    known = json.loads(kept.read_text(encoding="utf-8")) if kept and kept.is_file() else {}
+    known = read_json(kept, "remove it") if kept and kept.is_file() else {}
     parts = known["parts"] if known.get("of") == of else {}
     averaged, asked = TEST_SETS[card["training"]["data"]]
     jobs = {f"{name}: P and J": (name, _by_partner) for name in averaged}

@@ -99,7 +99,8 @@ def test_folders_that_options_name_are_so_for_one_call(capsys, monkeypatch, tmp_
     before = dict(os.environ)
     assert cli.main(["doctor", "--data", str(tmp_path), "--weights", str(tmp_path)]) == 0
     assert cli.main(["doctor"]) == 0
-    assert seen == [(tmp_path, tmp_path), (OWN, None)] and dict(os.environ) == before
+    assert cli.main(["doctor", "--data", "", "--weights="]) == 0  # of variables that are not set
+    assert seen == [(tmp_path, tmp_path), (OWN, None), (OWN, None)] and dict(os.environ) == before
 
 
 def test_the_notebooks_processes_get_the_folders_that_options_name(monkeypatch, tmp_path):

@@ -70,6 +70,22 @@ def test_what_cannot_be_loaded_is_named_in_one_line(tiny, tmp_path):
     refuse("good.safetensors", "SHA-256")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("not JSON", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("[1]", "holds no names with values"),
+        ('{"version": "4.5", "shapes": []}', "has no sha256"),
+    ],
+)
+def test_a_json_beside_a_checkpoint_that_is_no_card_is_one_line(checkpoint, text, told):
+    checkpoint.with_suffix(".json").write_text(text)
+    with pytest.raises(CosegError, match=f"model.json: {told}.*move it away") as error:
+        load_model(checkpoint)
+    assert "\n" not in str(error.value)
+
+
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(CosegError, match=r"ca-vgg19: no such checkpoint; shipped: "):
         load_model("ca-vgg19")
