@@ -24,7 +24,7 @@ test: setup ## lint, tests, and the notebooks cell by cell, on up to four cores
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@COSEG_CHECK_FIGURES=legible:refuse_faults PYTHONPATH=$(CURDIR)/tests OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $$($(PY) -c 'import joblib; print(min(4, joblib.cpu_count()))') \
-	    --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	    --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
 lists: setup ## write data/lists/*.csv anew from the data sets that are found
 	@$(PY) -m coseglib.data.lists

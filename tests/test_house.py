@@ -1,6 +1,7 @@
 """The house: imports point one way, rooms have a sign at their door, files and functions can be read at one sitting."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -109,3 +110,9 @@ def test_a_public_name_is_defined_once():
     per_set = {"load", "photos", "main"}  # `load` and `photos` of every data set, `main` of every module that is run
     twice = {name: files for name, files in places.items() if len(files) > 1 and name not in per_set}
     assert not twice
+
+
+def test_a_dead_kernel_does_not_hold_the_tests_for_half_an_hour():
+    """nbval waits 2000 s for a cell whose kernel is gone."""
+    limit = re.search(r"--nbval-cell-timeout=(\d+)", (HOUSE.parent / "Makefile").read_text(encoding="utf-8"))
+    assert limit and 60 <= int(limit[1]) <= 900

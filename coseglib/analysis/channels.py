@@ -139,6 +139,9 @@ def embed_in_plane(
         raise ValueError(f"how {how!r}: 'tsne' or 'pca'")
     if not 0 < perplexity < len(vectors):
         raise ValueError(f"perplexity {perplexity}: must lie between 0 and {len(vectors)}, the number of vectors")
+    spread = np.ptp(vectors, axis=0).max()
+    if not spread > np.finfo(np.float32).eps * np.abs(vectors).max():  # NaN too: sklearn's code ends the process
+        raise ValueError("vectors without spread have no place in the plane; look at them as a table")
     return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(vectors)
 
 

@@ -1,6 +1,5 @@
 """Options that several commands have, and what is checked before any work begins."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from coseglib.core.errors import CosegError
+from coseglib.core.files import writable
 from coseglib.core.paths import DEFAULT_CHECKPOINT, name_root
 
 METHOD_NAMES = "ca|fca|csa|ssnm|pfcc|dcnet|multiclass"
@@ -34,27 +34,13 @@ def argument(kind, help: str, metavar: str):
 
 def output_option(kind, help: str, metavar: str, folder: bool):
     """--output."""
-    return option(kind, help, metavar, "--output", "-o", callback=lambda path: writable(path, folder))
-
-
-def writable(path: Path | None, folder: bool) -> Path | None:
-    """The callback of -o: hours of work are not to end in a file that cannot be written. Nothing is made yet."""
-    if path is None:
-        return None
-    if path.is_dir() != folder and path.exists():
-        what = "is a file; name a folder" if folder else "is a folder; name a file in it"
-        raise CosegError(f"{path}: {what} to write to")
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not there.is_dir() and there != path:
-        raise CosegError(f"{path}: {there} is no folder; give another -o")
-    if not os.access(there, os.W_OK):
-        raise CosegError(f"{path}: not to be written to; mend its rights or give another -o")
-    return path
+    return option(kind, help, metavar, "--output", "-o", callback=lambda path: path and writable(path, folder))
 
 
 def root_option(variable: str, help: str):
     """--data or --weights: the folder that is named is the root for this call (`coseglib.core.paths`)."""
-    return option(Path | None, help, "DIR", callback=lambda folder: folder and name_root(variable, folder))
+    # as text: an empty one, of a variable that is not set, would be the current folder as a Path
+    return option(str | None, help, "DIR", callback=lambda folder: folder and name_root(variable, folder))
 
 
 OutputFolder = output_option(Path, "Folder to write to.", "DIR", folder=True)
@@ -135,7 +121,7 @@ def learning(profile: str, accelerator: str, set_: list[str] | None):
     """The configuration by which multiclass learns."""
     from coseglib.unsupervised.configuration import load_online
 
-    return load_online(profile, {"device": accelerator, **fields(set_)})
+    return load_online(profile, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_))
 
 
 def check_number(classes: int | None) -> None:

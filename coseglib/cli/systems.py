@@ -46,7 +46,7 @@ def segment(
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.job import segment_photos
+    from coseglib.segmenting.job import check_output, segment_photos
 
     model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
     if model is None or model.online:
@@ -58,6 +58,7 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         config = options.learning(profile or "cpu", accelerator, set_)
         options.check_number(classes)
+        check_output(output)
         model = learn(group_of_files(photos, output), classes, config, options.say)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
@@ -88,6 +89,9 @@ AllDevices = option(int | None, "Processes: GPUs, or on CPUs over gloo.  [defaul
 Method = option(str | None, "The system to train.  [default: what FILE says, else ca]", options.METHOD_NAMES)
 Profile = option(str, "A profile, or YAML like it, or a run's config.yaml.", "smoke|cpu|gpu|workbook|paper|FILE")
 Resume = flag("--resume", "Go on with the run that the folder holds.")
+Anyway = flag(
+    "--resume-anyway", "So also with other photographs or another number of processes; the model's card says so."
+)
 
 
 def train(
@@ -95,6 +99,7 @@ def train(
     method: Method = None,
     profile: Profile = "cpu",
     resume: Resume = False,
+    anyway: Anyway = False,
     set_: options.Set = None,
     group: LearnedOn = None,
     photos: LearnedFrom = None,
@@ -125,6 +130,7 @@ def train(
     method = method or method_of(profile)
     if options.learns_online(method):
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
+        options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
         config = options.learning(profile, accelerator, set_)
         if profile == "smoke" and not photos:
             group = group or "star+ring"
@@ -136,7 +142,7 @@ def train(
 
     config = load_profile(profile, method, options.fields(set_))
     where = {"devices": devices or "auto", "num_nodes": nodes, "accelerator": accelerator}
-    model = loop.train(config, output, resume, **where)
+    model = loop.train(config, output, resume or anyway, anyway=anyway, **where)
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         typer.echo(str(model))
 

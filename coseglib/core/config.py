@@ -144,12 +144,22 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     return found
 
 
-def profile_fields(profile: str | Path, folder: Path, config: type[Config], methods: Collection[str], method: str):
+def profile_fields(
+    profile: str | Path,
+    folder: Path,
+    config: type[Config],
+    methods: Collection[str],
+    method: str,
+    of_runs: Collection[str] = ("method",),
+) -> dict[str, Any]:
     """{name: value} of a profile for one method: its top's, over them section `all`'s, over them the method's own.
 
     profile  a YAML file of one's own, such as a run's config.yaml, which has no sections; or a name in `folder`
+    method   "": what the file says for all, whatever that is
+    of_runs  what a run's config.yaml may hold besides the fields of `config`
     A section is named by one of `methods` or several ("ca fca csa").
-    Raises CosegError for an unknown profile or section, and as `read_yaml` does.
+    Raises CosegError for an unknown profile, section or field, one of another method or with nothing for this one, and
+    as `read_yaml` does.
     """
     file = Path(profile) if str(profile).endswith((".yaml", ".yml")) else folder / f"{profile}.yaml"
     if not file.is_file():
@@ -169,4 +179,13 @@ def profile_fields(profile: str | Path, folder: Path, config: type[Config], meth
     for wanted in (SHARED, method):
         for name, section in sections.items():
             fields |= section if wanted in name.split() else {}
-    return fields
+    if not method:
+        return fields
+    if not fields:
+        raise CosegError(f"{file}: holds nothing for {method}; add a section of that name, or name another --method")
+    if (of := fields.get("method", method)) != method:
+        raise CosegError(f"{file}: is of method {of}, not {method}; name that one, or another file")
+    for name in fields:
+        if name not in config.model_fields and not ("method" in fields and name in of_runs):
+            raise CosegError(f"{file}: {name}: no such field; one of {', '.join(config.model_fields)}")
+    return {name: value for name, value in fields.items() if name in config.model_fields}

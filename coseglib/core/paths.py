@@ -26,7 +26,7 @@ NAMING = SCENES / "backbone"  # weights of `resnet10`, which has learned to name
 MEASURED = SHIPPED / "measured"  # cards of models that are not shipped
 REPORTED = SHIPPED / "reported.csv"  # the papers' figures
 DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named
-CACHE = OWN / "cache"
+CACHE = Path(os.environ.get("COSEG_CACHE") or OWN / "cache").expanduser()
 REPORTS = Path("reports") if INSTALLED else REPOSITORY / "reports"
 NOTEBOOKS = REPOSITORY / "notebooks"
 
@@ -39,8 +39,8 @@ def name_root(variable: str, folder: str | Path) -> None:
 
 
 def named_roots() -> dict[str, str]:
-    """The roots that are named, as absolute paths: for the environment of a process that is started."""
-    found = {name: _named(name) for name in ("COSEG_DATA", "COSEG_WEIGHTS")}
+    """The folders that are named, as absolute paths: for the environment of a process that is started."""
+    found = {name: _named(name) for name in ("COSEG_DATA", "COSEG_WEIGHTS", "COSEG_CACHE")}
     return {name: str(Path(folder).expanduser().resolve()) for name, folder in found.items() if folder}
 
 

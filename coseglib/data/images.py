@@ -135,19 +135,31 @@ def read_labels(path: str | Path) -> torch.Tensor:
         return torch.from_numpy(np.array(picture, np.uint8))
 
 
-def _sized_labels(read: Callable[[Path], torch.Tensor], mask: Path, image: Path) -> torch.Tensor:
-    labels, (width, height) = read(mask), image_size(image)
-    h, w = labels.shape
-    if (h, w) != (height, width):
+def _check_size(size_of: Callable[[Path], tuple[int, int]], mask: Path, image: Path) -> None:
+    """CosegError for a mask whose (width, height), `size_of` it, are not the photograph's."""
+    (w, h), (width, height) = size_of(mask), image_size(image)
+    if (w, h) != (width, height):
         has = f"{w} × {h} pixels, its photograph {image.name} has {width} × {height}"
         raise CosegError(f"{mask}: {has}; give a mask of the photograph's size")
+
+
+def _sized_labels(read: Callable[[Path], torch.Tensor], mask: Path, image: Path) -> torch.Tensor:
+    labels = read(mask)
+    _check_size(lambda _: labels.shape[::-1], mask, image)
     return labels
 
 
-def photo_of(dataset: str, name: str, classes, path: Path, mask: Path | None = None, read=read_mask, holds=()) -> Photo:
-    """A `Photo` whose files are read when asked for, its mask by `read`; one of another size is a CosegError then."""
+def photo_of(
+    dataset: str, name: str, classes, path: Path, mask: Path | None = None, read=read_mask, holds=(), size_of=None
+) -> Photo:
+    """A `Photo` whose files are read when asked for, its mask by `read`; one of another size is a CosegError then.
+
+    size_of  the function path -> (width, height) of what `read` gives; None: of a picture's header
+    """
     labels = partial(_sized_labels, read, mask, path) if mask else None
-    return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds)
+    size_of = size_of or (image_size if read is read_mask else _stored_size)
+    check = partial(_check_size, size_of, mask, path) if mask else None
+    return Photo(dataset, name, classes, partial(read_image, path), labels, path, mask, holds, check)
 
 
 def read_colours(path: str | Path) -> np.ndarray:
@@ -163,6 +175,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
         if picture.format == "TIFF":  # its size may be swapped already, or be so by decoding: the tags tell
             width, height, orientation = (picture.tag_v2.get(tag, 1) for tag in (256, 257, _ORIENTATION))
         return (height, width) if orientation in _SIDEWAYS else (width, height)
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    """(width, height) as the file has them, whatever it says of its orientation: label maps are read so."""
+    with _opened(path) as picture:
+        return picture.size
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", **options) -> None:

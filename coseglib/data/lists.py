@@ -31,6 +31,7 @@ import pandas as pd
 
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
+from coseglib.core.files import writable
 from coseglib.core.tables import write_table
 from coseglib.data import load, training_photos, validation_groups
 from coseglib.data.by_class import class_areas, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
@@ -107,7 +108,7 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     The same data give the same bytes. Every photograph is read once, for the fingerprints.
     Raises CosegError where iCoseg, MSRC, PASCAL or VOC is missing: what is not there cannot be kept from training.
     """
-    root, out = paths.data_root(root), Path(out)
+    root, out = paths.data_root(root), writable(Path(out), folder=True)
     groups = {name: load(name, root) for name in SPLIT_OF}
     candidates, choosing = (voc.photos(root, split) + msrc.photos(root, split) for split in ("train", "val"))
     tested = [p for name in ("icoseg", "pascal") for g in groups[name] for p in g.photos] + msrc.photos(root, "test")

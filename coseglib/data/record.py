@@ -6,7 +6,7 @@ A label map is uint8 (H, W): 0 background, k the class `classes[k - 1]`, 255 voi
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic
 
 VOID = 255
+NAMED = 5  # faults of a set that an error names; it counts the others
 
 
 def relabelled(labels: torch.Tensor, new: Mapping[int, int]) -> torch.Tensor:
@@ -56,6 +57,7 @@ class Photo:
     path: Path | None = None  # None for procedural scenes
     mask_path: Path | None = None  # that its label map is read from
     holds: tuple[str, ...] = ()  # classes that its record names, seen in the label map or not: crowds, specks
+    check_size: Callable[[], None] | None = field(default=None, repr=False, compare=False)  # of the mask, by headers
 
     @property
     def key(self) -> str:
@@ -106,6 +108,29 @@ class Group:
             if masks:
                 digest.update(self.mask(number).numpy().tobytes())
         return digest.hexdigest()
+
+
+def check_masks(photos: Iterable[Photo]) -> None:
+    """Raises CosegError where masks are missing or of another size than their photographs: of all, the first `NAMED`.
+
+    Headers alone are read, so that hours of work need not end at the last mask.
+    """
+    photos, faults = list(photos), []
+    for photo in dict.fromkeys(photos):
+        try:
+            if photo.read_labels is None:
+                photo.labels()  # which says what is missing
+            elif photo.check_size:
+                photo.check_size()
+        except CosegError as fault:
+            faults.append(str(fault))
+    if len(faults) > 1:
+        named, mend = "; ".join(fault.rpartition("; ")[0] for fault in faults[:NAMED]), faults[0].rpartition("; ")[2]
+        more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        what = f"{len(faults)} of {len(photos)} photographs do not fit their masks, or cannot be read"
+        raise CosegError(f"{what}: {named}{more}; {mend}")
+    if faults:
+        raise CosegError(faults[0])
 
 
 def _size_and_date(path: Path | None) -> tuple[int, int] | None:

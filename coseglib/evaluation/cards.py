@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from coseglib.core.files import read_json
 from coseglib.core.paths import CHECKPOINTS, MEASURED
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.runs import CURVE_COLUMNS, read_log
@@ -35,7 +36,7 @@ def cards(folder: Path = CHECKPOINTS) -> list[dict]:
 
     A file with a dot before its name is a measurement in progress.
     """
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("[!.]*.json"))]
+    return [read_json(file, "it is no card: move it away") for file in sorted(folder.glob("[!.]*.json"))]
 
 
 def others() -> list[dict]:

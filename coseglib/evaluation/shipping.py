@@ -16,7 +16,7 @@ from torch import nn
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import read_json, writable, write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
@@ -34,7 +34,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("averaged", "earlier_rates")
+FROM_RUN += ("averaged", "earlier_rates", "trained_with")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {
@@ -143,7 +143,8 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
     card |= {"steps": sum(r["step"] for r in runs), "minutes": round(sum(r["seconds"] for r in runs) / 60, 1)}
     card |= {"device": f"{about['device']}, {about['precision']}", "seeds": [r["training"]["seed"] for r in runs]}
     card["training"] = [r["training"] for r in runs]
-    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about}
+    changed = {"trained_with": about["trained_with"]} if len(about.get("trained_with", ())) > 1 else {}
+    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about} | changed
 
 
 def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCENES, MEASURED)) -> Path:
@@ -157,7 +158,7 @@ def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCE
     if file is None:
         known = ", ".join(card["name"] for folder in homes for card in cards(folder))
         raise CosegError(f"{name}: no such card; one of {known}")
-    card = json.loads(file.read_text(encoding="utf-8"))
+    card = read_json(writable(file, folder=False), "fetch it again")
     same = [
         folder / f"{c['name']}.safetensors" for folder in homes for c in cards(folder) if c["sha256"] == card["sha256"]
     ]
@@ -208,7 +209,7 @@ def measure(model: nn.Module, kept: Path | None = None, say: Say = print) -> dic
     """
     card = model.card
     of = [card["sha256"], card["looks"], card.get("post", "argmax"), code_hash()]
-    known = json.loads(kept.read_text(encoding="utf-8")) if kept and kept.is_file() else {}
+    known = read_json(kept, "remove it") if kept and kept.is_file() else {}
     parts = known["parts"] if known.get("of") == of else {}
     averaged, asked = TEST_SETS[card["training"]["data"]]
     jobs = {f"{name}: P and J": (name, _by_partner) for name in averaged}

@@ -13,9 +13,10 @@ import torch
 
 from coseglib.answering.masks import post_of, segment_group
 from coseglib.core.errors import CosegError
+from coseglib.core.files import writable
 from coseglib.core.tables import write_table
 from coseglib.data import load
-from coseglib.data.record import Group
+from coseglib.data.record import Group, check_masks
 from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_rows
 from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
@@ -97,14 +98,14 @@ ABLATIONS = {
     "SA+MA": {"self_attention": True, "mutual_attention": True},
 }
 # What may be numbers in photographs' rows.
-NUMBERS = dict.fromkeys(("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss"), float)
-NUMBERS |= {"epochs": float, "seed": int}
+NUMBERS = ("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss", "epochs", "seed")
+NUMBERS = dict.fromkeys(NUMBERS, float)  # whole ones too: rows of another table in the same file have none
 BASELINES = ("colour k-means", "stripes across", "stripes down")
 
 
 def _key(group: Group, system: object, *more: object) -> str:
-    """What a group's rows depend on: the configuration's fields, or a checkpoint's SHA-256, and more."""
-    return digest_of([system, group.name, [p.name for p in group.photos], *more])
+    """What a group's rows depend on: the configuration's fields, or a checkpoint's SHA-256, its files, and more."""
+    return digest_of([system, group.name, group.content(masks=True), *more])
 
 
 def group_rows(
@@ -169,7 +170,8 @@ def _group_by_group(
     for group in groups:
         if not group.targets:
             raise CosegError(f"{group.name}: no classes to score by; give a group with masks")
-    kept = Path(out).with_name(f"{Path(out).stem}.photos.csv")
+    check_masks(photo for group in groups for photo in group.photos)
+    kept = writable(Path(out).with_name(f"{Path(out).stem}.photos.csv"), folder=False)
     parts = {f"{g.name} ({i} of {len(groups)}, {len(g)} photos)": part_of(g) for i, g in enumerate(groups, start=1)}
     for rows in resumable_rows(parts, kept, progress, NUMBERS, LEARNED):
         found = table_from(rows)
@@ -227,7 +229,7 @@ def multiclass_table(
 
     def part_of(group: Group) -> Part:
         k = (classes or len(group.targets)) if learns else system.classes
-        key = _key(group, system.fields() if learns else checksum, k, post, group.content(masks=True))
+        key = _key(group, system.fields() if learns else checksum, k, post)
         return Part(key, partial(run, group, k))
 
     def table_from(rows: pd.DataFrame) -> pd.DataFrame:

@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> five maps (B, C_s, ⌈H/s⌉, ⌈W/s⌉), s = 2 … 32."""
+        """(B, 3, H, W) in [0, 1] -> five maps (B, C_s, ⌈H/s⌉, ⌈W/s⌉), s = 2 … 32; VGG16's round down, ⌊H/s⌋."""
         x, pyramid = self.preprocess(images), []
         for stride, stage in zip(self.strides, self.stages, strict=True):
             with torch.set_grad_enabled(torch.is_grad_enabled() and (self.stem_learns or stride > 4)):

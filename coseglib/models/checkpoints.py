@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from coseglib.core.errors import CosegError
-from coseglib.core.files import atomic
+from coseglib.core.files import atomic, read_json
 from coseglib.core.paths import CHECKPOINTS, SCENES
 from coseglib.models.backbones import fill, read_safetensors, sha256
 from coseglib.models.contract import LOOKS, POSTS, Model
@@ -114,10 +114,12 @@ def load_model(
     """
     path = find(name_or_path)
     tensors, header, digest = _read(path)
-    card_file = path.with_suffix(".json")
-    beside = json.loads(card_file.read_text()) if card_file.is_file() else {"sha256": digest}
-    if beside.get("sha256") != digest:
-        stated = f"its card {card_file.name} says {str(beside.get('sha256'))[:8]}…"
+    card_file, mend = path.with_suffix(".json"), "it is no card of this checkpoint: move it away"
+    beside = read_json(card_file, mend) if card_file.exists() else {"sha256": digest}
+    if "sha256" not in beside:
+        raise CosegError(f"{card_file}: has no sha256; {mend}")
+    if beside["sha256"] != digest:
+        stated = f"its card {card_file.name} says {str(beside['sha256'])[:8]}…"
         raise CosegError(f"{path}: SHA-256 {digest[:8]}…, {stated}; fetch it again")
     if missing := [key for key in STATED if key not in header]:
         why = "it is a training state or damaged: give model.safetensors"

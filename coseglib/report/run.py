@@ -15,12 +15,13 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -32,13 +33,14 @@ from papermill.exceptions import PapermillExecutionError
 
 from coseglib.core.config import read_text
 from coseglib.core.errors import CosegError, one_line
-from coseglib.core.files import write_text
+from coseglib.core.files import writable, write_text
 from coseglib.core.paths import NOTEBOOKS, REPOSITORY, named_roots, reports_root
 from coseglib.report.notebooks import declared, selected
 from coseglib.report.site import duration, notebook_page, pages
 
 VERSIONS = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pandas", "scikit-learn", "coseglib")
 TIMED = ("07_training",)  # seconds are among its results: nothing runs beside it
+POLL_SECONDS = 0.2  # between two looks at kernels that are to end
 SLOWEST = 3  # cells a notebook that its page names
 LONG = ("08_benchmark_tables", "11_failure_analysis")  # of notebooks that run side by side these start first
 
@@ -103,13 +105,38 @@ def machine() -> str:
     return f"{platform.system()}, {name}, {os.cpu_count()} cores, {graphics}"
 
 
-def _kernel(environment: dict[str, str]) -> type[AsyncKernelManager]:
-    """Kernels of this very interpreter, whatever kernels are installed for the user or the system."""
-    # Recent kernels warn at every start that they talk in the clear, to this very machine, and some call the interrupt
-    # that comes before their end an error.
-    arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
-    spec = KernelSpec(argv=arguments, display_name="Python 3", language="python", env=environment)
-    return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec})
+class Kernels:
+    """Kernels of this very interpreter, whatever kernels are installed for the user or the system; `end` ends them.
+
+    Each has a session of its own, where no Ctrl-C of a terminal arrives.
+    """
+
+    def __init__(self):
+        self.started: list[AsyncKernelManager] = []
+        self.ended = False
+
+    def manager(self, environment: dict[str, str]) -> type[AsyncKernelManager]:
+        """What papermill is to start a kernel with."""
+        # Recent kernels warn at every start that they talk in the clear, to this very machine, and some call the
+        # interrupt that comes before their end an error.
+        arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+        spec = KernelSpec(argv=arguments, display_name="Python 3", language="python", env=environment)
+
+        def begin(manager, *args, **kwargs):
+            AsyncKernelManager.__init__(manager, *args, **kwargs)
+            self.started.append(manager)
+
+        return type("ThisInterpreter", (AsyncKernelManager,), {"kernel_spec": spec, "__init__": begin})
+
+    def end(self, work: Sequence[Future]) -> None:
+        """Kill those that run, and what they have started, until the work is done: some were just starting."""
+        self.ended = True
+        while not all(future.done() for future in work):
+            for manager in self.started:
+                if manager.provisioner is not None and manager.provisioner.has_process:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(manager.provisioner.pid, signal.SIGKILL)
+            time.sleep(POLL_SECONDS)
 
 
 def _timings(notebook: nbformat.NotebookNode) -> list[dict]:
@@ -132,21 +159,24 @@ def _cut_short(notebook: nbformat.NotebookNode) -> str:
     return f"cell [{last}]: ended the notebook; {len(unrun)} cells after it were not run" if unrun else ""
 
 
-def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict[str, str]) -> dict:
+def run_notebook(notebook: Path, values: dict, out: Path, facts: dict, environment: dict, kernels: Kernels) -> dict:
     """Run one in the folder where this process is; leave `out`/NN_name.ipynb and .html, of a failed one too.
 
     Returns its `metadata.coseg`; error in it is "" or one line: the failing cell's number, its error.
+    Raises CosegError, and leaves what an earlier run left, where the kernels were ended meanwhile.
     """
     part = out / f".{notebook.stem}.{os.getpid()}.ipynb"
     started, error = time.perf_counter(), ""
     try:
         try:
-            how = {"kernel_name": "python3", "language": "python", "kernel_manager_class": _kernel(environment)}
+            how = {"kernel_name": "python3", "language": "python", "kernel_manager_class": kernels.manager(environment)}
             papermill.execute_notebook(notebook, part, values, progress_bar=False, **how)
         except PapermillExecutionError as failure:
             error = one_line(f"cell [{failure.exec_count}]: {failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that dies or does not start; jupyter has a class for each
             error = one_line(f"{type(failure).__name__}: {failure}")
+        if kernels.ended:
+            raise CosegError(f"{notebook.stem}: stopped; run it again with --only {notebook.stem[:2]}")
         ran = nbformat.read(part if part.is_file() else notebook, as_version=4)
         error = error or _cut_short(ran)
         used = declared(notebook) | values
@@ -188,7 +218,8 @@ def run_report(
     some = selected(only, notebooks)
     values = parameters(profile, some, notebooks)
     folder = root / profile
-    (folder / "notebooks").mkdir(parents=True, exist_ok=True)
+    for part in ("notebooks", "tables", "plots"):
+        writable(folder / part, folder=True).mkdir(parents=True, exist_ok=True)
     facts = {"profile": profile, "date": datetime.date.today().isoformat(), "commit": commit()}
     beside_it = f", {jobs} notebooks at a time" if jobs > 1 else ""
     facts |= {"versions": package_versions(), "machine": machine() + beside_it}
@@ -200,14 +231,14 @@ def run_report(
     number = {notebook.stem: f"[{i}/{len(some)}] {notebook.stem}" for i, notebook in enumerate(some, start=1)}
     alone, others = in_turn(some, jobs)
     errors: dict[str, str] = {}
-    told = threading.Lock()
+    told, kernels = threading.Lock(), Kernels()
 
     def run(notebook: Path) -> None:
         name = notebook.stem
         with told:
             say(f"{number[name]} …")
         own = environment if notebook in alone else beside
-        about = run_notebook(notebook, values[name], folder / "notebooks", facts, own)
+        about = run_notebook(notebook, values[name], folder / "notebooks", facts, own, kernels)
         with told:
             errors[name] = about["error"]
             say(f"{number[name]} {f'FAILED, {errors[name]}' if errors[name] else 'ok'}, {duration(about['seconds'])}")
@@ -215,12 +246,15 @@ def run_report(
                 write_text(folder / file, text)
 
     with contextlib.chdir(some[0].parent), ThreadPoolExecutor(jobs) as pool:
+        asked: list[Future] = []
         try:
-            for notebook in alone:
-                run(notebook)
-            list(pool.map(run, others))  # raises what a run raised
-        except BaseException:  # an interrupt ends the cells that run; what waits is not to start
+            for part in (*([notebook] for notebook in alone), others):
+                asked += [pool.submit(run, notebook) for notebook in part]
+                for future in asked:  # here, in the main thread, an interrupt arrives
+                    future.result()  # raises what a run raised
+        except BaseException:  # what waits is not to start, and what runs is to end
             pool.shutdown(wait=False, cancel_futures=True)
+            kernels.end(asked)
             raise
     failed = [notebook.stem for notebook in some if errors[notebook.stem]]
     say(f"{len(some) - len(failed)} of {len(some)} notebooks ran; {folder / 'index.html'}, {folder / 'summary.md'}")

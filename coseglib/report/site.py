@@ -10,6 +10,7 @@ import html
 import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,20 +51,32 @@ def formula(tex: str, display: str = "inline") -> str:
         return f"<code>{html.escape(tex)}</code>"
 
 
-class _Renderer(IPythonRenderer):
-    """Formulas that browsers draw; headings of level 2, and those of level 3 below them, go to `chapters` as well."""
+def _anchor(words: str) -> str:
+    """The id of a heading, as nbconvert and JupyterLab make it, escaped for an attribute."""
+    return html.escape(quote(words.replace(" ", "-"), safe="?/:@!$&'()*+,;="), quote=False)
 
-    def __init__(self, chapters: list[dict], **options):
+
+class _Renderer(IPythonRenderer):
+    """Formulas that browsers draw; headings of level 2, and those of level 3 below them, go to `chapters` as well.
+
+    anchors  of the page so far: a heading whose words stood there before has a number at its anchor's end
+    """
+
+    def __init__(self, chapters: list[dict], anchors: set[str], **options):
         super().__init__(**options)
-        self.chapters = chapters
+        self.chapters, self.anchors = chapters, anchors
 
     def heading(self, text: str, level: int, **attrs) -> str:
-        shown = super().heading(text, level, **attrs)
-        anchor = re.search(r' id="([^"]*)"', shown)
-        if level in (2, 3) and anchor:
+        # not nbconvert's, which reads it as XML: it gives formulas a prefix, and other HTML no anchor
+        words = html.unescape(re.sub("<[^>]*>", "", text))
+        named = chain([words], (f"{words}-{number}" for number in count(2)))
+        anchor = next(name for name in map(_anchor, named) if name not in self.anchors)
+        self.anchors.add(anchor)
+        if level in (2, 3):
             above = self.chapters[-1]["below"] if level == 3 and self.chapters else self.chapters
-            above.append({"anchor": anchor[1], "text": text, "below": []})
-        return shown
+            above.append({"anchor": anchor, "text": re.sub("<(?!/?m)[^>]*>", "", text), "below": []})  # m: MathML
+        link = f'<a class="anchor-link" href="#{anchor}">¶</a>'
+        return f'<h{level} id="{anchor}">{text}{link}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
         return formula(body)
@@ -78,8 +91,8 @@ class _Exporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context, source: str) -> str:
         options = {"attachments": context.get("cell", {}).get("attachments", {}), "escape": False}
-        options["anchor_link_text"] = self.anchor_link_text
-        return MarkdownWithMath(renderer=_Renderer(context["resources"]["chapters"], **options)).render(source)
+        known = (context["resources"][name] for name in ("chapters", "anchors"))
+        return MarkdownWithMath(renderer=_Renderer(*known, **options)).render(source)
 
 
 def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -102,7 +115,7 @@ def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def notebook_page(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
     """HTML of a notebook as it ran, with a table of contents and a link to the report's index."""
     exporter = _Exporter(template_file=str(TEMPLATES / "notebook.html.j2"))
-    about = {"metadata": {"name": title(notebook, name)}, "profile": profile, "chapters": []}
+    about = {"metadata": {"name": title(notebook, name)}, "profile": profile, "chapters": [], "anchors": set()}
     return exporter.from_notebook_node(_still(notebook), about)[0]
 
 
@@ -126,7 +139,7 @@ def _heading_above(notebook: nbformat.NotebookNode, place: int) -> str:
 
 def _line(text: str) -> Markup:
     """HTML of a sentence in Markdown: its code and formulas."""
-    shown = MarkdownWithMath(renderer=_Renderer([], escape=True)).render(text).strip()
+    shown = MarkdownWithMath(renderer=_Renderer([], set(), escape=True)).render(text).strip()
     return Markup(shown.removeprefix("<p>").removesuffix("</p>"))
 
 
@@ -155,9 +168,8 @@ def _address(folder: Path, name: str, section: str) -> str:
     """Of a notebook's page, and of the heading there; "" where there is no page."""
     if not (page := folder / "notebooks" / f"{name}.html").is_file():
         return ""
-    anchor = quote(section.replace(" ", "-"), safe="?/:@!$&'()*+,;=")  # as nbconvert makes ids
-    known = section and f'id="{html.escape(anchor, quote=False)}"' in page.read_text(encoding="utf-8")
-    return quote(f"notebooks/{name}.html") + (f"#{anchor}" if known else "")
+    known = section and f'id="{_anchor(section)}"' in page.read_text(encoding="utf-8")
+    return quote(f"notebooks/{name}.html") + (f"#{html.unescape(_anchor(section))}" if known else "")
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:

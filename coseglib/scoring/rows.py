@@ -16,7 +16,7 @@ from coseglib.answering.answers import Answer, Engine, Question
 from coseglib.answering.masks import foreground_score, masks, masks_from_logits
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import Progress
-from coseglib.data.record import Group, Photo, resize_labels
+from coseglib.data.record import Group, Photo, check_masks, resize_labels
 from coseglib.scoring import metrics
 
 PARTNERS = ("group", "self", "other")
@@ -100,6 +100,7 @@ def evaluate(
     check_one_class(model)
     if "other" in partners and len(groups) == 1:
         raise CosegError(f"{groups[0].name}: partner other needs a second group; give more groups, or group or self")
+    check_masks(photo for group in groups for photo in group.photos[:limit])
     rule = metrics.PROTOCOLS[protocol]
     own = rule.size == "own" and rule.threshold == "argmax"
     rows, progress = [], Progress("scored", len(groups), "groups", quiet)
@@ -178,6 +179,7 @@ def partner_swap(
     swaps = swap_questions(groups, partners, seed, sources)
     if not swaps:
         raise CosegError("partner-swap: no photograph stands in two groups of this data set; use pascal or voc-val")
+    check_masks(group.photos[i] for swap in swaps for group, i in (swap.asked_place, swap.other_place))
     photos: dict[tuple[str, str], Photo] = {}
     for swap in swaps:
         for photo in (swap.photo, *swap.partners):

@@ -24,7 +24,7 @@ from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.reading import Photographs, Picture
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import writable, write_text
 from coseglib.core.progress import Progress
 from coseglib.data.images import write_jpg, write_png
 from coseglib.data.record import digest, resize_labels
@@ -244,6 +244,15 @@ class _Job(Photographs):
         self.done[answer.photo] = entry
 
 
+def check_output(out: Path) -> None:
+    """Raises CosegError where results cannot be written to the folder `out`, or it has masks that are not from here."""
+    for name in ("", *WRITTEN):
+        folder = writable(out / name, folder=True)
+        if name and folder.is_dir() and any(folder.iterdir()) and not is_output(out):
+            raise CosegError(f"{folder}: is there already, and not from here; give another -o")
+    writable(out / "result.json", folder=False)
+
+
 def segment_photos(
     named: Sequence[str | Path],
     out: str | Path,
@@ -278,8 +287,7 @@ def segment_photos(
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
-    if not is_output(out) and (own := [f for f in (out / name for name in WRITTEN) if f.is_dir() and any(f.iterdir())]):
-        raise CosegError(f"{own[0]}: is there already, and not from here; give another -o")
+    check_output(out)
     fabric = launch(**where)
     photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
     model, post = model.to(fabric.device).eval(), post_of(model, post)

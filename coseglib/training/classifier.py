@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from coseglib.core.devices import precision_of
-from coseglib.core.files import atomic
+from coseglib.core.files import atomic, writable
 from coseglib.core.paths import NAMING
 from coseglib.core.progress import Progress
 from coseglib.data.by_class import PRESENT
@@ -75,7 +75,7 @@ def train_classifier(
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train the backbone of drawn scenes to name what they show.")
     parser.add_argument("--out", type=Path, default=NAMING, help="folder of the weights")
-    out = parser.parse_args(arguments).out
+    out = writable(parser.parse_args(arguments).out, folder=True)
     config = load_profile("scenes")
     backbone, right = train_classifier(cached_photographs(config, quiet=False), config)
     facts = {"steps": STEPS, "batch": BATCH, "seed": config.seed, "side": config.input_size, "torch": torch.__version__}

@@ -106,9 +106,7 @@ def load_profile(profile: str, method: str | None = None, overrides: Mapping[str
         else:
             given[name] = value
     method = given.pop("method", None) or method or method_of(profile)
-    values = profile_fields(profile, PROFILES, TrainConfig, METHODS, method)
-    if values.setdefault("method", method) != method:
-        raise CosegError(f"{profile}: is of method {values['method']}, not {method}; name that one, or another file")
-    values |= given
+    values = profile_fields(profile, PROFILES, TrainConfig, METHODS, method) | {"method": method} | given
     known = values.get("options") or {}
+    known = read_text(known, "options") if isinstance(known, str) else known
     return TrainConfig(**values | {"options": known | options if isinstance(known, dict) else known})

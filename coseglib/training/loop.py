@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from coseglib.core.devices import device_name, launch, precision_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import clear_parts, write_text
 from coseglib.core.progress import Progress
 from coseglib.data import training_photos, validation_groups
 from coseglib.data.cache import TrainingSet, training_set
@@ -54,12 +55,15 @@ def train(
     num_nodes: int = 1,
     accelerator: str = "auto",
     quiet: bool = False,
+    anyway: bool = False,
 ) -> Path:
     """Train a model; returns the path of model.safetensors.
 
     resume  go on from `output`/state.safetensors where there is one. Without it a folder that holds a run is refused.
+    anyway  resume with other photographs or another number of processes too; the model says since when
     devices, num_nodes, accelerator  Fabric's; on CPUs several processes talk over gloo. torchrun works as well.
-    Raises CosegError for a folder in use, a state of another configuration, or data and weights that are not found.
+    Raises CosegError for a folder in use, a state of another configuration, or data and weights that are not found;
+    what a run that is not resumed has left stays as it is.
     """
     output = Path(output)
     saved = find_state(output, config, resume)  # every process looks before any can have written: they meet in launch
@@ -76,12 +80,16 @@ def train(
     say("\n".join(f"  {name}: {value}" for name, value in config.fields().items()))
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
         photos = cached_photographs(config, silent)
+    sampler = build_batches(config, photos, fabric.world_size, fabric.global_rank)
     fabric.seed_everything(config.seed, verbose=False)
     model = _initial_model(config, len(photos.classes)).to(memory_format=torch.channels_last)
     run = begin(fabric, model, build_optimiser(model, config), config, output, saved)
+    now = {"photographs": len(photos), "content": photos.content, "processes": fabric.world_size}
+    run.at.go_on_with(now, anyway, output)
     score = build_validation(config) if config.validate_every and first else None
     output.mkdir(parents=True, exist_ok=True)
     if first:
+        clear_parts(output)
         write_text(output / "config.yaml", yaml.safe_dump(config.fields(), sort_keys=False))
     if saved:
         say(f"resumed at step {run.at.step} of {config.steps}")
@@ -90,7 +98,6 @@ def train(
         f"{len(photos)} photographs, {fabric.world_size} × {fabric.device.type}, {precision}, "
         f"steps {run.at.step} to {config.steps}"
     )
-    sampler = build_batches(config, photos, fabric.world_size, fabric.global_rank)
     left = range(run.at.step * config.accumulate, len(sampler))
     batches = DataLoader(sampler, batch_size=None, sampler=left, num_workers=config.workers)
     with Progress("training", config.steps, "steps", silent, done=run.at.step) as progress:
@@ -172,12 +179,16 @@ class Run:
             answer = self.wrapped(x, w)
             loss = sum(self.model.loss(answer, y, batch.classes.to(device), config.dice).values())
             if not torch.isfinite(loss):
-                note_stop(self.output, self.at.step, config)
-                what = f"the loss is not finite at step {self.at.step}"
-                raise CosegError(f"{self.output}: {what}; lower learning_rate and --resume")
+                self.stop("the loss is")
             self.fabric.backward(loss / config.accumulate)
         images = x.shape[0] * x.shape[1] * self.fabric.world_size
         return torch.tensor([loss.item(), batch_jaccard(answer.logits, y).item(), 1, images])
+
+    def stop(self, what: str) -> NoReturn:
+        """Raises CosegError, and leaves word that other rates may be tried."""
+        note_stop(self.output, self.at.step, self.config)
+        why = f"{what} not finite at step {self.at.step}"
+        raise CosegError(f"{self.output}: {why}; lower learning_rate and --resume")
 
     def step(self) -> None:
         """Move the weights, their average and the rates on by one."""
@@ -191,6 +202,8 @@ class Run:
     def keep_model(self, score: Callable | None) -> dict[str, float]:
         """Write the model that is used, unless it scores below an earlier one. -> the scores; {} without `score`."""
         used = (self.model if self.average is None else self.average.module).eval()
+        if not all(value.isfinite().all() for value in used.state_dict().values()):
+            self.stop("weights are")  # of the last step no loss would tell it
         marks = score(used) if score else {}
         if not marks or marks["val_J"] >= self.at.best:
             self.at.best = marks.get("val_J", self.at.best)
@@ -204,6 +217,7 @@ class Run:
         about |= {"seconds": round(at.seconds, 1), "precision": precision_of(config.precision, fabric.device)}
         about["device"] = device_name(fabric.device, fabric.world_size)
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
+        about["trained_with"] = at.trained_with
         # the run before this one, and the one before that
         return about | ({"started_from": self.model.started_from} if config.start else {})
 
@@ -320,6 +334,6 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
             raise CosegError(f"{config.start}: its {name} is {theirs}, not {ours}; set {name}")
     model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
     model.load_state_dict(trained.state_dict())
-    keys = ("sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "started_from")
-    model.started_from = {key: trained.card[key] for key in keys if key in trained.card}
+    keys = ("sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "trained_with")
+    model.started_from = {key: trained.card[key] for key in (*keys, "started_from") if key in trained.card}
     return model

@@ -20,7 +20,7 @@ import torch
 
 from coseglib.core.config import read_yaml
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import read_json, write_text
 from coseglib.core.tables import read_table
 from coseglib.models import METHODS
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
@@ -88,8 +88,8 @@ def read_log(file: str | Path, training: Mapping) -> pd.DataFrame:
 
 
 def _memory(folder: Path) -> dict:
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        return json.loads((folder / MEMORY_FILE).read_text(encoding="utf-8"))
+    with contextlib.suppress(CosegError):
+        return read_json(folder / MEMORY_FILE, "train anew")
     return {}
 
 

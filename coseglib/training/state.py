@@ -4,6 +4,7 @@ Only weights that have shown a sound loss are kept (the loop sees to it), so tha
 run goes on from before it. Then, and only then, other learning rates are taken; the state and the model say so.
 """
 
+import contextlib
 import csv
 import json
 from collections.abc import Mapping, Set
@@ -26,12 +27,27 @@ RATES = frozenset({"learning_rate", "backbone_learning_rate"})
 
 @dataclass
 class Progressed:
-    """How far a run is. earlier_rates: {until, learning_rate, backbone_learning_rate} of rates given up at a step."""
+    """How far a run is.
+
+    earlier_rates  {until, learning_rate, backbone_learning_rate} of rates given up at a step
+    trained_with   {since, photographs, content, processes}, one where nothing changed on resuming; content: a SHA-256
+    """
 
     step: int = 0
     seconds: float = 0.0
     best: float = -1.0
     earlier_rates: list[dict[str, float]] = field(default_factory=list)
+    trained_with: list[dict] = field(default_factory=list)
+
+    def go_on_with(self, now: dict, anyway: bool, where: Path) -> None:
+        """Note what is trained with from here on; CosegError, unless it is to be `anyway`, where that is another."""
+        then = self.trained_with[-1] if self.trained_with else {}
+        if then and any(then[name] != value for name, value in now.items()) and not anyway:
+            what = "{photographs:,} photographs ({content:.8}) in {processes} processes"
+            has, here = (what.format(**of) for of in (then, now))
+            raise CosegError(f"{where}: was trained on {has}, here are {here}; mend that, or add --resume-anyway")
+        if {**then, **now} != then:
+            self.trained_with.append({"since": self.step, **now})
 
 
 class Saved(NamedTuple):
@@ -47,7 +63,8 @@ class Saved(NamedTuple):
 def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     """The state to go on from; None: a run begins. Nothing is written.
 
-    Raises CosegError for a folder that holds a run where none is to be resumed, or a run of another configuration.
+    Raises CosegError for a folder that holds a run where none is to be resumed, a run of another configuration, or one
+    that is at its end and has no state: a new one would write over its model.
     """
     state, model = folder / STATE, folder / MODEL
     if not resume and (state.exists() or model.exists()):
@@ -56,7 +73,10 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     usual = TrainConfig().fields()  # of fields that are younger than the run
     if not state.exists():
         if model.exists():  # the best so far of a run that was killed before its first state
-            check_same(model, usual | read_tensors(model)[1].get("training", {}), ours, free)
+            header = read_tensors(model)[1]
+            check_same(model, usual | header.get("training", {}) | {"method": header.get("method")}, ours, free)
+            if Log.last_step(folder / "log.csv") >= config.steps:
+                raise CosegError(f"{model}: is there, and {STATE}, to go on from, is not; choose another folder")
         return None
     tensors, header = read_tensors(state)
     if header.get("kind") != "state":
@@ -66,7 +86,8 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     earlier = list(header.get("earlier_rates", []))
     if any(theirs[name] != getattr(config, name) for name in RATES):
         earlier.append({"until": header["step"], **{name: theirs[name] for name in sorted(RATES)}})
-    return Saved(tensors, Progressed(header["step"], header["seconds"], header["best"], earlier))
+    far = (header["step"], header["seconds"], header["best"], earlier, list(header.get("trained_with", [])))
+    return Saved(tensors, Progressed(*far))
 
 
 def check_same(file: Path, theirs: Mapping, ours: Mapping, free: Set[str] = frozenset()) -> None:
@@ -128,6 +149,13 @@ class Log:
             writer = csv.DictWriter(file, self.COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+
+    @staticmethod
+    def last_step(path: Path) -> int:
+        """That was logged; 0 where there is no log."""
+        with contextlib.suppress(OSError, ValueError, KeyError), open(path, newline="") as file:
+            return max(int(row["step"]) for row in csv.DictReader(file))
+        return 0
 
     def row(self, **values) -> None:
         with open(self.path, "a", newline="") as file:

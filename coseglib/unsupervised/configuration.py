@@ -79,9 +79,8 @@ def load_online(profile: str, overrides: Mapping[str, Any] | None = None) -> Onl
     overrides  as text or values ("0.001", "none", "1e-5,1e-4", "false")
     Raises CosegError for an unknown profile, section or field, or a value that does not fit.
     """
-    fields = profile_fields(profile, ONLINE_PROFILES, OnlineConfig, METHODS, "multiclass")
-    if fields.get("method") == "multiclass":  # a run's own, which says besides on what it has learned
-        fields = {k: v for k, v in fields.items() if k not in ("method", "group", "photos", "classes")}
+    on_what = ("method", "group", "photos", "classes")  # that a run has learned
+    fields = profile_fields(profile, ONLINE_PROFILES, OnlineConfig, METHODS, "multiclass", on_what)
     return OnlineConfig(**fields | dict(overrides or {}))
 
 

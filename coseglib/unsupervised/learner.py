@@ -27,7 +27,7 @@ from coseglib.answering.masks import masks
 from coseglib.answering.reading import picture_of, resize_to_input
 from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
+from coseglib.core.files import clear_parts, write_text
 from coseglib.core.progress import clock
 from coseglib.core.tables import write_table
 from coseglib.data.record import Group, Photo
@@ -261,8 +261,8 @@ def co_segment(
 
 
 def _contents(group: Group) -> str:
-    """SHA-256 of the photographs, whatever they are called and wherever they lie."""
-    return hashlib.sha256("\n".join(p.content() for p in group.photos).encode()).hexdigest()
+    """SHA-256 of the photographs, whatever they are called, wherever they lie and in whatever order."""
+    return hashlib.sha256("\n".join(sorted(p.content() for p in group.photos)).encode()).hexdigest()
 
 
 def _about(group: Group, found: CoSegmentation) -> dict:
@@ -306,11 +306,12 @@ def train_on_group(
             raise CosegError(f"{model}: learned on other photographs ({card['group']['name']}); use another folder")
         progress(f"{model}: done before")
         return model
-    output.mkdir(parents=True, exist_ok=True)
     about = {"method": "multiclass", "group": group.name, "photos": len(group), **ours}
-    write_text(output / "config.yaml", yaml.safe_dump(about, sort_keys=False))
     progress("\n".join(f"  {k}: {v}" for k, v in about.items()))
     found = co_segment(group.photos, classes, config, progress)
+    output.mkdir(parents=True, exist_ok=True)
+    clear_parts(output)
+    write_text(output / "config.yaml", yaml.safe_dump(about, sort_keys=False))
     write_table(found.log, output / "log.csv")
     save_model(model, found.generator, _about(group, found))
     return model

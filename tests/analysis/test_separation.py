@@ -75,3 +75,6 @@ def test_the_plane_keeps_planted_classes_and_refuses_what_makes_no_sense(blobs):
         embed_in_plane(vectors, perplexity=27)
     with pytest.raises(ValueError, match="'tsne' or 'pca'"):
         embed_in_plane(vectors, "umap")
+    for same in (0.0, 3.0):
+        with pytest.raises(ValueError, match="vectors without spread"):
+            embed_in_plane(np.full_like(vectors, same))

@@ -123,6 +123,20 @@ def test_one_photograph_and_the_crf(tmp_path, photos, multi):
     assert json.loads((out / "result.json").read_text())["post"] == "crf"
 
 
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_learned(tmp_path, photos, capsys, monkeypatch):
+    monkeypatch.setattr(learner, "LearningJob", None)
+    for folder in ("own/masks", "closed/out", "table.photos.csv"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "own" / "masks" / "a.png").write_text("mine")
+    (tmp_path / "closed" / "out" / "overlays").write_text("a file")
+    learn = ["--method", "multiclass", *QUICK, "-o"]
+    for out, words in (("own", "masks: is there already, and not from here"), ("closed/out", "overlays: is a file")):
+        told = _refused(capsys, "segment", photos, "--classes", 2, *learn, tmp_path / out)
+        assert words in told
+    told = _refused(capsys, "evaluate", "--dataset", "synthetic-multiclass", *learn, tmp_path / "table.csv")
+    assert "table.photos.csv: is a folder; name a file" in told
+
+
 def test_photographs_that_cannot_be_read_are_no_group(tmp_path, capsys):
     bad, out = tmp_path / "bad.jpg", tmp_path / "out"
     bad.write_bytes(b"\xff\xd8\xff")

@@ -101,7 +101,8 @@ def test_folders_that_options_name_are_so_for_one_call(capsys, monkeypatch, tmp_
     before = dict(os.environ)
     assert cli.main(["doctor", "--data", str(tmp_path), "--weights", str(tmp_path)]) == 0
     assert cli.main(["doctor"]) == 0
-    assert seen == [(tmp_path, tmp_path), (OWN, None)] and dict(os.environ) == before
+    assert cli.main(["doctor", "--data", "", "--weights="]) == 0  # of variables that are not set
+    assert seen == [(tmp_path, tmp_path), (OWN, None), (OWN, None)] and dict(os.environ) == before
 
 
 def test_the_notebooks_processes_get_the_folders_that_options_name(monkeypatch, tmp_path):
@@ -117,6 +118,7 @@ def test_the_notebooks_processes_get_the_folders_that_options_name(monkeypatch, 
         (["evaluate", "--dataset", "set", "-o", "folder"], "folder: is a folder; name a file"),
         (["evaluate", "--dataset", "set", "-o", "file/t.csv"], "file is no folder"),
         (["evaluate", "--dataset", "set", "-o", "closed/t.csv"], "closed/t.csv: not to be written to"),
+        (["evaluate", "--dataset", "set", "-o", "closed/there.csv"], "closed/there.csv: not to be written to"),
         (["segment", "a.jpg", "-o", "file"], "file: is a file; name a folder"),
         (["segment", "a.jpg", "-o", "closed/new/out"], "closed/new/out: not to be written to"),
         (["train", "-o", "file"], "file: is a file; name a folder"),
@@ -132,7 +134,8 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "closed").mkdir()
-    (tmp_path / "file").write_text("mine")
+    for name in ("file", "closed/there.csv"):
+        (tmp_path / name).write_text("mine")
     assert told in _refused(capsys, *command)
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "closed", "file"}
 

@@ -60,6 +60,12 @@ def test_defaults_are_checked_too():
         ("a:\n  steps: 1\n  steps: 2\n", "steps stands there twice"),
         ("a: [\n", "not the YAML of a configuration"),
         ("al:\n  steps: 1\n", "al: no such section of a profile; one of all, a, b"),
+        ("all:\n", "holds nothing for a; add a section of that name"),
+        ("b:\n  steps: 1\n", "holds nothing for a; add a section of that name"),
+        ("stepps: 1\n", "stepps: no such field; one of steps, rate"),
+        ("a:\n  stepps: 1\n", "stepps: no such field; one of steps, rate"),
+        ("all:\n  1: 2\n", "1: no such field"),
+        ("method: b\nsteps: 1\n", "is of method b, not a"),
         ("all: 3\n", "section all = 3: must hold fields"),
     ],
 )

@@ -1,4 +1,7 @@
 import contextvars
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -8,8 +11,8 @@ from coseglib.core.errors import CosegError
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    monkeypatch.delenv("COSEG_DATA", raising=False)
-    monkeypatch.delenv("COSEG_WEIGHTS", raising=False)
+    for name in ("COSEG_DATA", "COSEG_WEIGHTS", "COSEG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("given", "named", "environment"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -33,6 +36,16 @@ def test_an_empty_variable_is_as_if_it_were_not_set(folders, monkeypatch):
     monkeypatch.setenv("COSEG_DATA", "")
     monkeypatch.setenv("COSEG_WEIGHTS", "")
     assert paths.data_root() == paths.OWN and paths.weights_root() is None and paths.named_roots() == {}
+
+
+def test_the_cache_is_where_the_environment_says(folders, monkeypatch):
+    asks = [sys.executable, "-c", "from coseglib.core.paths import CACHE; print(CACHE)"]
+    for value, where in ((str(folders / "mine"), folders / "mine"), ("", paths.OWN / "cache")):
+        env = {**os.environ, "COSEG_CACHE": value}
+        assert subprocess.run(asks, env=env, capture_output=True, text=True).stdout == f"{where}\n"
+    monkeypatch.chdir(folders)
+    monkeypatch.setenv("COSEG_CACHE", "mine")
+    assert paths.named_roots() == {"COSEG_CACHE": str(folders / "mine")}
 
 
 def test_a_folder_that_is_not_there_is_named_and_what_named_it(folders, monkeypatch):

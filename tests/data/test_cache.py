@@ -2,6 +2,7 @@
 
 import os
 import resource
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tiny_sets import MSRC, VOC, box, msrc_set, picture, save, voc_set
 
 from coseglib.core.errors import CosegError
+from coseglib.core.files import clear_parts
 from coseglib.data import load
 from coseglib.data.cache import training_set
 from coseglib.data.record import Photo
@@ -74,9 +76,38 @@ def test_what_a_killed_run_left_is_cleared(tmp_path, photos):
     assert len(left) == 3 and left > {".lock", "areas.part"} and len(found) == 5
 
 
+def test_parts_of_processes_that_are_gone_are_cleared_and_no_others(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    parts = {f".areas-0.npy.{number}.part" for number in (gone.pid, os.getpid(), "x")}
+    for name in parts:
+        (tmp_path / name).touch()
+    clear_parts(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == parts - {f".areas-0.npy.{gone.pid}.part"}
+
+
+def test_a_cache_that_is_cut_short_is_one_line(tmp_path, photos):
+    training_set(photos, 32, tmp_path / "cache")
+    (images,) = (tmp_path / "cache").glob("*/images.npy")
+    os.truncate(images, 500)
+    with pytest.raises(CosegError, match=r"cannot be read .*; remove this folder") as fault:
+        training_set(photos, 32, tmp_path / "cache")
+    assert "\n" not in str(fault.value)
+
+
+def test_the_same_photographs_elsewhere_are_the_same_and_others_are_not(tmp_path, photos):
+    voc_set(tmp_path / "elsewhere", VOC)
+    same = voc.photos(tmp_path / "elsewhere", "train")[:3] + photos[3:]
+    _touched(same[0].path, lambda file: None)
+    found = [training_set(some, 32, tmp_path / "cache").content for some in (photos, same, photos[1:], photos[::-1])]
+    assert found[0] == found[1] and len(set(found)) == 3 and len(found[0]) == 64
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, photos):
     (tmp_path / "file").write_text("")
     with pytest.raises(CosegError, match="file/cache: Not a directory"):
+        training_set(photos, 32, tmp_path / "file" / "cache")
+    with pytest.raises(CosegError, match="name another folder in COSEG_CACHE"):
         training_set(photos, 32, tmp_path / "file" / "cache")
 
 

@@ -62,6 +62,22 @@ def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
     assert set(both.seed) == {0, 1} and len(table_of(both.query("seed == 0"))) == len(table)
 
 
+def test_the_same_file_takes_each_kind_of_table_again_and_again(tmp_path, ran):
+    group, out = group_of(3), tmp_path / "table.csv"
+    for _ in range(3):
+        multiclass_table([group], FAST, out)  # its rows have no seed
+        evaluate_groups([group], FAST, out)
+    assert ran == [3, 3]
+
+
+def test_other_photographs_of_the_same_names_are_other_rows(tmp_path, ran):
+    group, out = group_of(3), tmp_path / "table.csv"
+    bare = [dataclasses.replace(p, read_labels=lambda: torch.zeros(48, 64, dtype=torch.uint8)) for p in group.photos]
+    for photos in (group.photos, tuple(bare), group.photos):
+        evaluate_groups([dataclasses.replace(group, photos=photos)], FAST, out)
+    assert ran == [3, 3]
+
+
 def test_a_table_of_one_way_has_the_columns_of_every_evaluation_and_goes_on_after_a_kill(tmp_path, ran):
     first, second, out = group_of(3), group_of(4, "other"), tmp_path / "table.csv"
     multiclass_table([first], FAST, out)

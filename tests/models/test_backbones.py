@@ -21,6 +21,13 @@ def test_a_pyramid_has_the_strides_and_channels_it_states(name):
     assert net.embed(maps[-1]).shape[1] == net.embedding_channels
 
 
+@pytest.mark.parametrize(("name", "sides"), [("vgg16", [50, 25, 12, 6, 3]), ("resnet10", [51, 26, 13, 7, 4])])
+def test_of_odd_sides_vgg16_rounds_down_and_the_others_up(name, sides):
+    with torch.no_grad():
+        maps = build_backbone(name, weights=None).eval()(torch.rand(1, 3, 101, 101))
+    assert [m.shape[-1] for m in maps] == sides
+
+
 @pytest.mark.parametrize(("side", "kernel", "groups"), [(8, 3, 4), (9, 3, 4), (8, 3, 1), (7, 5, 1), (8, 5, 4)])
 def test_same_padding_equals_a_loop_over_output_positions(side, kernel, groups):
     torch.manual_seed(0)

@@ -84,6 +84,22 @@ def test_one_bit_of_a_weight_or_of_the_header_is_found_out(tiny, tmp_path):
     load_model(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("not JSON", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("[1]", "holds no names with values"),
+        ('{"version": "4.5", "shapes": []}', "has no sha256"),
+    ],
+)
+def test_a_json_beside_a_checkpoint_that_is_no_card_is_one_line(checkpoint, text, told):
+    checkpoint.with_suffix(".json").write_text(text)
+    with pytest.raises(CosegError, match=f"model.json: {told}.*move it away") as error:
+        load_model(checkpoint)
+    assert "\n" not in str(error.value)
+
+
 def test_an_unknown_name_lists_what_is_shipped():
     with pytest.raises(CosegError, match=r"ca-vgg19: no such checkpoint; shipped: "):
         load_model("ca-vgg19")

@@ -1,6 +1,11 @@
+import contextlib
 import os
 import re
+import signal
 import subprocess
+import threading
+import time
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -105,6 +110,13 @@ def test_the_environment_moves_the_reports_of_the_command_and_of_its_notebooks(m
     assert reports_root() == REPORTS
 
 
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(notebooks, tmp_path):
+    (tmp_path / "reports" / "smoke").mkdir(parents=True)
+    (tmp_path / "reports" / "smoke" / "plots").write_text("a file")
+    with pytest.raises(CosegError, match="smoke/plots: is a file; name a folder"):
+        report.run_report("smoke", root=tmp_path / "reports", notebooks=notebooks, say=None)
+
+
 def test_unknown_profiles_and_notebooks_are_refused(notebooks, tmp_path):
     with pytest.raises(CosegError, match="huge: no such profile; one of smoke"):
         report.run_report("huge", root=tmp_path, notebooks=notebooks)
@@ -180,6 +192,42 @@ def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, mon
         assert ran.cells[-1].outputs[0].text.strip() == printed, name
     assert (folder / "one").read_text() == (folder / "two").read_text() == "3"
     assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_one_interrupt_ends_what_runs_and_leaves_what_earlier_runs_left(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(report, "TIMED", ("00_long",))
+    monkeypatch.chdir(tmp_path)
+    waits = "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '60'])\n"
+    _write(
+        tmp_path,
+        "00_long",
+        ["x = 1", waits + "open('pids', 'w').write(f'{os.getpid()} {child.pid}\\n')\ntime.sleep(60)"],
+    )
+    _write(tmp_path, "01_next", ["x = 1"])
+    _params(tmp_path, {})
+    earlier = tmp_path / "reports" / "smoke" / "notebooks" / "00_long.html"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("an earlier run's")
+
+    def interrupt():
+        while not (tmp_path / "pids").is_file() or not (tmp_path / "pids").read_text().endswith("\n"):
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    # Tests that run in the background ignore interruptions.
+    before, said, started = signal.signal(signal.SIGINT, signal.default_int_handler), [], time.monotonic()
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            report.run_report("smoke", (), tmp_path / "reports", tmp_path, said.append, jobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said == ["[1/2] 00_long …"] and time.monotonic() - started < 50
+    assert [p.read_text() for p in earlier.parent.iterdir()] == ["an earlier run's"]
+    for pid in (tmp_path / "pids").read_text().split():
+        with contextlib.suppress(FileNotFoundError):  # gone, or a zombie that nobody has collected yet
+            assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_the_long_ones_start_first_where_notebooks_run_side_by_side():
@@ -274,7 +322,7 @@ def test_a_notebook_that_ends_itself_has_failed(tmp_path):
         new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}}), notebook
     )
     out.mkdir()
-    about = report.run_notebook(notebook, {}, out, {"profile": "smoke"}, dict(os.environ))
+    about = report.run_notebook(notebook, {}, out, {"profile": "smoke"}, dict(os.environ), report.Kernels())
     assert about["error"] == "cell [2]: ended the notebook; 1 cells after it were not run"
 
 

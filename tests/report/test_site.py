@@ -305,6 +305,17 @@ def test_a_third_level_before_any_second_stands_by_itself():
     )
 
 
+def test_headings_have_an_anchor_each_and_their_formulas_are_drawn():
+    one = "## What $f_a$ is & 1<br>2\n\n### same\n\n## same\n"
+    cells = [new_markdown_cell(one), new_markdown_cell("# same")]
+    page = site.notebook_page(new_notebook(cells=cells), "00_a", "smoke")
+    anchors = re.findall('<h[123] id="([^"]*)"', page)
+    assert anchors == ["What-fa-is-&amp;-12", "same", "same-2", "same-3"] and "ns0" not in page
+    contents = _between(page, "Contents</summary>", "</nav>")
+    assert re.findall('href="#([^"]*)"', contents) == anchors[:3]
+    assert page.count("<msub><mi>f</mi><mi>a</mi></msub>") == 2 and contents.count("<msub>") == 1
+
+
 # In a browser ---------------------------------------------------------------------------------------------------------
 
 MEASURE = """<script>addEventListener("load", () => { const root = document.documentElement;

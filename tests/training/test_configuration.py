@@ -125,6 +125,8 @@ def test_an_options_section_is_not_a_method_and_options_are_set_one_by_one(tmp_p
     (tmp_path / "flat.yaml").write_text("method: pfcc\noptions: {width: 16, kernels: [3]}\n")
     config = load_profile(str(tmp_path / "flat.yaml"), None, {"options.kernels": "[5, 7]", "options.normalise": "no"})
     assert config.options == {"width": 16, "kernels": [5, 7], "normalise": False}
+    given = {"options": "{width: 8}", "options.kernels": "[3]"}  # neither is lost for the other
+    assert load_profile("smoke", "pfcc", given).options == {"width": 8, "kernels": [3]}
 
 
 def test_a_refused_profile_is_told_before_any_data_set_is_looked_for(tmp_path):

@@ -8,11 +8,11 @@ from hand_made import SIX_STEPS
 
 from coseglib.core.errors import CosegError
 from coseglib.models import build_model
-from coseglib.models.checkpoints import load_model, read_tensors
+from coseglib.models.checkpoints import load_model, read_tensors, save_model
 from coseglib.training import loop
 from coseglib.training.configuration import load_profile
 from coseglib.training.loop import begin, build_optimiser, train
-from coseglib.training.state import find_state
+from coseglib.training.state import Progressed, find_state
 
 
 def test_a_folder_in_use_is_refused_without_resume(config, tmp_path):
@@ -29,7 +29,20 @@ def test_a_finished_model_is_not_written_over(config, tmp_path):
         train(config, tmp_path, quiet=True)
     with pytest.raises(CosegError, match=r"model\.safetensors: was trained with seed = 0, not 1"):
         train(config.replaced(seed=1), tmp_path, resume=True, quiet=True)
+    with pytest.raises(CosegError, match=r"model\.safetensors: is there, and state\.safetensors, .* is not; choose"):
+        train(config, tmp_path, resume=True, quiet=True)
     assert model.read_bytes() == before
+
+
+def test_nor_is_one_that_was_learned_without_masks(config, tiny, tmp_path):
+    model = tmp_path / "model.safetensors"
+    save_model(model, tiny("multiclass", classes=2), {"method": "multiclass", "training": config.fields()})
+    before = model.read_bytes()
+    with pytest.raises(CosegError, match="already holds a run; add --resume"):
+        train(config, tmp_path, quiet=True)
+    with pytest.raises(CosegError, match="was trained with method = multiclass, not ca"):
+        train(config, tmp_path, resume=True, quiet=True)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [before]
 
 
 def test_another_configuration_cannot_resume_a_run(config, tmp_path):
@@ -45,6 +58,53 @@ def test_a_refused_resume_leaves_every_file_as_it_was(config, tmp_path):
     with pytest.raises(CosegError, match="steps = 2, not 3"):
         train(config.replaced(steps=3), tmp_path, resume=True, quiet=True)
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_resume_that_is_refused_late_does_so_too(config, tmp_path, monkeypatch):
+    train(config, tmp_path, quiet=True)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def refuse(*_):
+        raise CosegError("no class with two photographs")
+
+    monkeypatch.setattr(loop, "build_batches", refuse)
+    with pytest.raises(CosegError, match="no class"):
+        train(config.replaced(log_every=1), tmp_path, resume=True, quiet=True)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_other_photographs_are_refused_unless_they_are_wanted_and_the_card_says_so(config, tmp_path, monkeypatch):
+    def killed(run):
+        original(run)
+        if run.at.step == 5:
+            raise KeyboardInterrupt
+
+    original, drawn = loop.Run.step, loop.synthetic_photos
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop.Run, "step", killed)
+        train(config, tmp_path, quiet=True)
+    monkeypatch.setattr(loop, "synthetic_photos", lambda *given, **more: drawn(*given, **more)[:-8])
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(CosegError, match=r"was trained on 48 photographs .* here are 40 .* add --resume-anyway"):
+        train(config, tmp_path, resume=True, quiet=True)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    card = load_model(train(config, tmp_path, resume=True, quiet=True, anyway=True)).card
+    assert [(w["since"], w["photographs"], w["processes"]) for w in card["trained_with"]] == [(0, 48, 1), (3, 40, 1)]
+    train(config, tmp_path, resume=True, quiet=True)  # these are the run's own now
+
+
+def test_another_number_of_processes_is_refused_as_well(tmp_path):
+    now = {"photographs": 48, "content": "ab" * 32, "processes": 2}
+    at = Progressed(3, trained_with=[{"since": 0, **now}])
+    at.go_on_with(now, False, tmp_path)
+    with pytest.raises(
+        CosegError, match=r"was trained on 48 photographs \(abababab\) in 2 processes, here are .* in 1 "
+    ):
+        at.go_on_with(now | {"processes": 1}, False, tmp_path)
+    assert len(at.trained_with) == 1
+    young = Progressed(3)  # of a state that says nothing of it
+    young.go_on_with(now, False, tmp_path)
+    assert young.trained_with == [{"since": 3, **now}]
 
 
 def test_other_users_can_read_what_a_run_leaves(config, tmp_path):
@@ -120,6 +180,20 @@ def test_weights_that_no_rate_will_mend_are_not_kept_either(config, tmp_path, mo
     with _a_loss_of_nan_at(5, monkeypatch), pytest.raises(CosegError, match="not finite at step 5"):
         train(config.replaced(save_every=1), tmp_path, quiet=True)
     assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == 1
+
+
+def test_a_last_step_that_spoils_the_weights_is_no_model(config, tmp_path, monkeypatch):
+    def spoil(run):
+        original(run)
+        if run.at.step == 6:
+            next(run.model.parameters()).data.fill_(float("inf"))
+
+    original = loop.Run.step
+    monkeypatch.setattr(loop.Run, "step", spoil)
+    with pytest.raises(CosegError, match="weights are not finite at step 6; lower learning_rate and --resume"):
+        train(config.replaced(average=0), tmp_path, quiet=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"state.safetensors", "stopped.json", "log.csv", "config.yaml"}
+    assert read_tensors(tmp_path / "state.safetensors")[1]["step"] == 3
 
 
 def test_weights_whose_loss_is_not_finite_are_never_kept(config, tmp_path, monkeypatch):

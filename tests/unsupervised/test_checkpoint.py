@@ -58,6 +58,7 @@ def test_the_same_photographs_by_another_path_are_the_same(tmp_path, monkeypatch
         write_png(tmp_path / "photos" / f"{i}.png", scene(i, (40, 50))[0])
     monkeypatch.chdir(tmp_path)
     model = train_on_group(group_of_files(["photos"]), 1, FAST, "run")
+    assert train_on_group(group_of_files(["photos/1.png", "photos/0.png"]), 1, FAST, "run", resume=True) == model
     before = model.read_bytes()
     assert train_on_group(group_of_files([tmp_path / "photos"]), 1, FAST, "run", resume=True) == model
     write_png(tmp_path / "photos" / "0.png", scene(7, (40, 50))[0])

@@ -57,3 +57,6 @@ def test_a_runs_own_configuration_is_a_profile(tmp_path):
         yaml.safe_dump({"method": "multiclass", "group": "dog+person", "photos": 3, "classes": 2, **config.fields()})
     )
     assert load_online(str(tmp_path / "config.yaml")) == config
+    (tmp_path / "mine.yaml").write_text("seed: 2\nclasses: 2\n")
+    with pytest.raises(CosegError, match=r"mine\.yaml: classes: no such field"):
+        load_online(str(tmp_path / "mine.yaml"))

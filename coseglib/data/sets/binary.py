@@ -1,8 +1,8 @@
 """Sets with one binary mask a photograph, of the one thing that its folder is named for. Layouts: data/README.md.
 
 iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading.
-PASCAL (Faktor and Irani, ICCV 2013)   1037 photographs of VOC 2010 in 20 classes. 113 stand in two folders, byte for
-byte, with a mask each.
+PASCAL (Faktor and Irani, ICCV 2013)   1037 files of VOC 2010 in 20 classes, 924 photographs: 101 stand in two folders
+and 6 in three, byte for byte, with a mask each.
 Internet / Object Discovery (Rubinstein et al., CVPR 2013)   aeroplanes, cars and horses; photographs without the object
 have an empty mask (of the hundreds 18, 11 and 7). Of the full set 561, 1306 and 879 photographs have masks, the others
 are left out. They lie in one of `HOMES`, the third is as published.
@@ -74,7 +74,7 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
 
 def load_folder(folder: str | Path) -> list[Group]:
     """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
-    folder, groups = Path(folder), []
+    folder, groups, lacking = Path(folder), [], []
     home = folder / "images" if (folder / "images").is_dir() else folder
     masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
     parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
@@ -83,10 +83,13 @@ def load_folder(folder: str | Path) -> list[Group]:
         for path in pictures_in(images):
             mask = masks / prefix / f"{path.stem}.png" if masks else None
             if mask and not mask.is_file():
-                raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
+                lacking.append(f"{mask}: no mask for {path.name}")
             photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
         if photos:
             groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
+    if lacking:
+        others = f", nor for {len(lacking) - 1} others" if len(lacking) > 1 else ""
+        raise CosegError(f"{lacking[0]}{others}; add what is missing, or take ground_truth away to segment only")
     if not groups:
         kinds = " ".join(sorted(SUFFIXES))
         raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")

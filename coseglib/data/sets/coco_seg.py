@@ -4,11 +4,14 @@ Zhang et al. 2020 train on it: 200,000 images in 78 groups. By which rule 78 of 
 images, we could not find in any public source. Ours, until somebody knows better: the two classes with the fewest
 instances (hair drier, toaster) are left out, and an image stands in the group of every class whose instances cover at
 least 1 % of it (overlaps count twice, crowds not); a class's mask is the union of its instances, its crowd regions are
-void. An image may stand in several groups, with another mask in each.
+void. An image may stand in several groups, with another mask in each. An image with a record that is damaged is left
+out, and a line on stderr names it: an object without its outline would be taught as background.
 """
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +23,7 @@ from torch import Tensor
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
 from coseglib.data.images import dataset_folder, photo_of
-from coseglib.data.record import VOID, Group, Photo
+from coseglib.data.record import NAMED, VOID, Group, Photo
 
 LEFT_OUT = frozenset({"hair drier", "toaster"})
 
@@ -32,6 +35,15 @@ class _Instance(NamedTuple):
     shape: list | dict
     crowd: bool
     area: float
+
+    def check(self, height: int, width: int) -> None:
+        """Raises ValueError and others where it is damaged; only packed runs are decoded."""
+        if isinstance(self.shape, dict):
+            runs = self.shape["counts"]
+            if isinstance(runs, str) or min(runs) < 0 or sum(runs) != height * width:
+                self.mask(height, width)
+        elif not self.shape or not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in self.shape):
+            raise ValueError("no outline")
 
     def mask(self, height: int, width: int) -> np.ndarray:
         """bool (height, width), as COCO's own tools draw it. Raises ValueError and others where it is damaged."""
@@ -46,6 +58,15 @@ class _Instance(NamedTuple):
         if mask.max(initial=0) > 1:  # runs that end too early leave memory as it was
             raise ValueError(f"runs of too few pixels for a mask of {width} × {height}")
         return mask.astype(bool)
+
+
+def _instance(record: dict, names: dict[int, str], size: tuple[int, int]) -> _Instance:
+    """Raises ValueError and others for a record that is damaged."""
+    shape = record["segmentation"]  # numbers in arrays: the whole of COCO has fifty million
+    shape = shape if isinstance(shape, dict) else [np.asarray(polygon, np.float32) for polygon in shape]
+    made = _Instance(names[record["category_id"]], shape, bool(record["iscrowd"]), float(record["area"]))
+    made.check(*size)
+    return made
 
 
 def _read_labels(instances: Sequence[_Instance], classes, size: tuple[int, int], image: str, listed: Path) -> Tensor:
@@ -83,7 +104,7 @@ def count(root: Path, split: str) -> int:
 class _Image(NamedTuple):
     path: Path
     size: tuple[int, int]  # height, width
-    instances: tuple[_Instance, ...]  # of every class, those that are left out too
+    instances: list[_Instance]  # of every class, those that are left out too
 
     def classes(self, names: Sequence[str], min_area: float) -> tuple[str, ...]:
         """Those of `names` whose annotated areas sum to `min_area` of the image, crowds left out."""
@@ -98,7 +119,12 @@ class _Image(NamedTuple):
         own = [i for i in self.instances if i.name in classes]
         read = partial(_read_labels, own, classes, self.size, self.path.name)
         holds = tuple(sorted({i.name for i in self.instances}))
-        return photo_of("coco-seg", self.path.stem, classes, self.path, listed, read, holds)
+        size_of = partial(_swapped, self.size)
+        return photo_of("coco-seg", self.path.stem, classes, self.path, listed, read, holds, size_of)
+
+
+def _swapped(size: tuple[int, int], _: Path) -> tuple[int, int]:
+    return size[::-1]
 
 
 def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path]:
@@ -107,19 +133,34 @@ def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path
     try:
         content = json.loads(listed.read_bytes())
         names = {c["id"]: c["name"] for c in content["categories"]}
-        own: dict[int, list[_Instance]] = {i["id"]: [] for i in content["images"]}
-        for a in content["annotations"]:
-            shape = a["segmentation"]  # numbers in arrays: the whole of COCO has fifty million
-            shape = shape if isinstance(shape, dict) else [np.asarray(polygon, np.float32) for polygon in shape]
-            own[a["image_id"]].append(_Instance(names[a["category_id"]], shape, bool(a["iscrowd"]), a["area"]))
-        images = [
-            _Image(home / i["file_name"], (i["height"], i["width"]), tuple(own[i["id"]]))
-            for i in sorted(content["images"], key=lambda i: i["id"])
-        ]
+        records = [("image", record) for record in content["images"]]
+        records += [("annotation", record) for record in content["annotations"]]
     except (ValueError, KeyError, TypeError) as fault:
         what = f"{type(fault).__name__}: {fault}"
         raise CosegError(f"{listed}: not COCO's instance annotations ({what}); get them anew") from fault
-    return images, tuple(name for name in names.values() if name not in LEFT_OUT), listed
+    images: dict[object, _Image] = {}
+    spoilt, faults = set(), []
+    for kind, record in records:
+        try:
+            if kind == "image":
+                size = int(record["height"]), int(record["width"])
+                images[int(record["id"])] = _Image(home / record["file_name"], size, [])
+            elif record["image_id"] not in spoilt:
+                image = images[record["image_id"]]
+                image.instances.append(_instance(record, names, image.size))
+        except Exception as fault:  # pycocotools raises bare exceptions too
+            known = record if isinstance(record, dict) else {}
+            with suppress(TypeError):  # a number that is a list, or the like
+                spoilt.add(known.get("image_id"))
+            faults.append(
+                f"{kind} {known.get('id')} of {known.get('image_id', 'none')} ({type(fault).__name__}: {fault})"
+            )
+    if faults:
+        more = f", … ({len(faults) - NAMED} more)" if len(faults) > NAMED else ""
+        what = f"{len(faults)} of {len(records)} records are damaged, their photographs left out"
+        print(f"coseg: {listed}: {what}: {', '.join(faults[:NAMED])}{more}", file=sys.stderr)
+    kept = [image for number, image in sorted(images.items(), key=lambda i: i[0]) if number not in spoilt]
+    return kept, tuple(name for name in names.values() if name not in LEFT_OUT), listed
 
 
 def load(root: Path, split: str = "train2017") -> list[Group]:

@@ -1,6 +1,7 @@
 """Each loader on a small set in the published layout. See `tiny_sets`."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,17 @@ import torch
 from PIL import Image
 from tiny_sets import DOG, PERSON, binary_set, box, msrc_set, picture, save, voc_set
 
+from coseglib.answering.floors import build_floor
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, available, load
 from coseglib.data.by_class import class_areas
 from coseglib.data.cache import training_set
+from coseglib.data.record import check_masks
 from coseglib.data.sampler import KINDS_OF_GROUP, GroupSampler
 from coseglib.data.sets import coco_seg, msrc, voc
+from coseglib.evaluation.tables import multiclass_table
+from coseglib.scoring.rows import evaluate, swap_questions
+from coseglib.unsupervised.configuration import load_online
 
 
 def test_icoseg_takes_every_folder_and_the_eight_by_the_papers_names(sets):
@@ -421,15 +427,48 @@ def test_coco_faults_name_the_file(coco):
     listed = coco / "coco" / "annotations" / "instances_train2017.json"
     with pytest.raises(CosegError, match="instances_val2017"):
         load("coco-seg-val", coco)
-    content = json.loads(listed.read_text())
-    content["annotations"][1]["segmentation"]["counts"] = [5]
-    listed.write_text(json.dumps(content))
-    with pytest.raises(CosegError, match=r"000000000001\.jpg: damaged instance"):
-        load("coco-seg", coco)[0].mask(0)
     for damaged in ("{}", "not json"):
         listed.write_text(damaged)
         with pytest.raises(CosegError, match="not COCO's instance annotations"):
             load("coco-seg", coco)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "told"),
+    [
+        (1, {"segmentation": {"size": [36, 48], "counts": [5]}}, "runs of 5 pixels"),
+        (1, {"segmentation": {"size": [36, 48], "counts": "no runs"}}, "annotation 2 of 1"),
+        (0, {"segmentation": [[0, 0, 10, 0]]}, "no outline"),
+        (0, {"segmentation": []}, "no outline"),
+        (0, {"segmentation": [["a", 0, 1, 1, 2, 2]]}, "ValueError"),
+        (0, {"category_id": 5}, "KeyError: 5"),
+        (0, {"area": None}, "TypeError"),
+    ],
+)
+def test_one_damaged_record_costs_its_photograph_alone_and_is_named(coco, capsys, place, change, told):
+    listed = coco / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(listed.read_text())
+    for number, record in enumerate(content["annotations"], start=1):
+        record["id"] = number
+    content["annotations"][place] |= change
+    listed.write_text(json.dumps(content))
+    assert {g.name: [p.name for p in g.photos] for g in load("coco-seg", coco)} == {
+        "cat": ["000000000002"],
+        "dog": ["000000000002"],
+    }
+    said = capsys.readouterr().err
+    assert f"{listed}: 1 of 9 records are damaged, their photographs left out: annotation " in said and told in said
+    assert said.count("\n") == 1 and [p.name for p in coco_seg.photos(coco)] == ["000000000002"]
+
+
+def test_records_that_are_none_and_images_without_a_size_cost_no_others(coco, capsys):
+    listed = coco / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(listed.read_text())
+    content["annotations"] += [None, {"image_id": 99, "category_id": 17}, {"image_id": [1]}]
+    content["images"] += [{"id": 3}, 7]
+    listed.write_text(json.dumps(content))
+    assert len(coco_seg.photos(coco)) == 2
+    assert "5 of 14 records are damaged" in capsys.readouterr().err
 
 
 # A folder of one's own ------------------------------------------------------------------------------------------------
@@ -475,9 +514,13 @@ def test_a_folder_without_photographs_a_missing_mask_and_a_wrong_name_are_errors
     with pytest.raises(CosegError, match="no photographs"):
         load(tmp_path)
     binary_set(tmp_path, {"ducks": ["a", "b"]})
-    (tmp_path / "ground_truth" / "ducks" / "b.png").unlink()
-    with pytest.raises(CosegError, match=r"ducks/b\.png: no mask for b\.jpg"):
-        load(tmp_path)
+    for name, told in (
+        ("b", r"ducks/b\.png: no mask for b\.jpg; add"),
+        ("a", r"a\.png: no mask .*, nor for 1 others; add"),
+    ):
+        (tmp_path / "ground_truth" / "ducks" / f"{name}.png").unlink()
+        with pytest.raises(CosegError, match=told):
+            load(tmp_path)
     with pytest.raises(CosegError, match="neither a data set"):
         load(tmp_path / "absent")
 
@@ -487,6 +530,32 @@ def test_a_mask_of_another_size_than_its_photograph_names_both(tmp_path):
     save(box(width=50, height=20), tmp_path / "ground_truth" / "ducks" / "a.png")
     with pytest.raises(CosegError, match=r"a\.png: 50 × 20 pixels, its photograph a\.jpg has 48 × 36"):
         load(tmp_path)[0].mask(0)
+    Image.open(tmp_path / "images" / "ducks" / "a.jpg").rotate(90, expand=True).save(tmp_path / "turned.jpg")
+    exif = Image.Exif()
+    exif[0x112] = 6  # stored lying on its side, shown upright
+    Image.open(tmp_path / "turned.jpg").save(tmp_path / "images" / "ducks" / "a.jpg", exif=exif)
+    save(box(), tmp_path / "ground_truth" / "ducks" / "a.png")
+    check_masks(load(tmp_path)[0].photos)
+    Image.fromarray(box()).rotate(90, expand=True).save(tmp_path / "ground_truth" / "ducks" / "a.png")
+    with pytest.raises(CosegError, match=r"a\.png: 36 × 48 pixels, its photograph a\.jpg has 48 × 36"):
+        check_masks(load(tmp_path)[0].photos)
+
+
+def test_all_masks_that_do_not_fit_are_told_before_any_picture_is_read(tmp_path, monkeypatch):
+    binary_set(tmp_path, {"ducks": [f"p{i}" for i in range(8)], "swans": ["a"]})
+    for i in range(1, 8):
+        save(box(width=50, height=20), tmp_path / "ground_truth" / "ducks" / f"p{i}.png")
+    groups = load(tmp_path)
+    monkeypatch.setattr("PIL.Image.Image.load", None)
+    for told_by in (
+        lambda: evaluate(build_floor("ellipse"), groups),
+        lambda: multiclass_table(groups, load_online("smoke"), tmp_path / "t.csv"),
+        lambda: training_set(list(groups[0].photos), 32, tmp_path / "cache"),
+    ):
+        with pytest.raises(CosegError, match=r"7 of [89] .*/p1\.png: 50 × 20 .*/p5\.png: 50 .*; and 2 more; ") as error:
+            told_by()
+        assert "p6" not in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "cache").exists() and not list(tmp_path.glob("*.csv"))
 
 
 # All of them ----------------------------------------------------------------------------------------------------------
@@ -516,6 +585,8 @@ def test_the_real_sets_have_the_published_numbers(real_data):
     for name, groups, photos in (("icoseg", 38, 643), ("icoseg8", 8, 154), ("msrc7", 7, 70), ("pascal", 20, 1037)):
         found = load(name, real_data)
         assert (len(found), sum(map(len, found))) == (groups, photos), name
+    asked = Counter(swap.photo.content() for swap in swap_questions(found))
+    assert Counter(asked.values()) == {2: 101, 6: 6}  # of 101 in two folders two questions each, of 6 in three six
     for group in load("msrc7", real_data):
         for i in range(len(group)):
             assert (group.mask(i) == 1).float().mean() > 0.005  # every photograph shows what its group is named for
