@@ -46,6 +46,7 @@ def segment(
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment walks/ -o out --method multiclass --classes 2
     """
+    from coseglib.segmenting.finding import check_output, find_photos, output_names
     from coseglib.segmenting.job import segment_photos
 
     model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
@@ -58,6 +59,7 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         config = options.learning(profile or "cpu", accelerator, set_)
         options.check_number(classes)
+        check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
         model = learn(group_of_files(photos, output), classes, config, options.say)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
@@ -71,6 +73,10 @@ def _say(summary) -> None:
         options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
     if summary.note:
         typer.echo(summary.note)
+    if summary.older:
+        these = f"{', '.join(summary.older[:3])}{', …' if len(summary.older) > 3 else ''}"
+        of = f"{summary.out}/masks: {len(summary.older)} of an earlier run that are not of these photographs"
+        typer.echo(f"{of} stay there ({these})")
     earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"

@@ -16,7 +16,8 @@ Loaders raise CosegError where a folder is missing or empty, too.
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import SUFFIXES, dataset_folder, folders_in, photo_of, pictures_in
+from coseglib.data.folders import dataset_folder, folders_in, pictures_in
+from coseglib.data.images import photo_of
 from coseglib.data.record import Group
 
 EIGHT = {  # name in the papers -> how the folder's name begins
@@ -88,6 +89,5 @@ def load_folder(folder: str | Path) -> list[Group]:
         if photos:
             groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
     if not groups:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")
+        raise CosegError(f"{folder}: no photographs in it (.jpg, .png, …), nor in its folders; check the name")
     return groups
