@@ -8,7 +8,7 @@ import typer
 
 from coseglib.cli import options
 from coseglib.cli.options import argument, flag, option, output_option
-from coseglib.core.errors import CosegError
+from coseglib.core.errors import CosegError, one_line
 
 Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
 BFloat16 = flag("--bfloat16", "Faster where the processor has it; same masks but for single pixels.")
@@ -70,7 +70,7 @@ def segment(
 
 def _say(summary) -> None:
     for file, why in summary.skipped:
-        options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
+        options.say(one_line(f"coseg: {file}: {why}; left out, {summary.done} photographs done", 2000))
     if summary.note:
         typer.echo(summary.note)
     if summary.older:

@@ -1,18 +1,21 @@
 """What in a folder counts as a photograph, for every way in: `find_photos`, a folder of one's own, the explorer."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from coseglib.core.errors import CosegError
+from coseglib.core.tables import read_table, write_table
 from coseglib.data import load
 from coseglib.data.folders import AS_OURS, PICTURES, is_ours
 from coseglib.data.images import read_image, read_mask, write_jpg, write_png
-from coseglib.segmenting.finding import find_photos
+from coseglib.segmenting.finding import find_photos, output_names
 
 
 def photo(path: Path, **options) -> Path:
@@ -117,6 +120,22 @@ def test_what_we_wrote_bears_a_mark_that_other_software_drops(tmp_path):
     Image.open(tmp_path / "mask.png").save(tmp_path / "edited.png")
     assert found(tmp_path) == ["edited.png", "plain.png"]
     assert [p.name for g in load(tmp_path) for p in g.photos] == ["edited.png", "plain.png"]
+
+
+NAMES = ["007", "nan", "None", "NA", "1e5", "2020-01-01", " ", "all", "true", "-", "a,b", "a\nb", "é", "\udcff\udcfe"]
+
+
+def test_names_that_look_like_something_else_survive_tables_and_results(tmp_path):
+    for name in NAMES:
+        photo(tmp_path / "set" / "images" / name / f"{name}.png")
+    groups = load(tmp_path / "set")
+    names = sorted(name.replace("\udcff\udcfe", r"\xff\xfe") for name in NAMES)  # bytes that no table can hold
+    assert sorted(g.name for g in groups) == names and all(g.photos[0].name == f"{g.name}/{g.name}.png" for g in groups)
+    write_table(pd.DataFrame({"group": [g.name for g in groups], "J": 0.5}), tmp_path / "t.csv")
+    assert sorted(read_table(tmp_path / "t.csv", {"group": str, "J": float}).group) == names
+    photos, _, _ = find_photos([tmp_path / "set"])
+    assert sorted(output_names(photos)) == sorted(NAMES)
+    assert [Path(p) for p in json.loads(json.dumps([str(p) for p in photos]))] == photos
 
 
 def test_results_inside_a_folder_are_no_groups(tmp_path):

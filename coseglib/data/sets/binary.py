@@ -13,6 +13,7 @@ over, folders in groups are not entered.
 Loaders raise CosegError where a folder is missing or empty, too.
 """
 
+import os
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
@@ -73,6 +74,11 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
     raise CosegError(f"{root}: the folders {', '.join(names)} are not there; get the Internet set, see data/README.md")
 
 
+def _written(name: str) -> str:
+    """A file's name as every table and terminal takes it: bytes that are no UTF-8 as \\xff."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def load_folder(folder: str | Path) -> list[Group]:
     """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
     folder, groups = Path(folder), []
@@ -80,12 +86,12 @@ def load_folder(folder: str | Path) -> list[Group]:
     masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
     parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
     for name, prefix, images in [*parts, (folder.resolve().name, "", home)]:
-        photos = []
+        name, photos = _written(name), []
         for path in pictures_in(images):
             mask = masks / prefix / f"{path.stem}.png" if masks else None
             if mask and not mask.is_file():
                 raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
-            photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
+            photos.append(photo_of("folder", _written(f"{prefix}{path.name}"), (name,), path, mask))
         if photos:
             groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
     if not groups:
