@@ -32,6 +32,7 @@ _KEPT = """@eadir @__thumb @recently-snapshot @recycle #recycle #snapshot $recyc
     ehthumbs.db desktop.ini picasa.ini"""
 _SYSTEMS = {*_KEPT.split(), "system volume information"}
 
+IMAGES, TRUTH = "images", "ground_truth"  # the folders of a set of one's own
 WRITTEN = ("masks", "overlays")  # the folders of results
 RECORDS = ("result.json", "session.json")  # beside them: of `coseg segment`, of the explorer
 MARK = "written by coseg"
@@ -64,8 +65,10 @@ def is_output(folder: Path) -> bool:
 
 
 def is_results(folder: str | Path) -> bool:
-    """Masks or overlays of ours, wherever the folder of results was moved to or is linked from."""
+    """Masks or overlays of ours, wherever they were moved to with their record or are linked from; a set's masks."""
     real = Path(os.path.realpath(folder))
+    if real.name == TRUTH:
+        return os.path.isdir(real.parent / IMAGES)
     return real.name in WRITTEN and is_output(real.parent)
 
 

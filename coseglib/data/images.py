@@ -121,18 +121,30 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
         return torch.from_numpy(pixels)
 
 
-def read_mask(path: str | Path) -> torch.Tensor:
-    """uint8 (H, W): 1 where the picture is opaque or, where alpha does not tell, not black; in a JPEG past mid-grey."""
+def _mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mask uint8 (H, W), and the colours (H, W) or (H, W, 3) that told it; None: alpha did."""
     with _opened(path) as picture:
         lossy, transparent = picture.format in ("JPEG", "MPO"), _has_alpha(picture)
         upright = _turned(picture, _orientation(picture))
         if transparent:
             opaque = np.asarray(upright.convert("RGBA").getchannel("A")) > 127
             if opaque.any() and not opaque.all():
-                return torch.from_numpy(opaque.astype(np.uint8))
+                return opaque.astype(np.uint8), None
         one_channel = upright.mode in ("1", "L", "F") or upright.mode.startswith("I")
-        grey = np.asarray(upright) if one_channel else np.asarray(upright.convert("RGB")).max(axis=2)
-        return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
+        colours = np.asarray(upright if one_channel else upright.convert("RGB"))
+        grey = colours if one_channel else colours.max(axis=2)
+        return (grey > (127 if lossy else 0)).astype(np.uint8), colours
+
+
+def read_mask(path: str | Path) -> torch.Tensor:
+    """uint8 (H, W): 1 where the picture is opaque or, where alpha does not tell, not black; in a JPEG past mid-grey."""
+    return torch.from_numpy(_mask(path)[0])
+
+
+def colours_of_mask(path: str | Path) -> int:
+    """How many colours what `read_mask` takes for the object has: more than one may mean more than one thing."""
+    inside, colours = _mask(path)
+    return 1 if colours is None else len(np.unique(colours[inside == 1], axis=0))
 
 
 def read_labels(path: str | Path) -> torch.Tensor:

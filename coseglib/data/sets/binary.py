@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.folders import dataset_folder, folders_in, pictures_in
+from coseglib.data.folders import IMAGES, TRUTH, dataset_folder, folders_in, pictures_in
 from coseglib.data.images import photo_of
 from coseglib.data.record import Group
 
@@ -79,11 +79,16 @@ def _written(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
+def homes_of(folder: Path) -> tuple[Path, Path | None]:
+    """Where the photographs of a user's folder lie, in its groups, and their masks, if there are any."""
+    home = folder / IMAGES if (folder / IMAGES).is_dir() else folder
+    return home, folder / TRUTH if home != folder and (folder / TRUTH).is_dir() else None
+
+
 def load_folder(folder: str | Path) -> list[Group]:
     """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
     folder, groups = Path(folder), []
-    home = folder / "images" if (folder / "images").is_dir() else folder
-    masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
+    home, masks = homes_of(folder)
     parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
     for name, prefix, images in [*parts, (folder.resolve().name, "", home)]:
         name, photos = _written(name), []
