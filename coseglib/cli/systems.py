@@ -8,7 +8,7 @@ import typer
 
 from coseglib.cli import options
 from coseglib.cli.options import argument, flag, option, output_option
-from coseglib.core.errors import CosegError
+from coseglib.core.errors import CosegError, one_line
 
 Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
 BFloat16 = flag("--bfloat16", "Faster where the processor has it; same masks but for single pixels.")
@@ -46,7 +46,8 @@ def segment(
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.job import check_output, segment_photos
+    from coseglib.segmenting.finding import check_output, find_photos, output_names
+    from coseglib.segmenting.job import segment_photos
 
     model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
     if model is None or model.online:
@@ -58,7 +59,7 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         config = options.learning(profile or "cpu", accelerator, set_)
         options.check_number(classes)
-        check_output(output)
+        check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
         model = learn(group_of_files(photos, output), classes, config, options.say)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
@@ -69,9 +70,13 @@ def segment(
 
 def _say(summary) -> None:
     for file, why in summary.skipped:
-        options.say(f"coseg: {file}: {why}; left out, {summary.done} photographs done")
+        options.say(one_line(f"coseg: {file}: {why}; left out, {summary.done} photographs done", 2000))
     if summary.note:
         typer.echo(summary.note)
+    if summary.older:
+        these = f"{', '.join(summary.older[:3])}{', …' if len(summary.older) > 3 else ''}"
+        of = f"{summary.out}/masks: {len(summary.older)} of an earlier run that are not of these photographs"
+        typer.echo(f"{of} stay there ({these})")
     earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"

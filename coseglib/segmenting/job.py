@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -24,13 +25,17 @@ from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.reading import Photographs, Picture
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
-from coseglib.core.files import writable, write_text
+from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
-from coseglib.data.images import write_jpg, write_png
+from coseglib.data import images
+from coseglib.data.folders import AS_OURS, is_ours
 from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
-from coseglib.segmenting.finding import WRITTEN, find_photos, is_output, output_names
+from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
 from coseglib.segmenting.overlays import class_colours, overlay
+
+write_png = partial(images.write_png, **AS_OURS["PNG"])  # so that no later run takes them for photographs
+write_jpg = partial(images.write_jpg, **AS_OURS["JPEG"])
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Summary:
     skipped: tuple[tuple[str, str], ...]  # (file, why) each
     ignored: int  # files in the folders that are no images by their names
     note: str  # a remark for the reader, or ""
+    older: tuple[str, ...]  # masks of earlier runs that stay beside, of other photographs
     seconds: float  # of this run
     rank: int  # of this process: let only 0 speak
 
@@ -227,7 +233,7 @@ class _Job(Photographs):
         started = time.perf_counter()
         name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
         classes = self.model.classes if self.model.online else 0
-        files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.jpg"}
+        files = dict(zip(("mask", "overlay"), result_files(name), strict=True))
         write_png(self.out / files["mask"], mask if classes else 255 * mask)
         shown = resize_labels(mask, tuple(picture.shape[-2:]))
         write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
@@ -242,15 +248,6 @@ class _Job(Photographs):
         self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
         self.log.flush()
         self.done[answer.photo] = entry
-
-
-def check_output(out: Path) -> None:
-    """Raises CosegError where results cannot be written to the folder `out`, or it has masks that are not from here."""
-    for name in ("", *WRITTEN):
-        folder = writable(out / name, folder=True)
-        if name and folder.is_dir() and any(folder.iterdir()) and not is_output(out):
-            raise CosegError(f"{folder}: is there already, and not from here; give another -o")
-    writable(out / "result.json", folder=False)
 
 
 def segment_photos(
@@ -282,14 +279,15 @@ def segment_photos(
 
     A run that was killed goes on with the photographs not yet done when it is started again with the same model,
     photographs (path, size, date) and options; else it starts anew. What cannot be read is skipped and named.
-    Raises CosegError when nothing can be written to `out`, where it has masks that are not from here, or for an unknown
-    `how` or kind of model.
+    Raises CosegError when nothing can be written to `out`, where something that is not ours is in the way
+    (`check_output`), or for an unknown `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
-    check_output(out)
+    found = find_photos(named, leave_out=out)
+    check_output(out, output_names(found[0]))
     fabric = launch(**where)
-    photos, empty, ignored = fabric.broadcast(find_photos(named, leave_out=out))
+    photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
@@ -303,13 +301,15 @@ def segment_photos(
             for answer, mask in masks(model, missing, post, count):
                 job.write(answer, mask)
         note = note_for(job.done.values(), model.card.get("common_from"))
-        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in empty)]
+        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
         job.finish(_about(model, how, post) | {"ignored": ignored, "note": note, "photos": entries})
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
     seconds, done = time.perf_counter() - started, len(job.done)
-    return Summary(out, len(photos), done, job.earlier, skipped, ignored, note, seconds, fabric.global_rank)
+    masks_now = {out / entry["mask"] for entry in job.done.values()}
+    older = tuple(sorted(f.name for f in (out / "masks").glob("*.png") if f not in masks_now and is_ours(f)))
+    return Summary(out, len(photos), done, job.earlier, skipped, ignored, note, older, seconds, fabric.global_rank)
 
 
 def _about(model, how: str, post: str) -> dict:

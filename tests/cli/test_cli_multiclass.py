@@ -72,6 +72,15 @@ def test_the_overview_names_every_method_and_its_paper(capsys):
     assert " ".join(" ".join(line.strip().split("  ")[0] for line in lines).split()) == " ".join(METHODS)
 
 
+def test_what_is_in_the_way_of_masks_is_told_before_anything_is_learned(photos, tmp_path, capsys, monkeypatch):
+    own = tmp_path / "out" / "masks" / "0.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"the user's own")
+    monkeypatch.setattr(learner, "learn", lambda *_: pytest.fail("it learned"))
+    told = _refused(capsys, "segment", photos, "-o", tmp_path / "out", "--method", "multiclass", "--classes", 2, *QUICK)
+    assert "masks: is there already, and not from here" in told and own.read_bytes() == b"the user's own"
+
+
 def test_training_needs_nothing_but_a_folder_to_write_to_and_keeps_what_is_done(tmp_path, capsys):
     run = tmp_path / "run"
     train = ["train", "--method", "multiclass", *QUICK, "-o", run]

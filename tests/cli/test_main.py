@@ -206,6 +206,10 @@ def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("coseg: ")]
     assert len(told) == 1 and "torn.jpg" in told[0]
     assert cli.main(["segment", str(photos / "torn.jpg"), *common, str(tmp_path / "three")]) == 1
+    capsys.readouterr()
+    assert cli.main(["segment", str(photos / "1.png"), *common, str(out)]) == 0
+    stays = f"{out}/masks: 1 of an earlier run that are not of these photographs stay there (0.png)"
+    assert stays in capsys.readouterr().out
 
 
 def test_a_floor_segments_too(photos, tmp_path):
