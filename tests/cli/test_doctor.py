@@ -40,6 +40,7 @@ def test_without_data_sets_photographs_can_be_segmented_all_the_same(shipped, no
         assert any(line.startswith(f"{'OK' if there else '--':4} {part}: ") for line in lines), part
     for part in ("Python", "packages", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
         assert any(line.startswith(f"OK   {part}: ") for line in lines), part
+    assert "OK   data set synthetic: 8 groups, 96 drawn scenes" in lines  # nobody's photographs
     (missing,) = [line for line in lines if line.startswith("--   data set icoseg8: ")]  # a folder is named: why
     assert "data/README.md" in missing and "not here (needed to train or to score on it)" in missing
     assert last == "all is well: photographs can be segmented; what is marked -- is not needed for it"
