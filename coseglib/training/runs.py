@@ -101,9 +101,10 @@ def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:
     return TrainingRun(name or folder.name, folder, config, log, _memory(folder))
 
 
-def is_trained(folder: str | Path, config: TrainConfig) -> bool:
+def is_trained(folder: str | Path, config: TrainConfig, weights: bool = True) -> bool:
     """Whether a folder holds this training to its end: its checkpoint, its log to the last step, its configuration.
 
+    weights  False: its log and configuration are enough
     Raises CosegError where the folder holds another configuration: its files are not to be written over.
     """
     folder = Path(folder)
@@ -113,15 +114,19 @@ def is_trained(folder: str | Path, config: TrainConfig) -> bool:
     with contextlib.suppress(CosegError):
         log = read_log(folder / "log.csv", config.fields()).dropna(subset=["loss"])
         # The checkpoint of a run that validates is the best so far: it alone does not say that the run is at its end.
-        return (folder / MODEL).is_file() and int(log.step.max()) >= config.steps
+        kept = (folder / MODEL).is_file() if weights else not (folder / STATE).exists()
+        return kept and int(log.step.max()) >= config.steps
     return False
 
 
-def train_all(plans: Mapping[str, TrainConfig], root: str | Path, say=print, apart=True) -> dict[str, TrainingRun]:
+def train_all(
+    plans: Mapping[str, TrainConfig], root: str | Path, say=print, apart=True, weights=True
+) -> dict[str, TrainingRun]:
     """{name: TrainingRun} of all; those that are not there are made, those that were broken off go on.
 
     plans  `plan_trainings`'     root  the folder that holds them, see `training_folder`
-    apart  each in a process of its own, which is how memory is measured; False: here, and memory is not known
+    apart    each in a process of its own, which is how memory is measured; False: here, and memory is not known
+    weights  False: only the log is kept, for curves and costs
     One device each, a GPU where there is one.
     A training that cannot be made (no photographs here, no weights) is named and left out; where none can, CosegError.
     """
@@ -129,10 +134,12 @@ def train_all(plans: Mapping[str, TrainConfig], root: str | Path, say=print, apa
     for name, config in plans.items():
         folder = training_folder(root, name, config)
         try:
-            if is_trained(folder, config):
+            if is_trained(folder, config, weights):
                 say(f"{name}: there already, {config.steps} steps")
             else:
                 _made(name, config, folder, say, apart)
+                if not weights:
+                    (folder / MODEL).unlink()
             runs[name] = read_run(folder, name)
         except CosegError as error:
             failed.append(f"{name}: {error}")

@@ -30,13 +30,16 @@ from coseglib.training.runs import (
 from coseglib.training.state import Log
 
 
-def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch, weights):
     plans, said = plan_trainings(("ca",), "smoke", TINY), []
-    first = train_all(plans, tmp_path, said.append, apart=False)
+    first = train_all(plans, tmp_path, said.append, apart=False, weights=weights)
     before = {f: f.stat().st_mtime_ns for f in first["ca"].folder.iterdir()}
-    assert "state.safetensors" not in {f.name for f in before}  # three times the model's size, and of no further use
+    names = {f.name for f in before}
+    assert "state.safetensors" not in names  # three times the model's size, and of no further use
+    assert ("model.safetensors" in names) == weights  # curves and costs are read from the log
     monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained again"))
-    again = train_all(plans, tmp_path, said.append, apart=False)
+    again = train_all(plans, tmp_path, said.append, apart=False, weights=weights)
     assert said == ["ca: trains, 4 steps", "ca: there already, 4 steps"]
     assert {f: f.stat().st_mtime_ns for f in again["ca"].folder.iterdir()} == before
     pd.testing.assert_frame_equal(first["ca"].log, again["ca"].log)
