@@ -33,7 +33,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_WIDGET = "<p><em>Here stands a page that answers. It needs JupyterLab: open this notebook there and run it.</em></p>"
 STILL = '<p><em>A still picture of it:</em></p><img src="data:image/png;base64,{}" alt="A still picture of the page">'
-HEADLINES = 5  # at the head of the report
+HEADLINES = 6  # at the head of the report
 ROWS, COLUMNS = 40, 24  # of a table, on the page; its CSV has all
 WORDS = 160  # characters of a plot's own text that its description repeats
 PICTURES = (".png", ".svg")
