@@ -23,6 +23,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.tables import read_table
 from coseglib.models import METHODS
+from coseglib.models.checkpoints import in_half, read_tensors, write_tensors
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.loop import train
 from coseglib.training.state import MODEL, STATE, Log, check_same
@@ -101,10 +102,9 @@ def read_run(folder: str | Path, name: str | None = None) -> TrainingRun:
     return TrainingRun(name or folder.name, folder, config, log, _memory(folder))
 
 
-def is_trained(folder: str | Path, config: TrainConfig, weights: bool = True) -> bool:
+def is_trained(folder: str | Path, config: TrainConfig) -> bool:
     """Whether a folder holds this training to its end: its checkpoint, its log to the last step, its configuration.
 
-    weights  False: its log and configuration are enough
     Raises CosegError where the folder holds another configuration: its files are not to be written over.
     """
     folder = Path(folder)
@@ -114,19 +114,15 @@ def is_trained(folder: str | Path, config: TrainConfig, weights: bool = True) ->
     with contextlib.suppress(CosegError):
         log = read_log(folder / "log.csv", config.fields()).dropna(subset=["loss"])
         # The checkpoint of a run that validates is the best so far: it alone does not say that the run is at its end.
-        kept = (folder / MODEL).is_file() if weights else not (folder / STATE).exists()
-        return kept and int(log.step.max()) >= config.steps
+        return (folder / MODEL).is_file() and int(log.step.max()) >= config.steps
     return False
 
 
-def train_all(
-    plans: Mapping[str, TrainConfig], root: str | Path, say=print, apart=True, weights=True
-) -> dict[str, TrainingRun]:
+def train_all(plans: Mapping[str, TrainConfig], root: str | Path, say=print, apart=True) -> dict[str, TrainingRun]:
     """{name: TrainingRun} of all; those that are not there are made, those that were broken off go on.
 
     plans  `plan_trainings`'     root  the folder that holds them, see `training_folder`
-    apart    each in a process of its own, which is how memory is measured; False: here, and memory is not known
-    weights  False: only the log is kept, for curves and costs
+    apart  each in a process of its own, which is how memory is measured; False: here, and memory is not known
     One device each, a GPU where there is one.
     A training that cannot be made (no photographs here, no weights) is named and left out; where none can, CosegError.
     """
@@ -134,12 +130,10 @@ def train_all(
     for name, config in plans.items():
         folder = training_folder(root, name, config)
         try:
-            if is_trained(folder, config, weights):
+            if is_trained(folder, config):
                 say(f"{name}: there already, {config.steps} steps")
             else:
                 _made(name, config, folder, say, apart)
-                if not weights:
-                    (folder / MODEL).unlink()
             runs[name] = read_run(folder, name)
         except CosegError as error:
             failed.append(f"{name}: {error}")
@@ -150,13 +144,20 @@ def train_all(
 
 
 def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], None], apart: bool) -> None:
-    """Train one, tell how it goes, and keep how much memory it took."""
+    """Train one, and keep its model in half precision: a report holds many."""
     say(f"{name}: {'goes on' if (folder / STATE).is_file() else 'trains'}, {config.steps} steps")
     training = partial(train, config, folder, resume=True, devices=1, quiet=True)
-    if not apart:
+    if apart:
+        _measured(name, config, folder, say, training)
+    else:
         training()
-        (folder / STATE).unlink(missing_ok=True)
-        return
+    (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
+    tensors, header = read_tensors(folder / MODEL)
+    write_tensors(folder / MODEL, in_half(tensors), header)
+
+
+def _measured(name: str, config: TrainConfig, folder: Path, say: Callable[[str], None], training: Callable) -> None:
+    """Train one in a process, tell how it goes, and keep how much memory it took."""
     told = [0]
 
     def look() -> None:
@@ -169,7 +170,6 @@ def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], Non
     _, memory = in_a_process(training, while_it_runs=look)
     memory["peak"] = max(memory["peak"], _memory(folder).get("peak", 0))  # of the part before an interruption
     write_text(folder / MEMORY_FILE, json.dumps(memory, allow_nan=False) + "\n")
-    (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
 
 
 def _resident() -> int:
