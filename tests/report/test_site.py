@@ -3,6 +3,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -234,6 +235,15 @@ def test_what_is_folded_stays_folded_in_print(made):
     assert "<details" in text
     for page in (text, *(p.read_text() for p in (folder / "notebooks").glob("*.html"))):
         assert "details-content" not in page  # what a rule that opens them names
+
+
+def test_what_the_committed_summary_links_to_is_committed_too():
+    text = (REPORTS / "cpu" / "summary.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(((?:plots|tables)/[^)]+)\)", text))
+    listed = subprocess.run(["git", "ls-files", "."], cwd=REPORTS / "cpu", capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git here")
+    assert len(linked) > 100 and not {unquote(link) for link in linked} - set(listed.stdout.splitlines())
 
 
 def test_a_report_without_anything_has_a_page_too(tmp_path):
