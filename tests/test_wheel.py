@@ -74,6 +74,7 @@ def test_the_wheel_holds_what_the_library_reads(wheel):
         if file.is_file() and "__pycache__" not in file.parts:
             assert file.relative_to(REPOSITORY).as_posix() in held
     shipped = [REPOSITORY / "data" / "reported.csv", *(f for d in TRACKED for f in (REPOSITORY / "data" / d).glob("*"))]
+    shipped += (REPOSITORY / "data" / "pictures").glob("*/*/*.*g")
     for file in shipped:
         assert f"coseglib/shipped/{file.relative_to(REPOSITORY / 'data').as_posix()}" in held
     assert not any(name.startswith(("tests/", "coseglib/shipped/cache")) for name in held)

@@ -170,11 +170,12 @@ def checkpoints() -> Iterator[Finding]:
     """Each shipped checkpoint is loaded, which compares its checksum with its card's."""
     from coseglib.models.checkpoints import load_model
 
-    there = {path.stem for folder in (CHECKPOINTS, SCENES) for path in folder.glob("[!.]*.safetensors")}
-    for name in sorted(there | {DEFAULT_CHECKPOINT}):
+    homes, there = ((CHECKPOINTS, "photographs"), (SCENES, "drawn scenes")), {DEFAULT_CHECKPOINT: ""}
+    there |= {path.stem: of for folder, of in homes for path in folder.glob("[!.]*.safetensors")}
+    for name, of in sorted(there.items()):
         try:
             card = load_model(name).card
-            good, text = True, f"{card['method']} on {card['backbone']}, {card['sha256'][:8]}"
+            good, text = True, f"{card['method']} on {card['backbone']}, of {of}, {card['sha256'][:8]}"
         except CosegError as error:
             good, text = False, str(error)
         yield Finding(f"checkpoint {name}", good, text, needed=name == DEFAULT_CHECKPOINT)

@@ -22,6 +22,7 @@ OWN = _USERS if INSTALLED else REPOSITORY / "data"  # data sets and caches, wher
 LISTS = SHIPPED / "lists"
 CHECKPOINTS = SHIPPED / "checkpoints"
 SCENES = SHIPPED / "scenes"  # checkpoints, with cards, that were trained on drawn scenes: the notebooks'
+PICTURES = SHIPPED / "pictures"  # rendered still lifes of cars and of sheep, with their masks: the notebooks'
 NAMING = SCENES / "backbone"  # weights of `resnet10`, which has learned to name what drawn scenes show
 MEASURED = SHIPPED / "measured"  # cards of models that are not shipped
 REPORTED = SHIPPED / "reported.csv"  # the papers' figures

@@ -77,7 +77,7 @@ def validation_groups(root: str | Path | None = None, lists: Path | None = None)
 
 
 def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
-    """For every data set what is there ("8 groups, 154 photographs"), or the error that says what is missing.
+    """For every data set what is there ("8 groups, 154 photographs"; drawn scenes are called that), or what is missing.
 
     No picture is read: of VOC and COCO the lists are counted. Raises CosegError where `root` is no folder.
     """
@@ -96,7 +96,8 @@ def available(root: str | Path | None = None) -> dict[str, str | CosegError]:
                 found[name] = f"{coco_seg.count(folder, _LOADERS[name].split()[1]):,} photographs"
             else:
                 groups = load(name, folder)
-                found[name] = f"{len(groups)} groups, {sum(map(len, groups)):,} photographs"
+                what = "drawn scenes" if name.startswith("synthetic") else "photographs"
+                found[name] = f"{len(groups)} groups, {sum(map(len, groups)):,} {what}"
         except CosegError as fault:
             found[name] = fault
     return found

@@ -117,7 +117,7 @@ def ship(
         about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part, kept = folder / f".{name}.safetensors", folder / f".{name}.figures.json"
     try:
-        save_model(part, model, about, torch.float16)
+        save_model(part, model, about, half=True)
         size = part.stat().st_size
         if size > LARGEST and not card_only:
             raise CosegError(f"{name}: {size / 2**20:.1f} MiB in half precision, the limit is 8; --card-only measures")

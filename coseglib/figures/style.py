@@ -7,6 +7,7 @@ The tests look at every figure for text that is cut or covered: COSEG_CHECK_FIGU
 import io
 import os
 import pkgutil
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
 from coseglib.core.errors import CosegError
@@ -130,21 +132,35 @@ def colours_of(names: Iterable[str]) -> dict[str, str]:
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
 
 
-def save_figure(fig: Figure, path: str | Path) -> tuple[Path, Path]:
-    """Write `path`.png (144 dpi) and `path`.svg, whole or not at all; a suffix .png or .svg of `path` is dropped.
+def _said(fig: Figure) -> str:
+    """What a figure's texts say, the largest first: its title, then axes and series; no ticks, no panels' scores."""
+    shown = (text for text in (*fig.texts, *fig.findobj(Text)) if text.get_visible())
+    texts = sorted(shown, key=lambda text: -text.get_fontsize())
+    words = dict.fromkeys(" ".join(text.get_text().split()) for text in texts)
+    return "; ".join(word for word in words if re.search(r"[^\W\d_]{2}", word))
 
-    Pictures in the SVG have 100 dpi: they are a second copy. Raises CosegError where the folder cannot be written.
+
+def save_figure(fig: Figure, path: str | Path) -> tuple[Path, ...]:
+    """Write `path`.png (144 dpi, what it says in its Description), whole or not at all; a suffix of `path` is dropped.
+
+    What is drawn in lines is written as `path`.svg too; of pictures that would be a second, coarser copy.
+    Returns what was written. Raises CosegError where the folder cannot be written.
     """
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     png, svg = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg"))
     _check(fig)
+    files = {png: {"Description": _said(fig)}}
+    if not any(axes.images for axes in fig.axes):
+        files[svg] = {"Date": None}
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for target, how in ((png, {}), (svg, {"metadata": {"Date": None}, "dpi": 100})):
+        for target, metadata in files.items():
             with plt.rc_context(STYLE):
-                fig.savefig(content := io.BytesIO(), format=target.suffix[1:], **how)
+                fig.savefig(content := io.BytesIO(), format=target.suffix[1:], metadata=metadata)
             write_bytes(target, content.getvalue())
+        if svg not in files:
+            svg.unlink(missing_ok=True)  # an earlier one of the same name
     except OSError as error:
         raise CosegError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    return png, svg
+    return tuple(files)

@@ -15,7 +15,7 @@ from coseglib.models.backbones import fill, read_safetensors, sha256
 from coseglib.models.contract import LOOKS, POSTS, Model
 from coseglib.models.registry import build_model
 
-__all__ = ["FORMAT", "find", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
+__all__ = ["FORMAT", "find", "in_half", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
 
 FORMAT = "coseg-1"
 STATED = ("method", "backbone", "variant", "input_size", "origin")  # what a model's header cannot do without
@@ -69,15 +69,19 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     return _read(Path(path))[:2]
 
 
-def save_model(path: str | Path, model: Model, config: dict, dtype: torch.dtype | None = None) -> str:
+def in_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices in half precision, for files; batch-norm variances, vectors, leave its range and stay as they are."""
+    return {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in tensors.items()}
+
+
+def save_model(path: str | Path, model: Model, config: dict, half: bool = False) -> str:
     """Write a model that `build_model` made and the configuration that trained it. Returns the file's SHA-256.
 
     config  must hold method and backbone; origin, variant, input_size and options are taken from the model itself
-    dtype   torch.float16 for shipping (matrices only: batch-norm variances leave fp16's range), None: as they are
+    half    `in_half`: half the size, for what ships
     """
     tensors = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    if dtype is not None:
-        tensors = {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in tensors.items()}
+    tensors = in_half(tensors) if half else tensors
     header = {**config, "format": FORMAT, "origin": model.backbone.origin, "variant": model.variant}
     header |= {"input_size": model.input_size, "options": dict(model.options)}
     if model.looks > 1:

@@ -34,7 +34,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NO_WIDGET = "<p><em>Here stands a page that answers. It needs JupyterLab: open this notebook there and run it.</em></p>"
 STILL = '<p><em>A still picture of it:</em></p><img src="data:image/png;base64,{}" alt="A still picture of the page">'
-HEADLINES = 5  # at the head of the report
+HEADLINES = 6  # at the head of the report
 ROWS, COLUMNS = 40, 24  # of a table, on the page; its CSV has all
 WORDS = 160  # characters of a plot's own text that its description repeats
 PICTURES = (".png", ".svg")
@@ -213,20 +213,10 @@ def _tables(folder: Path, read: dict[str, nbformat.NotebookNode]):
             yield made | {"columns": [], "why": f"not readable as a table ({' '.join(str(error).split())})"}
 
 
-def _drawn(svg: str) -> list[str]:
-    """The texts of an SVG as our plots write it, the largest first: a figure's title, then its axes and series."""
-    pattern = r'<text style="[^"]*?font-size: ([\d.]+)px[^"]*"[^>]*>([^<]+)<'
-    found = sorted(re.findall(pattern, svg), key=lambda f: -float(f[0]))
-    texts = dict.fromkeys(" ".join(html.unescape(text).split()) for _, text in found)
-    return [t for t in texts if re.search(r"[^\W\d_]{2}", t)]  # two letters: no tick, no panel's score
-
-
 def _plots(folder: Path, read: dict[str, nbformat.NotebookNode]) -> list[dict]:
     found = []
     for made, kinds in _made("plots", folder, read, PICTURES):
-        svg = kinds[".svg"].read_text(encoding="utf-8", errors="replace") if ".svg" in kinds else ""
-        shown = kinds.get(".png", kinds.get(".svg"))
-        large = shown if "<image" in svg else kinds.get(".svg", shown)  # pictures are finer in the PNG
+        shown, large, texts = kinds.get(".png", kinds.get(".svg")), kinds.get(".svg", kinds.get(".png")), ""
         made |= {"large": quote(f"plots/{large.name}"), "shown": quote(f"plots/{shown.name}")}
         made |= dict.fromkeys(("width", "height", "drawn"), 0)  # drawn: its width in CSS pixels, 96 an inch
         if ".png" in kinds:
@@ -234,9 +224,9 @@ def _plots(folder: Path, read: dict[str, nbformat.NotebookNode]) -> list[dict]:
                 with Image.open(kinds[".png"]) as picture:
                     made["width"], made["height"] = picture.size
                     made["drawn"] = round(96 * picture.width / picture.info.get("dpi", (96,))[0])
+                    texts = textwrap.shorten(picture.info.get("Description", ""), WORDS, placeholder=" …")
             except OSError:
                 made["title"] += " (not readable)"
-        texts = textwrap.shorten("; ".join(_drawn(svg)), WORDS, placeholder=" …")
         parts = (f"Plot: {made['title']}", made["place"], texts)
         found.append(made | {"alt": ". ".join(filter(None, parts))})
     return found

@@ -26,6 +26,7 @@ from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet
 from coseglib.data.sampler import augmentation
 from coseglib.models.backbones import Backbone, build_backbone
+from coseglib.models.checkpoints import in_half
 from coseglib.training.configuration import TrainConfig, load_profile
 from coseglib.training.loop import cached_photographs
 
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     backbone, right = train_classifier(cached_photographs(config, quiet=False), config)
     facts = {"steps": STEPS, "batch": BATCH, "seed": config.seed, "side": config.input_size, "torch": torch.__version__}
     facts |= {"scenes": config.synthetic_photos, "held out": HELD_OUT, "likeliest class is in the picture": right}
-    tensors = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in backbone.state_dict().items()}
+    tensors = in_half(backbone.state_dict())
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / f"{NAME}.safetensors") as part:
         about = {"origin": backbone.origin, "made": json.dumps(facts)}

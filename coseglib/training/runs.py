@@ -23,6 +23,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import read_json, write_text
 from coseglib.core.tables import read_table
 from coseglib.models import METHODS
+from coseglib.models.checkpoints import in_half, read_tensors, write_tensors
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.loop import train
 from coseglib.training.state import MODEL, STATE, Log, check_same
@@ -143,13 +144,20 @@ def train_all(plans: Mapping[str, TrainConfig], root: str | Path, say=print, apa
 
 
 def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], None], apart: bool) -> None:
-    """Train one, tell how it goes, and keep how much memory it took."""
+    """Train one, and keep its model in half precision: a report holds many."""
     say(f"{name}: {'goes on' if (folder / STATE).is_file() else 'trains'}, {config.steps} steps")
     training = partial(train, config, folder, resume=True, devices=1, quiet=True)
-    if not apart:
+    if apart:
+        _measured(name, config, folder, say, training)
+    else:
         training()
-        (folder / STATE).unlink(missing_ok=True)
-        return
+    (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
+    tensors, header = read_tensors(folder / MODEL)
+    write_tensors(folder / MODEL, in_half(tensors), header)
+
+
+def _measured(name: str, config: TrainConfig, folder: Path, say: Callable[[str], None], training: Callable) -> None:
+    """Train one in a process, tell how it goes, and keep how much memory it took."""
     told = [0]
 
     def look() -> None:
@@ -162,7 +170,6 @@ def _made(name: str, config: TrainConfig, folder: Path, say: Callable[[str], Non
     _, memory = in_a_process(training, while_it_runs=look)
     memory["peak"] = max(memory["peak"], _memory(folder).get("peak", 0))  # of the part before an interruption
     write_text(folder / MEMORY_FILE, json.dumps(memory, allow_nan=False) + "\n")
-    (folder / STATE).unlink(missing_ok=True)  # of use to what goes on, and three times the model's size
 
 
 def _resident() -> int:

@@ -40,9 +40,20 @@ def test_without_data_sets_photographs_can_be_segmented_all_the_same(shipped, no
         assert any(line.startswith(f"{'OK' if there else '--':4} {part}: ") for line in lines), part
     for part in ("Python", "packages", "data set synthetic", f"checkpoint {doctor.DEFAULT_CHECKPOINT}"):
         assert any(line.startswith(f"OK   {part}: ") for line in lines), part
+    assert "OK   data set synthetic: 8 groups, 96 drawn scenes" in lines  # nobody's photographs
     (missing,) = [line for line in lines if line.startswith("--   data set icoseg8: ")]  # a folder is named: why
     assert "data/README.md" in missing and "not here (needed to train or to score on it)" in missing
     assert last == "all is well: photographs can be segmented; what is marked -- is not needed for it"
+
+
+def test_checkpoints_say_what_they_know_photographs_or_drawn_scenes(shipped, monkeypatch, tmp_path):
+    monkeypatch.setattr("coseglib.cli.doctor.SCENES", tmp_path / "scenes")
+    monkeypatch.setattr("coseglib.models.checkpoints.SCENES", tmp_path / "scenes")
+    (tmp_path / "scenes").mkdir()
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(shipped.with_suffix(suffix), tmp_path / "scenes" / f"ca-scenes{suffix}")
+    real, drawn = (f.text.rpartition(", ")[0] for f in doctor.checkpoints())
+    assert (real, drawn) == ("ca on mobilenet_v2, of photographs", "ca on mobilenet_v2, of drawn scenes")
 
 
 def test_where_no_folder_is_named_one_line_says_which_sets_are_not_here(shipped, monkeypatch, tmp_path):

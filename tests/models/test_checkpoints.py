@@ -31,7 +31,7 @@ def test_a_saved_model_answers_as_before(tiny, tmp_path, variant):
 def test_half_precision_halves_the_file_and_keeps_the_vectors_exact(tiny, tmp_path):
     model = tiny("fca", "workbook")
     save_model(tmp_path / "full.safetensors", model, {**CONFIG, "method": "fca"})
-    save_model(tmp_path / "half.safetensors", model, {**CONFIG, "method": "fca"}, torch.float16)
+    save_model(tmp_path / "half.safetensors", model, {**CONFIG, "method": "fca"}, half=True)
     full, half = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half"))
     assert half < 0.55 * full
     pair = torch.rand(1, 2, 3, 64, 64)

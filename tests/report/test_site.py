@@ -3,6 +3,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -225,8 +226,24 @@ def test_plots_have_a_size_and_a_text_that_says_what_they_show(made):
     assert curve["alt"] == "Plot: Curve. Notebook 02, Training. The loss falls, then stays; step; loss"
     assert (curve["src"], curve["width"], curve["height"]) == ("plots/02_curve.png", "720", "432")
     assert 'href="plots/02_curve.svg"><img' in text and 'href="plots/03_wide.png"><img' in text
-    assert wide["alt"] == "Plot: Wide. Notebook 03, Modulation"
+    assert wide["alt"] == "Plot: Wide. Notebook 03, Modulation. The loss falls, then stays; a wide one; step; loss"
     assert "notes.txt" not in text
+
+
+def test_what_is_folded_stays_folded_in_print(made):
+    folder, text = made
+    assert "<details" in text
+    for page in (text, *(p.read_text() for p in (folder / "notebooks").glob("*.html"))):
+        assert "details-content" not in page  # what a rule that opens them names
+
+
+def test_what_the_committed_summary_links_to_is_committed_too():
+    text = (REPORTS / "cpu" / "summary.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(((?:plots|tables)/[^)]+)\)", text))
+    listed = subprocess.run(["git", "ls-files", "."], cwd=REPORTS / "cpu", capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git here")
+    assert len(linked) > 100 and not {unquote(link) for link in linked} - set(listed.stdout.splitlines())
 
 
 def test_a_report_without_anything_has_a_page_too(tmp_path):

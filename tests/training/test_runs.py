@@ -11,7 +11,7 @@ from hand_made import TINY, logs, row
 
 from coseglib.core.errors import CosegError
 from coseglib.figures import show_curves
-from coseglib.models.checkpoints import read_tensors
+from coseglib.models.checkpoints import read_tensors, write_tensors
 from coseglib.training import loop, runs
 from coseglib.training.configuration import load_profile
 from coseglib.training.costs import tidy_logs, time_to
@@ -35,6 +35,8 @@ def test_a_training_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     first = train_all(plans, tmp_path, said.append, apart=False)
     before = {f: f.stat().st_mtime_ns for f in first["ca"].folder.iterdir()}
     assert "state.safetensors" not in {f.name for f in before}  # three times the model's size, and of no further use
+    kept = read_tensors(first["ca"].folder / "model.safetensors")[0]  # a report holds many: matrices in half precision
+    assert {t.dtype for t in kept.values() if t.ndim > 1} == {torch.float16}
     monkeypatch.setattr(runs, "train", lambda *a, **k: pytest.fail("trained again"))
     again = train_all(plans, tmp_path, said.append, apart=False)
     assert said == ["ca: trains, 4 steps", "ca: there already, 4 steps"]
@@ -135,13 +137,14 @@ def test_the_memory_of_a_training_in_two_parts_is_that_of_the_larger(tmp_path, m
         runs, "in_a_process", lambda *a, **k: (None, {"of": "process", "before": 500, "peak": next(peaks)})
     )
     said = []
+    write_tensors(tmp_path / "model.safetensors", {}, {"format": "coseg-1"})
     for name in ("state.safetensors", "other"):
         (tmp_path / name).touch()
         runs._made("ca", config, tmp_path, said.append, apart=True)
     assert json.loads((tmp_path / MEMORY_FILE).read_text())["peak"] == 900
     # The state is of use to what goes on; of what is done it is dropped.
     assert said == ["ca: goes on, 4 steps", "ca: trains, 4 steps"]
-    assert sorted(f.name for f in tmp_path.iterdir()) == [MEMORY_FILE, "other"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == [MEMORY_FILE, "model.safetensors", "other"]
 
 
 def test_a_log_becomes_one_row_a_step_with_its_validation_beside_it(made_run, tmp_path):
