@@ -25,6 +25,14 @@ SEEN = "validation"  # classes that train, photographs that do not
 UNSEEN = "icoseg8"  # classes that do not train: a test set, by which nothing is chosen here
 STRANGER = "validation, a stranger in each group"
 TWO = "groups of two classes"  # on which the multi-class system learns
+
+
+
+def set_in_words(where: str, profile: str) -> str:
+    """A set's name for a reader: the smoke profile has no photographs, and scenes stand where photographs would."""
+    return f"drawn scenes in place of {where}" if profile == "smoke" and where != TWO else where
+
+
 # How a group's attention is pooled; all kinds of model but context models know the mean alone.
 MEAN, MIN = "mean", "min"
 

@@ -279,8 +279,8 @@ def ablate(
                 shutil.rmtree(folder)
             spent[one.variant.system].append(seconds)
             first = rows[rows.group == "all"].iloc[0]
-            eta = clock(remaining(missing[number:], spent))
-            say(f"{number}/{len(missing)} {one}: J {first.J:.3f} on {first['set']}, {seconds:.0f} s; ETA {eta}")
+            eta, where = clock(remaining(missing[number:], spent)), papers.set_in_words(first["set"], profile)
+            say(f"{number}/{len(missing)} {one}: J {first.J:.3f} on {where}, {seconds:.0f} s; ETA {eta}")
         for name, why in failed.items():
             say(f"failed: {name}: {why}")
     return Outcome(table[table.profile == profile].reset_index(drop=True), failed)

@@ -157,10 +157,10 @@ def _printed(variant: str, table: str) -> float:
     return float(value)
 
 
-def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None, profile: str = "") -> pd.DataFrame:
     """A row a claim: what the paper says, what came out, the verdict by the stated test (head of this file).
 
-    table   rows of one profile, of `read_ablations` or `ablate`. claims: None: all
+    table   rows of one profile, of `read_ablations` or `ablate`. claims: None: all. profile: sets are named by it
     Columns claim, system, says, source, set, first, second, paper (points), effect, low, high, p, "p Holm", seeds,
     groups, verdict, words. The verdict may be "not measured", "withdrawn" where trainings do not stand (MENDED), or
     "too few seeds", fewer than SEEDS; Holm's correction counts the others.
@@ -171,7 +171,8 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None) -> pd.D
         why = [MENDED[papers.VARIANTS[a.variant].method] for a in (claim.first, *claim.second) if a.variant in away]
         d = differences(table, claim) if len(table) and not why else np.empty((0, 0))
         found = effect(d, claim.margin) if d.size else Effect(*(5 * (math.nan,)))
-        row = {"claim": claim.name, "system": claim.system, "says": claim.says, "set": claim.where}
+        row = {"claim": claim.name, "system": claim.system, "says": claim.says}
+        row["set"] = papers.set_in_words(claim.where, profile)
         row |= {"source": f"{_paper(claim.first.variant)}, {claim.source}", "paper": paper_points(claim)}
         row |= {"first": _side((claim.first,), claim), "second": _side(claim.second, claim)}
         row |= {"effect": found.mean, "low": found.low, "high": found.high, "p": found.p}
@@ -240,7 +241,7 @@ def _made_of(own: pd.DataFrame) -> dict[str, str]:
     return {"recipe": ", ".join(own.recipe.unique()), "checkpoints": ", ".join(sums)}
 
 
-def by_seed(table: pd.DataFrame) -> pd.DataFrame:
+def by_seed(table: pd.DataFrame, profile: str = "") -> pd.DataFrame:
     """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
 
     Columns system, set, seeds, J, P, swap (points), AUROC, each with its "sd …"; steps, recipe, checkpoints.
@@ -249,7 +250,7 @@ def by_seed(table: pd.DataFrame) -> pd.DataFrame:
     for name, where in product(papers.WHOLE, (papers.SEEN, papers.UNSEEN)):
         own = _asked(table, name, where)
         if len(own):
-            row = {"system": name, "set": where, "seeds": own.seed.nunique()}
+            row = {"system": name, "set": papers.set_in_words(where, profile), "seeds": own.seed.nunique()}
             row |= _mean_sd(own[["J", "P", "swap", "AUROC"]])
             rows.append({**row, "steps": own.steps.max(), **_made_of(own)})
     return pd.DataFrame(rows)

@@ -107,14 +107,14 @@ def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int 
     """Mean J with its interval, bin by bin: a dot, a line from low to high, and how many it is the mean of, n.
 
     panels  {what the bins are of, with its unit: table of `analysis.gaps.mean_by_bin`}; without low and high a dot is
-            hollow. Dashed: the mean of the panel
+            hollow. Dashed: the mean over the panel's masks
     """
     most = max(len(table) for table in panels.values())
     fig, axes = grid_of(len(panels), columns, (max(2.7, 0.5 + 0.27 * most), 2.5), (0.4, 0.4), sharey=True)
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         slot = (fig.get_figwidth() / min(columns, len(panels)) - 0.5) / len(table)
         places, known = np.arange(len(table)), table.low.notna().to_numpy()
-        ax.axhline(np.average(table.J, weights=table.masks), color="0.5", linestyle="dashed", linewidth=1)
+        mean = ax.axhline(np.average(table.J, weights=table.masks), color="0.5", linestyle="dashed", linewidth=1)
         ax.vlines(places[known], table.low[known], table.high[known], color=BLUE, linewidth=2)
         for some, face in ((known, BLUE), (~known, "white")):
             ax.plot(places[some], table.J[some], "o", color=BLUE, markersize=6, markerfacecolor=face)
@@ -122,7 +122,8 @@ def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int 
         style.name_columns(ax, [f"{name} (n {n})" for name, n in zip(table.bin, table.masks, strict=True)], slot, 7)
     for ax in axes[::columns]:
         ax.set_ylabel(J_AXIS)
-    return finish(fig, title)
+    mean.set_label("mean over all masks of the panel")
+    return finish(fig, title, [mean])
 
 
 @styled()

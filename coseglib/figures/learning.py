@@ -5,6 +5,7 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
+from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,18 @@ from coseglib.training.costs import CURVES, time_to
 
 CURVE_AXES = {"step": "optimisation step", "images": "images seen", "seconds": "seconds of training"}
 CHANCE = {"color": "0.4", "linestyle": "dashed", "linewidth": 1, "zorder": 1}
+Levels = Mapping[str, tuple[str, float] | Mapping[str, float]]  # {"loss" or "J": (name, value), or several by name}
+
+
+def _draw_chance(ax: Axes, levels: tuple[str, float] | Mapping[str, float], width: float) -> None:
+    """A dashed line for each level, named at its right end in at most `width` inches. After the curves and limits."""
+    for name, level in [levels] if isinstance(levels, tuple) else levels.items():
+        ax.axhline(level, **CHANCE)
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, level), max(high, level))
+        look = {"va": "bottom" if 2 * level < low + high else "top", "ha": "right", "fontsize": 7, "linespacing": 1}
+        look["path_effects"] = [patheffects.withStroke(linewidth=2, foreground="white", alpha=0.8)]
+        ax.text(0.99, level, wrapped(name, width, 7), transform=ax.get_yaxis_transform(), **look)
 
 
 def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
@@ -39,13 +52,13 @@ def show_logs(
     logs: pd.DataFrame | Mapping[str, pd.DataFrame],
     title: str = "",
     loss: str = "cross-entropy (nats a pixel)",
-    chance: Mapping[str, tuple[str, float]] | None = None,
+    chance: Levels | None = None,
 ) -> Figure:
     """Loss, and J in training and in validation, against the step; every line is named at its end.
 
     logs  a run's log.csv as a table (columns step, loss, J and, where validated, val_J), or {name: table} of several
     loss  what was minimised and its unit
-    chance  {"loss" or "J": (name, value)} of what is reached by guessing, a dashed line
+    chance  what guessing reaches, as `training.costs.guessing` has it: dashed lines
     Raises ValueError for a table without these columns.
     """
     runs = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
@@ -72,10 +85,8 @@ def show_logs(
     if validated and "" not in runs:
         right.set_title("dots: validation, thin: training", fontsize=8)
     for ax, what, unit, most in ((left, "loss", wrapped(loss, 2.2, 9), None), (right, "J", J_AXIS, 1)):
-        for name, level in [chance[what]] if what in (chance or {}) else []:
-            ax.axhline(level, **CHANCE)
-            ax.text(0.99, level, name, va="bottom", ha="right", fontsize=7, transform=ax.get_yaxis_transform())
         ax.set(xlabel=CURVE_AXES["step"], xlim=(0, None), ylabel=unit, ylim=(0, most))
+        _draw_chance(ax, (chance or {}).get(what, {}), 2.5)
         _label_ends(ax, ends[ax])
     return finish(fig, title)
 
@@ -87,13 +98,13 @@ def show_curves(
     losses: Mapping[str, str] | None = None,
     x: str = "images",
     columns: int = 6,
-    chance: Mapping[str, tuple[str, float]] | None = None,
+    chance: Mapping[str, Levels] | None = None,
 ) -> Figure:
     """All systems on one page: above each one's loss on an axis of its own, below its J, with the others' in grey.
 
     table    `training.costs.tidy_logs`'           x  "step", "images" or "seconds", else CosegError
     losses   {system: what it minimises}, written below its name: values of two losses do not compare
-    chance   {system: (name, its loss) of what guesses, "J": (name, J)}: dashed lines, named below
+    chance   {system: what guessing reaches}, see `show_logs`: dashed lines, each named in its panel
     """
     if x not in CURVE_AXES:
         raise CosegError(f"{x}: no such axis; one of {', '.join(CURVE_AXES)}")
@@ -111,13 +122,13 @@ def show_curves(
         for other, known in logs.items():
             if other != name:
                 below.plot(known[x], known.J, color="0.82", linewidth=0.9, zorder=1)
-        for ax, (_, level) in ((ax, chance[key]) for ax, key in ((above, name), (below, "J")) if key in chance):
-            ax.axhline(level, **CHANCE)
         above.plot(log[x], log.loss, color=colours[name])
         below.plot(log[x], log.J, color=colours[name], linewidth=1.1)
         checked = log.dropna(subset=["val_J"])
         below.plot(checked[x], checked.val_J, "o", color=colours[name], markersize=4, markeredgecolor="black")
         below.set_ylim(0, 1)
+        for ax, what in ((above, "loss"), (below, "J")):
+            _draw_chance(ax, chance.get(name, {}).get(what, {}), 1.3)
         above.set_title(names[name], fontsize=8)
         above.tick_params(labelbottom=False)
         below.tick_params(labelbottom=place + across >= len(logs))  # the lowest one of its column
@@ -128,8 +139,7 @@ def show_curves(
         below.set_ylabel("J (0 to 1)")
     dots = ", dots: in validation" if table.val_J.notna().any() else ""
     grey = "; grey: the other systems" if len(logs) > 1 else ""
-    guessed = ", ".join(dict.fromkeys(name for key, (name, _) in chance.items() if key in (*logs, "J")))
-    dashed = f"; dashed, what guessing reaches: {guessed}" if guessed else ""
+    dashed = "; dashed: what guessing reaches" if chance else ""
     fig.supxlabel(wrapped(f"{CURVE_AXES[x]}; line: J in training{dots}{grey}{dashed}", size[0] - 0.2), fontsize=8)
     return finish(fig, title)
 

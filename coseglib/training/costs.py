@@ -1,13 +1,22 @@
-"""Several trainings in one tidy table: when each was how good, what it cost, which term of its loss pulls."""
+"""Several trainings in one tidy table: when each was how good, what it cost, which term of its loss pulls, what
+guessing reaches."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from coseglib.core.errors import CosegError
+from coseglib.models import build_model
 from coseglib.models.checkpoints import load_model
+from coseglib.models.contract import Output
+from coseglib.models.losses import batch_jaccard
+from coseglib.training.configuration import TrainConfig
 from coseglib.training.loop import build_batches, cached_photographs
 from coseglib.training.runs import CURVE_COLUMNS, TrainingRun
 
@@ -105,3 +114,35 @@ def loss_terms(run: TrainingRun) -> pd.DataFrame:
             row = {"system": run.name, "term": name.replace("_", " "), "value": float(value.detach())}
             rows.append(row | {"gradient": pull})
     return pd.DataFrame(rows)
+
+
+def guessing(config: TrainConfig, batches: int = 12) -> dict[str, dict[str, float]]:
+    """What is reached without looking at a picture, on a training's first batches: {"loss" or "J": {name: level}}.
+
+    loss  the lowest of all answers that have one p at every pixel of every image: all that they know is how much
+          foreground there is. Not known where the loss reads more than logits
+    J     of everything marked; and of nothing marked, which is right where an image has nothing in common with others
+    """
+    sampler = build_batches(config, cached_photographs(config))
+    asked = [sampler[step].targets for step in range(min(batches, len(sampler)))]
+    model = build_model(config.method, config.backbone, config.variant, weights=None, options=config.options)
+
+    def mean(measure, odds: float, step: int = 1) -> float:
+        """Over the batches, of what is measured of an answer with these log-odds everywhere; of each step-th pixel."""
+        few, one = [t[..., ::step, ::step] for t in asked], torch.tensor([0.0, odds])[:, None, None]
+        return float(np.mean([float(measure(one.expand(*t.shape[:2], 2, *t.shape[2:]), t)) for t in few]))
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return sum(model.loss(Output(logits), targets, dice=config.dice).values())
+
+    levels = {name: mean(batch_jaccard, odds) for name, odds in (("everything", 1.0), ("nothing", -1.0))}
+    found = {"J": {f"{name} marked": level for name, level in levels.items() if level}}
+    with suppress(CosegError):  # such a loss asks for what an answer without a network has not
+        near = min(range(-16, 17), key=lambda odds: mean(loss, float(odds), 4))  # of several valleys the deepest
+        bounds = near - 1, near + 1
+        found["loss"] = {
+            "the same p everywhere": float(
+                minimize_scalar(partial(mean, loss), bounds=bounds, options={"xatol": 0.02}).fun
+            )
+        }
+    return found

@@ -34,13 +34,14 @@ from coseglib.data.record import Group, Photo
 from coseglib.models import build_model
 from coseglib.models.backbones import build_backbone
 from coseglib.models.checkpoints import load_model, save_model
+from coseglib.models.contract import Terms
 from coseglib.models.multiclass import FeatureExtractor, MultiClass, terms
 from coseglib.training.state import STATE, check_same
 from coseglib.unsupervised.configuration import OnlineConfig, check_classes
 
 CHUNK = 8  # images that the frozen extractor describes at once
 QUIET = 10  # seconds between two lines of progress within an epoch
-CHANCE = math.log(2)  # the loss where nothing tells a class from the rest
+CHANCE = math.log(2)  # the pairs' term of the loss, eq. (4), where nothing tells a class from the rest
 
 Say = Callable[[str], None]
 
@@ -126,16 +127,17 @@ class LearningJob:
         order = torch.randperm(n, generator=torch.Generator().manual_seed(1000 * self.config.seed + epoch)).tolist()
         return [[order[(start + i) % n] for i in range(size)] for start in range(0, n, size)]
 
-    def loss(self, model: MultiClass, numbers: list[int]) -> Tensor:
-        """The loss of one batch, summed over pairs and classes as printed."""
+    def losses(self, model: MultiClass, numbers: list[int]) -> Terms:
+        """The terms of one batch's loss, summed over pairs and classes as printed: see `MultiClass.loss`."""
         images, config = self.images[numbers][None], self.config
         described = None if self.described is None else self.described[numbers][None]
         with self.autocast():
-            losses = model.loss(model(images), images, self.extractor, config.balance, config.border, described)
-        return sum(losses.values())
+            return model.loss(model(images), images, self.extractor, config.balance, config.border, described)
 
     def optimise(self, model: MultiClass, rate: float, epochs: int, say: Say) -> pd.DataFrame:
-        """Adam on the co-attention loss. -> a row an epoch: epoch, loss (mean over steps, pairs and classes), seconds.
+        """Adam on the co-attention loss. -> a row an epoch: epoch, loss, pairs, seconds.
+
+        loss, pairs  means over steps, pairs and classes: of all terms, and of the co-attention term alone (`CHANCE`)
 
         The model ends with the weights of the last epoch that lowered the loss by `tolerance`. It stops early as the
         configuration says, and at a loss that is not finite, which is then the last row's (NaN).
@@ -152,8 +154,8 @@ class LearningJob:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             for epoch in range(epochs):
-                loss = self._epoch(model, optimiser, epoch, epochs, began, say)
-                rows.append({"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - began})
+                loss, pairs = self._epoch(model, optimiser, epoch, epochs, began, say)
+                rows.append({"epoch": epoch + 1, "loss": loss, "pairs": pairs, "seconds": time.perf_counter() - began})
                 if loss < best - config.tolerance:
                     best, stale = loss, 0
                     kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -167,24 +169,27 @@ class LearningJob:
         model.load_state_dict(kept)
         return pd.DataFrame(rows)
 
-    def _epoch(self, model, optimiser, epoch: int, epochs: int, began: float, say: Say) -> float:
-        """A step a batch. -> the mean loss of a pair and class; NaN as soon as it is not finite."""
-        batches, total, shown = self.batches(epoch), 0.0, time.perf_counter()
+    def _epoch(self, model, optimiser, epoch: int, epochs: int, began: float, say: Say) -> tuple[float, float]:
+        """A step a batch. -> the mean loss of a pair and class, and of it the pairs' term; NaN where not finite."""
+        batches, total, pairs, shown = self.batches(epoch), 0.0, 0.0, time.perf_counter()
         for step, numbers in enumerate(batches, start=1):
-            loss = self.loss(model, numbers)
+            losses = self.losses(model, numbers)
+            loss = sum(losses.values())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total += loss.item() / terms(len(numbers), self.classes)
+            pairs += losses["co_attention"].item() / terms(len(numbers), self.classes)
             if not math.isfinite(total):
-                return math.nan
+                return math.nan, math.nan
             now = time.perf_counter()
             if now - shown > QUIET or step == len(batches):
                 shown, share = now, (epoch * len(batches) + step) / (epochs * len(batches))
                 left = clock((now - began) / share * (1 - share))
                 at = f"epoch {epoch + 1} of {epochs}, step {step} of {len(batches)}"
-                say(f"{at}: loss {total / step:.4f} (chance {CHANCE:.3f}), {left} left")
-        return total / len(batches)
+                said = f"loss {total / step:.4f}, of it pairs {pairs / step:.4f} (chance {CHANCE:.3f})"
+                say(f"{at}: {said}, {left} left")
+        return total / len(batches), pairs / len(batches)
 
     def choose_learning_rate(self, say: Say = silent) -> tuple[float, pd.DataFrame]:
         """The rate of `config.learning_rates` whose loss is lowest after `config.trial_epochs`; no mask is looked at.
@@ -212,7 +217,7 @@ class CoSegmentation:
     photos: Sequence[Tensor | Photo]
     config: OnlineConfig
     generator: MultiClass  # trained on the group, in evaluation mode
-    log: pd.DataFrame  # a row an epoch: epoch, loss (mean over pairs and classes), seconds
+    log: pd.DataFrame  # of `LearningJob.optimise`
     learning_rate: float  # that was used
     trials: pd.DataFrame  # learning_rate, epochs, loss of each that was tried; empty where the rate was given
     seconds: float  # that learning took

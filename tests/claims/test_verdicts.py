@@ -142,6 +142,15 @@ def test_pairs_are_of_one_seed_and_group_and_several_seconds_are_their_mean():
         differences(mixed, CLAIMS["pfcc-sizes"])
 
 
+def test_drawn_scenes_of_the_smoke_profile_are_not_called_by_the_photographs_name():
+    claim = next(claim for claim in CLAIMS.values() if claim.where == UNSEEN)
+    table = pd.concat([_rows(a.variant, 0.5, 0.02, where=UNSEEN) for a in (claim.first, *claim.second)])
+    told = {profile: verdicts(table, [claim], profile).iloc[0] for profile in ("smoke", "cpu")}
+    assert told["smoke"]["set"] == "drawn scenes in place of icoseg8" and told["smoke"]["set"] in told["smoke"].words
+    assert told["cpu"]["set"] == UNSEEN and "scenes" not in told["cpu"].words
+    assert by_seed(_rows("CA", 0.5, where=UNSEEN), "smoke")["set"].tolist() == [told["smoke"]["set"]]
+
+
 def test_many_claims_at_once_are_corrected_and_what_was_not_measured_is_said():
     table = pd.concat([_rows("DCNet +SCCM", 0.512, 0.02), _rows("DCNet +MCFD", 0.50, 0.02)])
     found = verdicts(table).set_index("claim")

@@ -57,14 +57,21 @@ def test_curves_without_validation_show_training_alone():
 
 
 def test_what_guessing_reaches_is_a_named_line_beside_the_curve_of_the_same_quantity():
-    chance = {"loss": ("p = ½ everywhere", 0.69), "J": ("everything marked", 0.1)}
-    for ax, (name, level) in zip(show_logs(log(), chance=chance).axes, chance.values(), strict=True):
-        (line,) = (line for line in ax.lines if line.get_linestyle() == "--")
-        assert set(line.get_ydata()) == {level} and name in [t.get_text() for t in ax.texts]
-    fig = show_curves(logs(a=[0.1, 0.5], b=[0.2, 0.3]), "All", chance={"a": chance["loss"], "J": chance["J"]})
-    levels = [[line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] for ax in fig.axes]
-    assert levels == [[0.69], [], [0.1], [0.1]]  # losses above, J below
-    assert fig.get_supxlabel().replace("\n", " ").endswith("what guessing reaches: p = ½ everywhere, everything marked")
+    chance = {"loss": ("the same p everywhere", 1.3), "J": {"everything marked": 0.1, "nothing marked": 0.25}}
+
+    def levels(ax) -> dict[str, float]:  # a name stands at the height of its line
+        lines = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+        named = {t.get_text().replace("\n", " "): t.get_position()[1] for t in ax.texts}
+        low, high = ax.get_ylim()
+        assert all(low <= level <= high for level in lines)
+        return {name: level for name, level in named.items() if level in lines}
+
+    loss, J = show_logs(log(), chance=chance).axes
+    assert levels(loss) == {"the same p everywhere": 1.3} and levels(J) == chance["J"]
+    fig = show_curves(logs(a=[0.1, 0.5], b=[0.2, 0.3]), "All", chance={"a": chance, "b": {"J": chance["J"]}})
+    assert list(map(levels, fig.axes)) == [{"the same p everywhere": 1.3}, {}, chance["J"], chance["J"]]  # losses above
+    assert fig.get_supxlabel().replace("\n", " ").endswith("dashed: what guessing reaches")
+    assert "dashed" not in show_curves(logs(a=[0.1, 0.5]), "One").get_supxlabel()
 
 
 def test_each_system_has_its_loss_above_and_its_j_below_with_the_others_in_grey():

@@ -17,7 +17,7 @@ WORDS = "a system with a name that is much longer than names should be, number {
 ONE_WORD = "ca-mobilenet_v2-paper-no_spaces_at_all_{}"
 TITLE = "A title that is longer than the figure is wide, since whoever wrote it had much to say of group and threshold"
 KINDS = ["good", "boundary-only", "over-segmentation", "under-segmentation", "fragmented", "missed object"]
-CHANCE = {"loss": ("p = ½ everywhere", 0.69), "J": ("everything marked", 0.1)}
+CHANCE = {"loss": {"the same p everywhere": 0.69}, "J": {"everything marked": 0.08, "nothing marked": 0.25}}
 
 
 def names(pattern: str, count: int) -> list[str]:
@@ -115,7 +115,7 @@ CASES = {
         lambda: (({n: log() for n in names(ONE_WORD, 20)}, "many"), {}),
     ],
     "show_curves": [
-        lambda: ((curves(["a"]), TITLE), {"chance": {"a": CHANCE["loss"], "J": CHANCE["J"]}}),
+        lambda: ((curves(["a"]), TITLE), {"chance": {"a": CHANCE}}),
         lambda: ((curves(names(ONE_WORD, 13)), "All", {ONE_WORD.format(1): "segmentation + spatial + semantic"}), {}),
     ],
     "show_race": [lambda: ((curves("ab"), TITLE), {}), lambda: ((curves(names(ONE_WORD, 14)), "Race"), {})],

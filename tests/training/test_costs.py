@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hand_made import logs, row
+from hand_made import SIX_STEPS, logs, row
 
 from coseglib.models.checkpoints import read_tensors, save_model
-from coseglib.training.costs import loss_terms, time_to, training_costs
-from coseglib.training.loop import cached_photographs
+from coseglib.training.configuration import load_profile
+from coseglib.training.costs import guessing, loss_terms, time_to, training_costs
+from coseglib.training.loop import build_batches, cached_photographs
 from coseglib.training.runs import (
     MEMORY_FILE,
     read_run,
@@ -65,3 +66,25 @@ def test_each_term_of_a_loss_has_its_value_and_its_gradient(made_run, tiny, tmp_
     assert table.term.tolist() == ["segmentation", "spatial", "semantic"]
     assert (table.gradient > 0).all() and -1 <= table.value[1] <= 0
     assert loss_terms(run).equals(table)
+
+
+def test_guessing_reaches_what_the_areas_of_the_objects_alone_allow():
+    """Against closed forms in the areas a of the objects, on a grid of p: cross-entropy + ½ dice; DCNet's two dices."""
+    asking = SIX_STEPS | {"input_size": 64, "shares": (0, 0.6, 0.4), "groups": 8, "dice": 0.5}
+    config = load_profile("smoke", "ca", asking)
+    sampler = build_batches(config, cached_photographs(config))
+    targets = np.concatenate([sampler[step].targets.flatten(0, 1).numpy() for step in range(6)])
+    a, n, p = (targets == 1).mean(axis=(1, 2))[:, None], targets[0].size, 1 / (1 + np.exp(-np.linspace(-17, 17, 3401)))
+
+    def dice(share, q):
+        return 1 - (2 * q * share * n + 1) / ((q + share) * n + 1)
+
+    entropy = -a * np.log(p) - (1 - a) * np.log(1 - p)
+    found = guessing(config)
+    assert found["loss"] == {
+        "the same p everywhere": pytest.approx((entropy + dice(a, p) / 2).mean(axis=0).min(), abs=1e-4)
+    }
+    assert found["J"] == pytest.approx({"everything marked": a.mean(), "nothing marked": (a == 0).mean()}, abs=1e-6)
+    both = guessing(load_profile("smoke", "dcnet", asking | {"dice": 0.0}))["loss"]["the same p everywhere"]
+    assert both == pytest.approx(((dice(a, p) + dice(1 - a, 1 - p)) / 2).mean(axis=0).min(), abs=1e-4)
+    assert set(guessing(load_profile("smoke", "ssnm", asking))) == {"J"}  # its loss reads more than logits

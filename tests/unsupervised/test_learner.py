@@ -156,9 +156,9 @@ def _scripted(monkeypatch, losses):
     def loss(self, model, numbers):
         value = next(script)
         anything = sum(p.sum() for p in model.parameters() if p.requires_grad)
-        return anything * 0 + value * terms(len(numbers), self.classes)
+        return {"co_attention": anything * 0 + value * terms(len(numbers), self.classes)}
 
-    monkeypatch.setattr(LearningJob, "loss", loss)
+    monkeypatch.setattr(LearningJob, "losses", loss)
 
 
 def test_a_run_stops_when_the_loss_stays_and_keeps_the_weights_of_the_lowest(monkeypatch):
@@ -212,8 +212,19 @@ def test_progress_tells_the_epoch_the_loss_and_the_time_left():
     co_segment(photos_of(3), 2, FAST.replaced(epochs=2), lines.append)
     assert len(lines) == 2
     for epoch, line in enumerate(lines, start=1):
-        want = rf"epoch {epoch} of 2, step 1 of 1: loss \d\.\d{{4}} \(chance 0\.693\), \d+:\d\d:\d\d left"
-        assert re.fullmatch(want, line), line
+        said = r"loss \d\.\d{4}, of it pairs \d\.\d{4} \(chance 0\.693\)"
+        assert re.fullmatch(rf"epoch {epoch} of 2, step 1 of 1: {said}, \d+:\d\d:\d\d left", line), line
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_what_is_set_beside_chance_is_the_pairs_term_without_balance_and_border(weight):
+    job = LearningJob(photos_of(3), 2, FAST.replaced(balance=weight, border=weight))
+    log = job.optimise(job.generator(), 1e-9, 1, lambda text: None)  # one step of three images, hardly moved
+    torch.manual_seed(0)  # dropout's
+    first = job.losses(job.generator().train(), job.batches(0)[0])
+    assert log.pairs[0] == pytest.approx(first["co_attention"].item() / 6, rel=1e-5)  # three pairs, two classes
+    assert log.loss[0] == pytest.approx(sum(first.values()).item() / 6, rel=1e-5)
+    assert (log.loss[0] - log.pairs[0] > 0.1) == (weight > 0)
 
 
 def test_no_photographs_and_no_classes_are_errors():
