@@ -94,6 +94,9 @@ def test_doctor_finds_the_installed_checkpoints(installed):
     assert done.returncode == 0, done.stdout + done.stderr
     for file in (REPOSITORY / "data" / "checkpoints").glob("*.safetensors"):
         assert f"OK   checkpoint {file.stem}: " in done.stdout
+    code = "from coseglib.evaluation.self_test import self_test; self_test(print, ('ca-scenes', 'ca-mobilenet_v2'))"
+    done = installed("-c", code)
+    assert "2 of 2 checkpoints answer as they did where they were shipped" in done.stdout, done.stderr
 
 
 def test_photographs_are_segmented_by_the_shipped_default(installed):

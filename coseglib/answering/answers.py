@@ -143,7 +143,7 @@ class Engine:
 
         how      pooling of a group's attention, context models alone
         context  attention (D,) to answer all questions by, in the place of their groups'
-        evidence  what references say beside the system, from `coseglib.answering.reference.learn`
+        evidence  what references say beside the system, from `coseglib.answering.reference.evidence_of`
         Raises CosegError for a kind of model, or a pooling, that is not known.
         """
         check_pooling(self.model, how)

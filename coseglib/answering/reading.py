@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from coseglib.core.errors import CosegError
 from coseglib.data.images import image_size, read_image
 from coseglib.data.record import Photo
 
@@ -32,8 +31,6 @@ def picture_of(photo: Tensor | Photo | Path) -> Picture:
     """Read a photograph: an image uint8 (3, H, W), a record, or a file. Raises CosegError where it cannot be read."""
     file = photo.path if isinstance(photo, Photo) else photo if isinstance(photo, Path) else None
     if file is not None:
-        if file.exists() and not file.is_file():  # a pipe would keep us waiting, and is read only once
-            raise CosegError(f"{file}: no regular file; name a file that can be read twice")
         read = photo.read_image if isinstance(photo, Photo) else partial(read_image, file)
         (width, height), image = image_size(file), read(at_most=2 * LONGEST)  # reduced by whole numbers: not too far
         size = height, width

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from scipy.ndimage import label as connected
@@ -34,6 +35,7 @@ from coseglib.data.record import VOID, Photo, resize_labels
 CLIP = 1.5  # of z: a system that is sure and wrong can still be told so
 STRENGTH = 0.5  # one picture says less of the others than of itself
 C = 1.0  # the loss's weight beside |w|² / 2
+ENOUGH = 20  # positions that one that is marked counts for at the most
 LEVELS = (2, 3, 4)  # of the backbone's five maps: strides 8, 16, 32
 CLEAR = 0.3, 0.6  # a position's share of what is marked below which it is outside, above which inside; between: nothing
 
@@ -85,6 +87,24 @@ class Reference:
             if not (0 <= x < width and 0 <= y < height):
                 raise CosegError(f"{self.name}: point {x},{y} is outside the photograph's {width} × {height}; mend it")
 
+    def about(self) -> dict:
+        """What result.json says of it: file, and box, points and not_points where they are given."""
+        given = {name: getattr(self, name) for name in ("box", "points", "not_points")}
+        return {"file": self.name} | {name: value for name, value in given.items() if value}
+
+    def key(self) -> str:
+        """What its photograph and its marks are, whatever the files are called."""
+        content = joblib.hash([picture_of(self.photo).pixels.numpy(), None if self.mask is None else self.mask.numpy()])
+        return f"{content} {self.box} {self.points} {self.not_points}"
+
+
+def check_references(model, references: Sequence[Reference]) -> None:
+    """Raises CosegError for marks that are wrong, photographs that cannot be read, or a system that takes none."""
+    if references and (model.online or model.backbone is None):
+        raise CosegError(f"{type(model).__name__}: has no use for a reference; give a trained system of one class")
+    for reference in references:
+        reference.check(picture_of(reference.photo).size)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -116,11 +136,13 @@ def positions(maps: Sequence[Tensor]) -> Tensor:
 def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
     """w (D,) and b that minimise C · Σ v · log(1 + exp(∓(offset + w · x + b))) + |w|² / 2, by L-BFGS.
 
-    x (M, D), inside (M,) bool, offset (M,): clip(z). v is such that inside and outside weigh M/2 each.
+    x (M, D), inside (M,) bool, offset (M,): clip(z). v is such that inside and outside weigh M/2 each, or
+    ENOUGH/2 times the smaller one's positions, if that is less: a click is not to outweigh what is known of the rest.
     """
     x, offset, sign = x.double(), offset.double(), 2 * inside.double() - 1
-    share = inside.double().mean().clamp(1e-9, 1 - 1e-9)
-    v = C * torch.where(inside, 0.5 / share, 0.5 / (1 - share))
+    within, out = int(inside.sum()), int((~inside).sum())
+    weighs = min(len(x), ENOUGH * min(within, out)) / 2
+    v = C * torch.where(inside, weighs / max(1, within), weighs / max(1, out)).double()
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         w, b = torch.from_numpy(values[:-1]), values[-1]
@@ -133,18 +155,13 @@ def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
     return torch.from_numpy(found.x[:-1]).float(), float(found.x[-1])
 
 
-def learn(engine: Engine, references: Sequence[Reference], group: Sequence[int], how: str = "mean") -> Evidence:
+def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence[int], how: str = "mean") -> Evidence:
     """What some references say to a system that answers a group of `engine`'s photographs.
 
-    Raises CosegError for marks that are wrong, photographs that cannot be read, or a multi-class system.
+    Raises CosegError as `check_references`, and for marks too small to be seen.
     """
-    if engine.model.online or engine.model.backbone is None:
-        raise CosegError(
-            f"{type(engine.model).__name__}: has no use for a reference; give a trained system of one class"
-        )
+    check_references(engine.model, references)
     pictures = [picture_of(reference.photo) for reference in references]
-    for reference, picture in zip(references, pictures, strict=True):
-        reference.check(picture.size)
     x = positions(engine.encode(pictures)).cpu()  # (R, D, h, w)
     z = torch.stack([own_answer(engine, picture, group, how) for picture in pictures])
     z = F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
@@ -187,7 +204,7 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         inside = in_rows[:, None] & ((columns >= x0 * scale[1]) & (columns <= x1 * scale[1]))
         if not inside.any():
             inside[int((y0 + y1) / 2 * scale[0]), int((x0 + x1) / 2 * scale[1])] = True
-        return _object_in(inside, x, z), ~inside
+        return _object_in(inside, z), ~inside
 
     def cells(points) -> Tensor:
         found = torch.zeros(z.shape, dtype=torch.bool)
@@ -196,21 +213,17 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         return found
 
     this, not_this = cells(reference.points), cells(reference.not_points)
-    like = x.reshape(-1, x.shape[-1]) @ F.normalize(x[this].mean(dim=0), dim=0)
-    unlike = (like < like.median()).view(z.shape) & ~this | not_this
-    region = _around(this, _score(this | not_this | unlike, this, x, z) > 0) & ~not_this
-    return region, ~region & (unlike | not_this)
+    if (this & (z > 0)).any():  # the part of the system's own answer that is pointed at; other parts may be its like
+        region = _around(this, (z > 0) & ~not_this)
+        return region, ~region & ((z <= 0) | not_this.any() & _around(not_this, (z > 0) & ~this))
+    like = x @ F.normalize(x[this].mean(dim=0), dim=0)  # (h, w)
+    region = _around(this, (like > 0.6 * like[this].min()) & ~not_this)
+    return region, ~region & ((like < like.median()) | not_this)
 
 
-def _score(said: Tensor, inside: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """z and what a first fit adds to it, everywhere. (h, w)"""
-    weight, bias = fit(x[said], inside[said], z[said])
-    return z + x @ weight + bias
-
-
-def _object_in(box: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """What of a box is its object: positions unlike what is outside. The whole box where hardly any are."""
-    found = box & (_score(torch.ones_like(box), box, x, z) > 0)
+def _object_in(box: Tensor, z: Tensor) -> Tensor:
+    """What of a box is its object: the system's own answer, or the whole box where that is hardly anything."""
+    found = box & (z > 0)
     return found if found.sum() > 0.1 * box.sum() else box
 
 

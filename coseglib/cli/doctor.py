@@ -1,4 +1,4 @@
-"""`coseg doctor`: what works here, a line for each part, and whether photographs can be segmented at all."""
+"""`coseg doctor`: what works here, a line for each part, whether photographs can be segmented; a folder's faults."""
 
 import importlib.metadata
 import os
@@ -6,11 +6,13 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import typer
 
 from coseglib.cli import options
+from coseglib.cli.options import argument, flag
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, OWN, SCENES, data_root, weights_root
 
@@ -31,17 +33,42 @@ class Finding(NamedTuple):
         return "OK" if self.good else "FAIL" if self.needed else "--"
 
 
-def doctor(data: options.Data = None, weights: options.Weights = None) -> None:
-    """Say what works here: a line for each part.
+Folder = argument(Path | None, "Photographs of your own, with or without masks.", "DIR")
+SelfTest = flag("--self-test", "Segment drawn scenes with every shipped checkpoint, and compare with their cards.")
+
+
+def doctor(
+    folder: Folder = None, self_test: SelfTest = False, data: options.Data = None, weights: options.Weights = None
+) -> None:
+    """Say what works here: a line for each part. Or, of a folder of your own, all that is wrong with it.
 
     OK: it works. --: it does not, and photographs are segmented without it; the line says what it is for. FAIL: they
     cannot be segmented, and the exit code is 1.
 
+    Of a folder every photograph and mask is read, before anything runs on them. FAIL: it would be left out, refused or
+    scored wrongly, and the exit code is 1. --: worth knowing. At the end stands what can be done with the folder.
+
     Example:
       coseg doctor
+      coseg doctor photos/
+      coseg doctor --self-test
       coseg doctor --data /data/sets --weights /data/weights
     """
-    if not examine(print):
+    if folder is not None:
+        options.refuse("asks about this installation, DIR about photographs", self_test=self_test)
+        from coseglib.segmenting.check import check_folder
+
+        found = check_folder(folder)
+        for line in (*found.remarks, *found.advice):
+            typer.echo(line)
+        good = found.good
+    elif self_test:
+        from coseglib.evaluation.self_test import self_test as compare
+
+        good = compare(options.say_at_once)
+    else:
+        good = examine(print)
+    if not good:
         raise typer.Exit(1)
 
 

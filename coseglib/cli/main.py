@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     It runs in a context of its own: folders that --data and --weights name are so for this call alone.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text of this terminal
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"] or ["--help"]

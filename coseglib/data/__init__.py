@@ -1,7 +1,7 @@
 """Data sets by name, or a folder of photographs: `load(name)` gives groups; what trains and what chooses models.
 
 record        `Photo`, `Group` and their label maps; results of reading many files, remembered
-images        pictures, masks and label maps from disk and back
+folders       what in a folder is a photograph      images     pictures, masks and label maps from disk and back
 sets/         a loader a set              synthetic/  scenes that are drawn
 by_class      groups and pairs from label maps            fingerprints  near duplicates of test photographs
 lists         who is in which: writes data/lists          reported      what the papers report

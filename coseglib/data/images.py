@@ -7,7 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,16 @@ from PIL import Image, UnidentifiedImageError
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_bytes
+from coseglib.data.folders import RAW, lacking
 from coseglib.data.record import Photo
+
+with suppress(Exception):  # where it is installed, and loads
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 MOST_PIXELS = 160_000_000  # a 12,000 × 9,000 photograph has 108 million; more than this is refused unread
 _TOO_MANY = f"more than {MOST_PIXELS // 10**6} megapixels; scale it down first"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 
 _FAULTS = {
     FileNotFoundError: "no such file; check the name",
@@ -36,6 +41,10 @@ _FAULTS = {
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture, its header read and its size judged. Whatever goes wrong inside the block is a CosegError too."""
     path = Path(path)
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():  # a pipe is read only once, and waits
+        raise CosegError(f"{path}: no regular file; name a file that can be read twice")
+    if path.suffix.lower() in RAW:  # Pillow would take the camera's small preview for the photograph
+        raise CosegError(f"{path}: a camera's raw file; develop it and save it as JPEG or TIFF")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large photographs; the limit here is our own
@@ -50,8 +59,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         reason = " ".join(str(fault).split()) or type(fault).__name__
         size = path.stat().st_size if os.path.isfile(path) else 0
         why = _FAULTS.get(type(fault), f"cannot be decoded ({reason}; the file has {size:,} bytes); get it anew")
-        if isinstance(fault, UnidentifiedImageError) and not size:
-            why = "an empty file; get it anew"
+        if isinstance(fault, UnidentifiedImageError):
+            why = (lacking(path) or why) if size else "an empty file; get it anew"
         raise CosegError(f"{path}: {why}") from fault
 
 
@@ -113,18 +122,30 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
         return torch.from_numpy(pixels)
 
 
-def read_mask(path: str | Path) -> torch.Tensor:
-    """uint8 (H, W): 1 where the picture is opaque or, where alpha does not tell, not black; in a JPEG past mid-grey."""
+def _mask(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mask uint8 (H, W), and the colours (H, W) or (H, W, 3) that told it; None: alpha did."""
     with _opened(path) as picture:
         lossy, transparent = picture.format in ("JPEG", "MPO"), _has_alpha(picture)
         upright = _turned(picture, _orientation(picture))
         if transparent:
             opaque = np.asarray(upright.convert("RGBA").getchannel("A")) > 127
             if opaque.any() and not opaque.all():
-                return torch.from_numpy(opaque.astype(np.uint8))
+                return opaque.astype(np.uint8), None
         one_channel = upright.mode in ("1", "L", "F") or upright.mode.startswith("I")
-        grey = np.asarray(upright) if one_channel else np.asarray(upright.convert("RGB")).max(axis=2)
-        return torch.from_numpy((grey > (127 if lossy else 0)).astype(np.uint8))
+        colours = np.asarray(upright if one_channel else upright.convert("RGB"))
+        grey = colours if one_channel else colours.max(axis=2)
+        return (grey > (127 if lossy else 0)).astype(np.uint8), colours
+
+
+def read_mask(path: str | Path) -> torch.Tensor:
+    """uint8 (H, W): 1 where the picture is opaque or, where alpha does not tell, not black; in a JPEG past mid-grey."""
+    return torch.from_numpy(_mask(path)[0])
+
+
+def colours_of_mask(path: str | Path) -> int:
+    """How many colours what `read_mask` takes for the object has: more than one may mean more than one thing."""
+    inside, colours = _mask(path)
+    return 1 if colours is None else len(np.unique(colours[inside == 1], axis=0))
 
 
 def read_labels(path: str | Path) -> torch.Tensor:
@@ -181,29 +202,6 @@ def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "
         raise CosegError(f"{path}: cannot be written ({fault.strerror or fault}); check folder and space") from fault
 
 
-def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray) -> None:
+def write_jpg(path: str | Path, pixels: torch.Tensor | np.ndarray, **options) -> None:
     """As `write_png`, as a JPEG."""
-    write_png(path, pixels, "JPEG", quality=90)
-
-
-def _shown(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files of a folder by name (suffixes of `SUFFIXES`); hidden ones are left out."""
-    return [p for p in _shown(folder) if p.suffix.lower() in SUFFIXES and p.is_file()]
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder by name; hidden ones are left out."""
-    return [p for p in _shown(folder) if p.is_dir()]
-
-
-def dataset_folder(root: Path, *parts: str, get: str) -> Path:
-    """`root`/`parts`…; raises CosegError that says where the set comes from (`get`) where it is missing."""
-    folder = root.joinpath(*parts)
-    if not folder.is_dir():
-        get += ", see data/README.md, or point --data or COSEG_DATA elsewhere"
-        raise CosegError(f"{folder}: no such folder; {get}")
-    return folder
+    write_png(path, pixels, "JPEG", quality=90, **options)

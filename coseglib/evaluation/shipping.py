@@ -21,6 +21,7 @@ from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
 from coseglib.evaluation.kept import Say, code_hash
+from coseglib.evaluation.self_test import answers
 from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import find, load_model, save_model, sha256
@@ -69,9 +70,9 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
 
 def _measured(file: Path, kept: Path, say: Say, **how) -> dict:
     """The part of a card that is measured; the figures are `kept` until the card is written."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = measure(load_model(file, **how).to(device), kept, say)
-    return {"figures": found, "common_from": common_from(found), "measured": provenance()}
+    device, model = "cuda" if torch.cuda.is_available() else "cpu", load_model(file, **how)
+    pinned, found = answers(model), measure(model.to(device), kept, say)
+    return {"figures": found, "common_from": common_from(found), "self_test": pinned, "measured": provenance()}
 
 
 def _handed_on(final: Path, file: Path, card: dict, kept: Path, say: Say) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from coseglib.data.images import SUFFIXES
+from coseglib.data.folders import PICTURES
 from coseglib.explorer.session import MOST, Heat
 from coseglib.figures import shortened
 from coseglib.figures.style import COLOUR_MAP
@@ -124,7 +124,7 @@ class Controls(widgets.VBox):
         self.count = widgets.IntSlider(photos, 1, MOST, description="how many", continuous_update=False, **WIDE)
         path = {"continuous_update": False, **WIDE}
         self.folder = widgets.Text(description="or a folder", placeholder="its path, then Enter", **path)
-        accept = ",".join(["image/*", *sorted(SUFFIXES)])
+        accept = ",".join(["image/*", *sorted(PICTURES)])
         self.upload = widgets.FileUpload(accept=accept, multiple=True, description="upload photographs")
         self.forget = widgets.Button(description="forget the uploads", layout={"display": "none"})
 

@@ -232,7 +232,7 @@ class Explorer(Controls):
             folder = Path(path.strip()).expanduser()
             if not folder.is_dir():
                 raise CosegError(f"{folder}: no such folder; check the path")
-            self._look_at(folder)
+            self._look_at(folder.absolute())  # a folder, whatever data set or checkpoint is called so too
 
     def _on_upload(self, files: Sequence[dict]) -> None:
         """Photographs are added to those that were uploaded before."""

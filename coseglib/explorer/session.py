@@ -32,15 +32,16 @@ from coseglib.answering.masks import decide, masks_from_logits, post_of
 from coseglib.answering.reading import Memory, Photographs, Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
+from coseglib.data.folders import AS_OURS, RECORDS
 from coseglib.data.images import read_image, write_png
 from coseglib.data.record import Photo
 from coseglib.scoring.metrics import jaccard
-from coseglib.segmenting.finding import output_names
+from coseglib.segmenting.finding import check_output, output_names, result_files
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
 MOST = 24  # photographs of a session
 KEPT = 8  # answers to other partners that are kept: of 24 photographs they are some 100 MB
-SETTINGS = "session.json"  # beside saved masks: what made them
+SETTINGS = RECORDS[1]  # beside saved masks: what made them
 REMEMBERED = 2**30  # bytes of features and comparisons
 
 
@@ -122,12 +123,12 @@ class Session:
     Raises CosegError as `set_model` and `set_photos` do.
     """
 
-    def __init__(self, model, photos: Sequence[Photo] = (), targets: tuple[str, ...] = ()):
+    def __init__(self, model, photos: Sequence[Photo] | None = None, targets: tuple[str, ...] = ()):
         self.photos: list[Opened] = []
         self.partners: tuple[int, ...] = ()
         self.how = "mean"
         self.set_model(model)
-        if photos:
+        if photos is not None:  # else they come later
             self.set_photos(photos, targets)
 
     # What is asked ---------------------------------------------------------------------------------------------------
@@ -173,6 +174,10 @@ class Session:
         check_pooling(self.model, how)
         self.how = how
 
+    def _need_photos(self) -> None:
+        if not self.photos:
+            raise CosegError("no photographs to look at: give `set_photos` at least one that can be read")
+
     @property
     def names(self) -> list[str]:
         """The photographs' names, all different: those of the files that `save` writes, without their endings."""
@@ -186,6 +191,7 @@ class Session:
 
     def _kept(self, key, compute: Callable):
         """What `compute` gives, once for the present partners and pooling."""
+        self._need_photos()
         group = self.partners, self.how
         found = self._of_group[group] = self._of_group.pop(group, {})  # the last one used stands last
         while len(self._of_group) > KEPT:
@@ -196,7 +202,8 @@ class Session:
 
     @property
     def inputs(self) -> Tensor:
-        """(N, 3, S, S) in [0, 1]."""
+        """(N, 3, S, S) in [0, 1]. Raises CosegError without photographs."""
+        self._need_photos()
         return self._engine.memory.recall("inputs", lambda: self._engine.inputs([o.picture for o in self.photos]))
 
     # Answers ---------------------------------------------------------------------------------------------------------
@@ -328,24 +335,22 @@ class Session:
         """Write folder/masks/<name>.png, at the photographs' own sizes, and what made them to folder/session.json.
 
         0 and 255, or the labels 0 … K of a multi-class model. Each file is there whole or not at all.
-        Raises CosegError where the folder cannot be written, or has masks that no session has saved: they may be yours.
+        Raises CosegError where the folder cannot be written, or holds what no session has saved: it may be yours.
         """
         folder = Path(folder).expanduser()
-        settings, masks = folder / SETTINGS, folder / "masks"
-        if masks.exists() and not settings.exists():
-            raise CosegError(f"{masks}: is there already, and not from here; name another folder")
-        names = self.names
+        settings, names = folder / SETTINGS, self.names
+        check_output(folder, names, SETTINGS)
         made = {"checkpoint": self.model.card.get("name"), "sha256": self.model.card.get("sha256"), "group": self.how}
         made |= {"threshold": None if self.model.online else threshold, "post": post}
         made["partners"] = [names[i] for i in self.partners]
         made["photos"] = {n: str(o.photo.path or o.photo.name) for n, o in zip(names, self.photos, strict=True)}
-        files = [masks / f"{name}.png" for name in names]
+        files = [folder / result_files(name)[0] for name in names]
         pixels = self.masks(threshold, post, own=True)
         try:
-            masks.mkdir(parents=True, exist_ok=True)
+            files[0].parent.mkdir(parents=True, exist_ok=True)
             write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
         except OSError as error:
             raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
         for file, mask in zip(files, pixels, strict=True):
-            write_png(file, mask if self.model.online else 255 * mask)
+            write_png(file, mask if self.model.online else 255 * mask, **AS_OURS["PNG"])
         return files

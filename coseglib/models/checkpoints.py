@@ -90,12 +90,12 @@ def save_model(path: str | Path, model: Model, config: dict, dtype: torch.dtype 
 def find(name_or_path: str | Path) -> Path:
     """A file as it is; a shipped checkpoint by its name ("ca-mobilenet_v2", "ca-scenes"); a run's folder."""
     path = Path(name_or_path)
+    shipped = {p.stem: p for folder in (CHECKPOINTS, SCENES) for p in sorted(folder.glob("[!.]*.safetensors"))}
+    if str(name_or_path) in shipped:  # whatever else is called so here; ./NAME means that
+        return shipped[str(name_or_path)]
     if path.suffix == ".safetensors" or path.is_file():
         return path
     of_run = path / "model.safetensors"
-    shipped = {p.stem: p for folder in (CHECKPOINTS, SCENES) for p in sorted(folder.glob("[!.]*.safetensors"))}
-    if str(path) in shipped:
-        return shipped[str(path)]
     if of_run.is_file():
         return of_run
     names = ", ".join(shipped) or "none"

@@ -16,6 +16,7 @@ from coseglib.claims.papers_claims import SEEN, UNSEEN, VARIANTS
 from coseglib.claims.queue import read_ablations
 from coseglib.claims.verdicts import verdicts
 from coseglib.core.paths import MEASURED, REPORTS
+from coseglib.core.tables import read_table
 from coseglib.data.reported import SHARES, reported
 from coseglib.evaluation import cards as of_cards
 from coseglib.evaluation.benchmark import paper_rows
@@ -57,7 +58,7 @@ def by_protocols() -> tuple[pd.DataFrame, str]:
     """Of table 08_protocols what the group attends, with `mark`, and which run computed it; without a run no row."""
     summary = (TABLES.parent / "summary.md").read_text(encoding="utf-8")
     date, code = (re.findall(r"^\| 08_\w+ \| ok \|.*\| ([\d-]+) \| ([\w-]+) \|$", summary, re.M) or [("", "none")])[0]
-    table = pd.read_csv(TABLES / "08_protocols.csv")
+    table = read_table(TABLES / "08_protocols.csv", dict.fromkeys(SHARES, float))
     table = table[(table.group == "all") & (table.partner == "group") & (date != "")]
     return table.assign(mark=earlier(date)), f"notebook 08's run of {date}{earlier(date)}, code {code}"
 
@@ -72,7 +73,8 @@ def small_budget(row: Mapping) -> str:
     for v in VARIANTS.values() if row["ablation"] else ():
         if METHODS[v.method].paper.key == row["paper"] and v.printed.get(row["table"]) == row["system"]:
             for where in (SEEN, UNSEEN):
-                table = pd.read_csv(file := TABLES / f"09_{v.system.lower()}_{where}.csv")
+                file = TABLES / f"09_{v.system.lower()}_{where}.csv"
+                table = read_table(file, {"J": float, "sd J": float})
                 for one in table[table.variant == v.name].to_dict("records"):
                     found.append(f"J {one['J']:.3f} ± {one['sd J']:.3f} on [{where}](cpu/tables/{file.name})")
     return "; ".join(found)

@@ -9,7 +9,7 @@ import torch
 
 from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
-from coseglib.answering.reference import Reference, learn
+from coseglib.answering.reference import Reference, evidence_of
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import Progress
 from coseglib.data.record import Group
@@ -20,7 +20,7 @@ MOST = 5  # references of a group; the photographs that are scored are in none o
 COUNTS = (0, 1, 3, 5)
 
 
-def in_turn(group: Group) -> list[int]:
+def _order(group: Group) -> list[int]:
     """The photographs' places in the order in which they become references: by a hash of group and name."""
     names = [hashlib.sha256(f"{group.name}\n{photo.name}".encode()).hexdigest() for photo in group.photos]
     return sorted(range(len(group)), key=names.__getitem__)
@@ -31,7 +31,7 @@ def split(group: Group) -> tuple[list[int], list[int]]:
 
     A photograph in whose mask nothing is marked, or everything, is no reference.
     """
-    order = in_turn(group)
+    order = _order(group)
     able = [i for i in order[: max(MOST, len(order) - 1)] if {0, 1} <= set(group.mask(i).unique().tolist())]
     references = able[: min(MOST, len(group) - 1)]
     return references, [i for i in range(len(group)) if i not in references]
@@ -59,7 +59,7 @@ def reference_rows(
             started, evidence = time.perf_counter(), None
             if count:
                 given = [Reference(group.photos[i], group.mask(i)) for i in references[:count]]
-                evidence = learn(engine, given, range(len(group)), how)
+                evidence = evidence_of(engine, given, range(len(group)), how)
             scored = []
             for answer, mask in masks(model, engine.answers(questions, how, evidence=evidence), count=len(questions)):
                 truth, photo = group.mask(answer.photo), group.photos[answer.photo]
@@ -88,7 +88,7 @@ def swap_by_reference(
         engine, group = Engine(model, [*swap.partners, swap.photo]), range(len(swap.partners))
         marked = [(p, p.mask(targets[swap.asked])) for p in swap.partners]
         given = [Reference(p, mask) for p, mask in marked if {0, 1} <= set(mask.unique().tolist())][:references]
-        evidence = learn(engine, given, group, how) if given else None
+        evidence = evidence_of(engine, given, group, how) if given else None
         ((_, mask),) = masks(model, engine.answers([Question(len(group), group)], how, evidence=evidence))
         scores = [metrics.jaccard(mask, g.mask(i)) for g, i in (swap.asked_place, swap.other_place)]
         about = {"photo": swap.photo.name, "asked": swap.asked, "other": swap.other}

@@ -1,62 +1,111 @@
-"""Which photographs are meant, and what their masks are called."""
+"""Which photographs are meant, what their masks are called, and that nothing of the user's is in their way."""
 
-import contextlib
 import hashlib
-import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from coseglib.data.images import SUFFIXES
+from coseglib.core.errors import CosegError
+from coseglib.data.folders import PICTURES, RECORDS, WRITTEN, is_hidden, is_ours, is_output, is_results
 
-WRITTEN = ("masks", "overlays")  # the folders of results
-
-
-def is_output(folder: Path) -> bool:
-    """Has `coseg segment`, or a session of the explorer, written its results to this folder, or begun to?"""
-    if (folder / ".coseg").is_dir() or (folder / "session.json").is_file():
-        return True
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / "result.json").read_text(encoding="utf-8")).keys() >= {"checkpoint", "photos"}
-    return False
+LINKED = "a link that leads nowhere; mend it, or take it away"
+OURS = "what `coseg segment` or the explorer wrote is no photograph; name the photographs"
 
 
 def find_photos(
     named: Sequence[str | Path], leave_out: Path | None = None
 ) -> tuple[list[Path], list[tuple[str, str]], int]:
-    """Photographs (each once), folders without any (folder, why), and the number of files ignored.
+    """Photographs (each once); what was left out and should not be so without a word (path, why); the number ignored.
 
     named      files, taken whatever their names are, and folders: the images in them and below, links too, each folder
-               once, sorted by path. Hidden ones and results of an earlier run (`is_output`) are left out; other files
-               in a folder are ignored and counted
-    leave_out  the folder that masks are written to: neither it nor its masks and overlays are looked into
+               once, sorted by path. Hidden ones (`is_hidden`) and what we wrote ourselves, wherever it lies, are left
+               out; other files in a folder are ignored and counted. Folders that are empty or cannot be looked into,
+               and links to nowhere, are named
+    leave_out  the folder that masks are written to: its masks and overlays are not looked into
     """
     photos: dict[str, Path] = {}
-    empty: list[tuple[str, str]] = []
+    left: list[tuple[str, str]] = []
     ignored = 0
-    closed = {os.path.realpath(leave_out / f) for f in ("", *WRITTEN)} if leave_out else set()
+    closed = {os.path.realpath(leave_out / f) for f in WRITTEN} if leave_out else set()
     for path in [Path(named)] if isinstance(named, str | Path) else map(Path, named):
-        if not path.is_dir():
+        if os.path.isdir(path):
+            found, faults, others = _below(path, closed)
+            left += faults
+            ignored += others
+            for photo in found:
+                photos.setdefault(os.path.abspath(photo), photo)
+            if not found and not faults:
+                left.append((str(path), "no photographs in this folder"))
+        elif is_ours(path):
+            left.append((str(path), OURS))
+        else:
             photos.setdefault(os.path.abspath(path), path)
-            continue
-        found, entered = [], {os.path.realpath(path)} | closed
-        for folder, folders, files in os.walk(path, followlinks=True):
-            results = WRITTEN if is_output(Path(folder)) else ()
-            below = [f for f in sorted(folders, reverse=True) if f[0] != "." and f not in results]
-            inside = {os.path.realpath(Path(folder, f)): f for f in below}  # of two links to one, the first
-            folders[:] = [f for real, f in inside.items() if real not in entered]
-            entered |= inside.keys()
-            seen = [Path(folder, f) for f in files if f[0] != "."]
-            images = [f for f in seen if f.suffix.lower() in SUFFIXES]
-            found += images
-            ignored += len(seen) - len(images)
-        for photo in sorted(found):
-            photos.setdefault(os.path.abspath(photo), photo)
-        if not found:
-            empty.append((str(path), "no photographs in this folder"))
-    return list(photos.values()), empty, ignored
+    return list(photos.values()), left, ignored
+
+
+def _below(top: Path, closed: set[str]) -> tuple[list[Path], list[tuple[str, str]], int]:
+    """`find_photos` of one folder."""
+    found, left, ignored, entered = [], [], 0, {os.path.realpath(top)} | closed
+    if os.path.realpath(top) in closed or is_results(top):
+        return [], [(str(top), OURS)], 0
+    if is_hidden(top.name) and top.name[0] != ".":
+        return [], [(str(top), "thumbnails or rubbish of a system, by its name; name the photographs")], 0
+
+    def closed_to_us(fault: OSError) -> None:
+        left.append((str(fault.filename), f"cannot be looked into ({fault.strerror}); mend its permissions"))
+
+    for folder, folders, files in os.walk(top, onerror=closed_to_us, followlinks=True):
+        below = [f for f in sorted(folders, reverse=True) if not is_hidden(f) and not is_results(Path(folder, f))]
+        inside = {os.path.realpath(Path(folder, f)): f for f in below}  # of two links to one, the first
+        folders[:] = [f for real, f in inside.items() if real not in entered]
+        entered |= inside.keys()
+        ours = RECORDS if is_output(Path(folder)) else ()
+        for file in (Path(folder, f) for f in sorted(files) if not is_hidden(f) and f not in ours):
+            if file.suffix.lower() in PICTURES and not is_ours(file):
+                found.append(file)
+            elif os.path.islink(file) and not os.path.exists(file):
+                left.append((str(file), LINKED))
+            else:
+                ignored += 1
+    return sorted(found), left, ignored
+
+
+def _theirs(file: Path) -> bool:
+    """Is there something to lose that does not bear our mark?"""
+    if is_ours(file) or is_hidden(file.name) or not os.path.lexists(file):
+        return False
+    return not file.is_file() or file.stat().st_size > 0
+
+
+def _in_the_way(out: Path, names: Sequence[str], record: str) -> Iterator[Path]:
+    """What is not ours, where masks or overlays of these names and the record of them are to be written."""
+    ours = is_output(out)
+    for place, number in zip((out / name for name in WRITTEN), count()):
+        if not place.is_dir():
+            yield from [place] * os.path.lexists(place)
+        elif ours:
+            yield from filter(_theirs, (out / result_files(name)[number] for name in names))
+        elif any(map(_theirs, place.iterdir())):
+            yield place
+    yield from (out / r for r in RECORDS if (r != record or not ours) and os.path.lexists(out / r))
+
+
+def check_output(out: Path, names: Sequence[str], record: str = RECORDS[0]) -> None:
+    """Before any work: raises CosegError where something that is not ours would be written over, or mixed with ours.
+
+    Ours is what bears our mark: masks that were mended by hand in other software are the user's.
+    """
+    own = list(_in_the_way(out, names, record))
+    if own:
+        more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+        raise CosegError(f"{own[0]}: is there already, and not from here{more}; give another folder, or move it away")
+
+
+def result_files(name: str) -> tuple[str, str]:
+    """Where the mask and the overlay of this name are, in the folder of results."""
+    return f"{WRITTEN[0]}/{name}.png", f"{WRITTEN[1]}/{name}.jpg"
 
 
 def output_names(photos: Sequence[Path]) -> list[str]:

@@ -202,6 +202,44 @@ def test_a_mask_is_what_is_not_black_in_any_mode(tmp_path):
         assert read_mask(tmp_path / name).tolist() == expected.tolist(), name
 
 
+def _transparent(tmp_path, inside):
+    """Masks whose background is transparent, in every mode that can be so, whatever colours lie beneath."""
+    alpha = Image.fromarray(inside * 255)
+    grey = Image.fromarray(np.full(inside.shape, 200, np.uint8))
+    photo = Image.fromarray(RNG.integers(0, 256, (*inside.shape, 3), np.uint8))
+    black = Image.new("RGB", grey.size)
+    for name, plain in (("white", grey.convert("RGB")), ("cut out", photo), ("black", black), ("grey", grey)):
+        plain.putalpha(alpha)
+        for suffix in ("png", "tif", "webp"):
+            plain.save(tmp_path / f"{name}.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+            yield tmp_path / f"{name}.{suffix}"
+    palette = Image.fromarray(inside * 2 + 1)
+    palette.putpalette([0, 0, 0, 9, 9, 9, 0, 0, 0, 0, 0, 0])
+    for name in ("palette.png", "palette.gif"):
+        palette.save(tmp_path / name, transparency=1)
+        yield tmp_path / name
+    Image.fromarray(inside * 50 + 10).save(tmp_path / "key.png", transparency=10)
+    yield tmp_path / "key.png"
+    soft = Image.fromarray(np.where(inside, 128, 127).astype(np.uint8))
+    for value in (0, 255):
+        half = Image.new("L", grey.size, value)
+        half.putalpha(soft)
+        half.save(tmp_path / f"soft {value}.png")
+        yield tmp_path / f"soft {value}.png"
+
+
+def test_where_alpha_varies_it_is_the_mask_and_else_the_colour(tmp_path):
+    inside = np.zeros((6, 9), np.uint8)
+    inside[2:5, 3:8] = 1
+    for path in _transparent(tmp_path, inside):
+        assert read_mask(path).tolist() == inside.tolist(), path.name
+    for name, alpha in (("opaque", 255), ("clear", 0)):
+        colours = Image.fromarray(inside * 255)
+        colours.putalpha(alpha)
+        colours.save(tmp_path / f"{name}.png")
+        assert read_mask(tmp_path / f"{name}.png").tolist() == inside.tolist(), name
+
+
 def test_the_noise_of_a_jpeg_mask_is_no_object(tmp_path):
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 13:] = 255

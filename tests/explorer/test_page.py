@@ -198,7 +198,7 @@ def test_a_browsers_file_name_becomes_one_for_any_folder(given, name):
     assert file_name(given) == name
 
 
-def test_a_folder_is_looked_at_and_a_missing_one_is_named(page, tmp_path):
+def test_a_folder_is_looked_at_and_a_missing_one_is_named(page, tmp_path, monkeypatch):
     page.folder.value = str(tmp_path / "none")
     assert "none: no such folder; check the path" in page.trouble.value and page.source.value == "synthetic"
     for name in ("cats/a", "cats/b", "dogs/c"):
@@ -211,6 +211,14 @@ def test_a_folder_is_looked_at_and_a_missing_one_is_named(page, tmp_path):
     assert [label for label, _ in page.group.options] == ["cats (3)", "dogs (1)"] and "mine" in page.source.label
     page.group.value = 1
     assert page.session.names == ["c"] and not page.trouble.value
+    with monkeypatch.context() as patch:  # of a name that a data set has
+        patch.chdir(tmp_path)
+        (tmp_path / "mine" / "dogs").rename(tmp_path / "synthetic")
+        page.folder.value = "synthetic"
+    assert page.source.label.endswith(str(tmp_path / "synthetic")) and page.group.label == "synthetic (1)"
+    (tmp_path / "synthetic").rename(tmp_path / "mine" / "dogs")
+    page.folder.value = str(tmp_path / "mine")
+    page.group.value = 1
     empty = tmp_path / "empty"
     empty.mkdir()
     page.folder.value = str(empty)

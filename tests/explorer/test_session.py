@@ -240,6 +240,19 @@ def test_saved_masks_are_the_present_ones_and_say_what_made_them(group, tmp_path
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
+def test_without_photographs_everything_is_one_line(tmp_path):
+    broken = Photo("folder", "x", ("a",), partial(read_image, tmp_path / "x.jpg"), None, tmp_path / "x.jpg")
+    for photos, why in (([], "no photographs: give at least one"), ([broken] * 2, r"x\.jpg: no such file")):
+        with pytest.raises(CosegError, match=why):
+            Session(TinyContext(), photos)
+    empty = Session(TinyContext())  # its photographs come later
+    asked = (empty.logits, empty.masks, empty.probability, empty.spatial_maps, empty.context, lambda: empty.inputs)
+    for ask in (*asked, lambda: empty.save(tmp_path / "out"), lambda: empty.set_partners([])):
+        with pytest.raises(CosegError):
+            ask()
+    assert empty.scores() == [] and not (tmp_path / "out").exists()
+
+
 def test_masks_of_somebody_else_are_not_overwritten(group, tmp_path):
     session = Session(TinyContext(), group.photos[:1])
     theirs = tmp_path / "masks" / f"{session.names[0]}.png"

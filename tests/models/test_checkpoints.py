@@ -138,6 +138,8 @@ def test_a_folder_named_like_a_shipped_checkpoint_does_not_hide_it_and_a_runs_fo
     assert find("run").read_bytes() == find(tmp_path / "ca-mobilenet_v2").read_bytes() == b"a model"
     with pytest.raises(CosegError, match="empty: no such checkpoint; shipped: "):
         find("empty")
+    (tmp_path / "ca-scenes").write_bytes(b"a file")
+    assert find("ca-scenes").parent == SCENES and find("./ca-scenes").read_bytes() == b"a file"
 
 
 def test_everybody_whom_the_umask_lets_can_read_a_model(tmp_path):

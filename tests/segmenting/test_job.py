@@ -262,6 +262,16 @@ def test_results_of_an_earlier_run_are_no_photographs(folder):
     for out in ("out", "out2"):
         assert segment([photos], photos / out).photos == 3
     assert segment([photos], photos.parent / "beside").photos == 3
+    (photos / "out2").rename(photos / "moved")
+    (photos / "linked").symlink_to(photos / "moved" / "masks")
+    shutil.copytree(photos / "out" / "overlays", photos / "nested" / "copies")  # without its result.json
+    shutil.copy(photos / "out" / "masks" / "00.png", photos / "00 mask.png")
+    found, left, ignored = find_photos([photos])
+    assert [p.name for p in found] == ["00.png", "01.png", "02.png"] and not left and ignored == 4
+    found, left, _ = find_photos(sorted(photos.iterdir()))  # as a shell's * names them
+    assert [p.name for p in found] == ["00.png", "01.png", "02.png"]
+    assert {Path(p).name for p, _ in left} == {"00 mask.png", "linked", "moved", "nested", "out"}
+    assert not find_photos([photos / "out" / "masks"])[0]
 
 
 def test_masks_of_the_users_own_are_not_written_over(folder, tmp_path):
@@ -275,7 +285,37 @@ def test_masks_of_the_users_own_are_not_written_over(folder, tmp_path):
         segment([photos], tmp_path / "out")
     assert own.read_bytes() == before and (tmp_path / "out" / "result.json").read_text() == '{"mine": 1}'
     own.unlink()
+    with pytest.raises(CosegError, match=r"result\.json: is there already, and not from here"):
+        segment([photos], tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "overlays").write_text("a file")
+    with pytest.raises(CosegError, match="overlays: is there already, and not from here"):
+        segment([photos], tmp_path / "out")
+    (tmp_path / "out" / "overlays").unlink()
     assert segment([photos], tmp_path / "out").exit_code == 0  # an empty folder holds nothing to lose
+
+
+def test_a_mask_that_was_mended_by_hand_is_the_users(folder, tmp_path):
+    photos, out = folder(2), tmp_path / "out"
+    segment([photos], out)
+    assert segment([photos], out).exit_code == 0
+    Image.open(out / "masks" / "01.png").point(lambda v: 255 - v).save(out / "masks" / "01.png")
+    before = (out / "masks" / "01.png").read_bytes()
+    with pytest.raises(CosegError, match=r"masks/01\.png: is there already"):
+        segment([photos], out)
+    (out / "session.json").write_text((out / "result.json").read_text())  # the explorer's
+    with pytest.raises(CosegError, match=r"masks/01\.png: is there already.*\(and 1 more\)"):
+        segment([photos], out)
+    assert (out / "masks" / "01.png").read_bytes() == before
+
+
+def test_masks_of_an_earlier_run_on_other_photographs_are_named_and_stay(folder, tmp_path):
+    photos, out = folder(3), tmp_path / "out"
+    assert segment([photos], out).older == ()
+    (photos / "02.png").unlink()
+    (out / "masks" / "mine.png").write_bytes(b"the user's own")
+    assert segment([photos], out).older == ("02.png",)
+    assert (out / "masks" / "02.png").is_file() and list(entries(out)) == ["00.png", "01.png"]
 
 
 def test_linked_folders_are_entered_once(folder, tmp_path):

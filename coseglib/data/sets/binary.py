@@ -13,10 +13,12 @@ over, folders in groups are not entered.
 Loaders raise CosegError where a folder is missing or empty, too.
 """
 
+import os
 from pathlib import Path
 
 from coseglib.core.errors import CosegError
-from coseglib.data.images import SUFFIXES, dataset_folder, folders_in, photo_of, pictures_in
+from coseglib.data.folders import IMAGES, TRUTH, dataset_folder, folders_in, pictures_in
+from coseglib.data.images import photo_of
 from coseglib.data.record import Group
 
 EIGHT = {  # name in the papers -> how the folder's name begins
@@ -72,22 +74,31 @@ def load_internet(root: Path, dataset: str) -> list[Group]:
     raise CosegError(f"{root}: the folders {', '.join(names)} are not there; get the Internet set, see data/README.md")
 
 
+def _written(name: str) -> str:
+    """A file's name as every table and terminal takes it: bytes that are no UTF-8 as \\xff."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def homes_of(folder: Path) -> tuple[Path, Path | None]:
+    """Where the photographs of a user's folder lie, in its groups, and their masks, if there are any."""
+    home = folder / IMAGES if (folder / IMAGES).is_dir() else folder
+    return home, folder / TRUTH if home != folder and (folder / TRUTH).is_dir() else None
+
+
 def load_folder(folder: str | Path) -> list[Group]:
     """The groups of a user's folder, by name; loose photographs come last, under the folder's own name."""
     folder, groups = Path(folder), []
-    home = folder / "images" if (folder / "images").is_dir() else folder
-    masks = folder / "ground_truth" if home != folder and (folder / "ground_truth").is_dir() else None
+    home, masks = homes_of(folder)
     parts = [(path.name, f"{path.name}/", path) for path in folders_in(home)]
     for name, prefix, images in [*parts, (folder.resolve().name, "", home)]:
-        photos = []
+        name, photos = _written(name), []
         for path in pictures_in(images):
             mask = masks / prefix / f"{path.stem}.png" if masks else None
             if mask and not mask.is_file():
                 raise CosegError(f"{mask}: no mask for {path.name}; add it, or take ground_truth away to segment only")
-            photos.append(photo_of("folder", f"{prefix}{path.name}", (name,), path, mask))
+            photos.append(photo_of("folder", _written(f"{prefix}{path.name}"), (name,), path, mask))
         if photos:
             groups.append(Group("folder", name, tuple(photos), (name,) if masks else ()))
     if not groups:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise CosegError(f"{folder}: no photographs in it ({kinds}), nor in its folders; check the name")
+        raise CosegError(f"{folder}: no photographs in it (.jpg, .png, …), nor in its folders; check the name")
     return groups

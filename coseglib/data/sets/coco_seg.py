@@ -19,7 +19,8 @@ from torch import Tensor
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
-from coseglib.data.images import dataset_folder, photo_of
+from coseglib.data.folders import dataset_folder
+from coseglib.data.images import photo_of
 from coseglib.data.record import VOID, Group, Photo
 
 LEFT_OUT = frozenset({"hair drier", "toaster"})

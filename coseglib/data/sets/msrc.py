@@ -14,7 +14,8 @@ import torch
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import groups_of
-from coseglib.data.images import dataset_folder, photo_of, pictures_in, read_colours
+from coseglib.data.folders import dataset_folder, pictures_in
+from coseglib.data.images import photo_of, read_colours
 from coseglib.data.record import VOID, Group, Photo
 
 PALETTE = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import groups_of
-from coseglib.data.images import dataset_folder, photo_of, read_labels
+from coseglib.data.folders import dataset_folder
+from coseglib.data.images import photo_of, read_labels
 from coseglib.data.record import Group, Photo
 
 CLASSES = (
