@@ -280,10 +280,10 @@ def segment_photos(
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
 
-    What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done when
-    it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What cannot be read is skipped and named.
-    Raises CosegError when nothing can be written to `out`, where something that is not ours is in the way
-    (`check_output`), or for an unknown `how` or kind of model.
+    What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
+    when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
+    cannot be read is skipped and named. Raises CosegError when nothing can be written to `out`, where something that is
+    not ours is in the way (`check_output`), for marks that are wrong, or an unknown `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
