@@ -3,6 +3,7 @@
 reading      a photograph as every question reads it, and what is kept between questions
 answers      questions -> logits, the one engine          kinds    how each kind of model answers; pooled attention
 second_look  again, from nearer                           floors   answers that learned nothing
+reference    pictures in which the object is marked: evidence beside the system's answer
 masks        answers -> masks at the own size             crf      the dense CRF, label maps of several classes
 """
 

@@ -95,14 +95,14 @@ class Engine:
         return stacked.contiguous(memory_format=torch.channels_last).to(self.device)
 
     @torch.no_grad()
+    def encode(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """What `model.encode` gives of some pictures, (B, …) each, in their order."""
+        with self.autocast():
+            return self.model.encode(self.inputs(pictures))
+
     def features(self, pictures: dict[int, Picture]) -> list[Tensor]:
-        """What `model.encode` gives of some photographs, (B, …) each, in their order."""
-
-        def encode() -> list[Tensor]:
-            with self.autocast():
-                return self.model.encode(self.inputs(list(pictures.values())))
-
-        return self.memory.recall(("features", *pictures), encode)
+        """`encode` of some photographs, by their places; kept."""
+        return self.memory.recall(("features", *pictures), lambda: self.encode(list(pictures.values())))
 
     def all_features(self) -> list[Tensor]:
         """What `model.encode` gives of all photographs, (N, …) each: for few of them."""
@@ -136,20 +136,34 @@ class Engine:
         return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
 
     def answers(
-        self, questions: Sequence[Question], how: str = "mean", context: Tensor | None = None
+        self, questions: Sequence[Question], how: str = "mean", context: Tensor | None = None, evidence=None
     ) -> Iterator[Answer]:
         """An answer to each question. Photographs come in the order in which they are first asked about, all questions
         about one in a row.
 
         how      pooling of a group's attention, context models alone
         context  attention (D,) to answer all questions by, in the place of their groups'
+        evidence  what references say beside the system, from `coseglib.answering.reference.evidence_of`
         Raises CosegError for a kind of model, or a pooling, that is not known.
         """
         check_pooling(self.model, how)
         if context is not None and self.model.kind != "context":
             raise CosegError(f"{type(self.model).__name__}: has no group attention to answer by; leave out the context")
         questions = [Question(photo, _hashable(group)) for photo, group in questions]
-        return self._in_batches(questions, KINDS[self.model.kind](self, questions, how, context))
+        answer = KINDS[self.model.kind](self, questions, how, context)
+        if evidence is not None:
+            answer = self._with_evidence(answer, evidence)
+        return self._in_batches(questions, answer)
+
+    def _with_evidence(self, answer, evidence):
+        """`answer`, and what references say added to each of its logits."""
+
+        def both(pictures: dict[int, Picture], some) -> list[Tensor]:
+            features, places = self.features(pictures), list(pictures)
+            rows = [places.index(question.photo) for question in some]
+            return evidence.add(torch.stack(list(answer(pictures, some))), [m[rows] for m in features])
+
+        return both
 
     @torch.no_grad()
     def _in_batches(self, questions: list[Question], answer) -> Iterator[Answer]:

@@ -72,6 +72,54 @@ Nodes = option(int, "Machines; each is started by torchrun or Slurm.", "N", min=
 Accelerator = option(str, "Where to compute.", "auto|cpu|cuda|mps")
 
 
+ReferenceFiles = option(
+    list[Path] | None, "A photograph in which the object that is meant is marked; repeatable.", "FILE", "--reference"
+)
+ReferenceMasks = option(
+    list[Path] | None,
+    "The reference's mask, of its size; the k-th is of the k-th reference.",
+    "FILE",
+    "--reference-mask",
+)
+Box = option(
+    str | None, "Or, of a single reference: it lies in here, in pixels, upper bounds exclusive.", "X0,Y0,X1,Y1"
+)
+Point = option(list[str] | None, "Or: this pixel is on it; repeatable.", "X,Y")
+NotPoint = option(list[str] | None, "And this pixel is not; repeatable.", "X,Y")
+
+
+def references(files, masks, box, point, not_point) -> list:
+    """The `Reference`s that --reference and what marks them name. Raises CosegError where they do not fit together."""
+    from coseglib.answering.reference import Reference
+    from coseglib.data.images import read_mask
+
+    def numbers(text: str, count: int, name: str) -> tuple[int, ...]:
+        try:
+            found = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if len(found) != count:
+            raise CosegError(f"--{name} {text}: {count} whole numbers of pixels, such as {','.join('1' * count)}")
+        return found
+
+    files, masks, point, not_point = files or [], masks or [], point or [], not_point or []
+    if not files:
+        refuse("marks a --reference, which is missing", reference_mask=masks, box=box, point=point, not_point=not_point)
+        return []
+    if masks:
+        refuse("a reference takes a mask, a box or points; one of them", box=box, point=point, not_point=not_point)
+        if len(masks) != len(files):
+            raise CosegError(
+                f"--reference-mask: {len(masks)} masks for {len(files)} references; give one each, in order"
+            )
+        return [Reference(file, read_mask(mask)) for file, mask in zip(files, masks, strict=True)]
+    if len(files) > 1:
+        raise CosegError("--reference: boxes and points are for a single one; give each of several a --reference-mask")
+    places = [[numbers(text, 2, name) for text in some] for name, some in (("point", point), ("not-point", not_point))]
+    bounds = numbers(box, 4, "box") if box else None
+    return [Reference(files[0], box=bounds, points=tuple(places[0]), not_points=tuple(places[1]))]
+
+
 def fields(given: list[str] | None) -> dict[str, str]:
     """["steps=200"] -> {"steps": "200"}."""
     for item in given or ():

@@ -23,6 +23,11 @@ def segment(
     looks: options.Looks = None,
     classes: options.Classes = None,
     post: options.Post = None,
+    reference: options.ReferenceFiles = None,
+    reference_mask: options.ReferenceMasks = None,
+    box: options.Box = None,
+    point: options.Point = None,
+    not_point: options.NotPoint = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
     bfloat16: BFloat16 = False,
@@ -37,6 +42,9 @@ def segment(
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
+    With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
+    one of the photographs, or another one.
+
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
     K the classes, in an order of its own. A killed run learns anew.
@@ -44,28 +52,35 @@ def segment(
     Example:
       coseg segment holiday/dog/ -o out
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
+      coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.finding import check_output, find_photos, output_names
     from coseglib.segmenting.job import segment_photos
 
+    given = options.references(reference, reference_mask, box, point, not_point)
     model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
+        options.refuse("multiclass finds its classes without marks", reference=given)
     if model is None:
-        from coseglib.unsupervised.configuration import group_of_files
-        from coseglib.unsupervised.learner import learn
-
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        config = options.learning(profile or "cpu", accelerator, set_)
-        options.check_number(classes)
-        check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
-        model = learn(group_of_files(photos, output), classes, config, options.say)
+        model = _learned(photos, output, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    summary = segment_photos(photos, output, model, group or "mean", post=post, bfloat16=bfloat16, **where)
+    how = {"post": post, "references": given, "bfloat16": bfloat16}
+    summary = segment_photos(photos, output, model, group or "mean", **how, **where)
     if summary.rank == 0:
         _say(summary)
     raise typer.Exit(summary.exit_code)
+
+
+def _learned(photos: list[Path], output: Path, classes: int | None, config):
+    from coseglib.segmenting.finding import check_output, find_photos, output_names
+    from coseglib.unsupervised.configuration import group_of_files
+    from coseglib.unsupervised.learner import learn
+
+    options.check_number(classes)
+    check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
+    return learn(group_of_files(photos, output), classes, config, options.say)
 
 
 def _say(summary) -> None:
@@ -176,8 +191,11 @@ Dataset = option(
 )
 Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
 Protocol = option(
-    str | None, "common, a paper's own, partner-swap or refusal.  [default: common; for multiclass: multiclass]", "NAME"
+    str | None,
+    "common, a paper's own, partner-swap, refusal or reference.  [default: common; for multiclass: multiclass]",
+    "NAME",
 )
+References = option(int | None, "partner-swap: so many of the partners come with their masks.", "N", min=1, max=20)
 Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
 Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
 Only = option(list[str] | None, "multiclass: only the group of this name; repeatable.", "GROUP")
@@ -193,6 +211,7 @@ def evaluate(
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
     protocol: Protocol = None,
+    references: References = None,
     partner: Partner = "group",
     group: options.Group = None,
     looks: options.Looks = None,
@@ -236,11 +255,13 @@ def evaluate(
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
+        options.refuse("multiclass finds its classes without marks", references=references)
         system = options.learning(profile or "cpu", accelerator, set_) if model is None else model
         table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
-        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, quiet=False)
+        how = {"quiet": False, "references": references}
+        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, **how)
         write_table(table, output)
     shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
     typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))

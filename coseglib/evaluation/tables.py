@@ -21,12 +21,13 @@ from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_ro
 from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
+from coseglib.scoring.references import reference_rows, swap_by_reference
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
 from coseglib.unsupervised.learner import co_segment
 from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes
 
-SPECIAL = ("partner-swap", "refusal")  # protocols that do not end in P and J of each photograph
+SPECIAL = ("partner-swap", "refusal", "reference")  # protocols that choose what they ask about
 SOURCES = {"voc-val": "voc-train"}  # where the partners of a set's two-class photographs come from, if not from itself
 
 
@@ -57,13 +58,15 @@ def evaluation_table(
     how: str = "mean",
     limit: int | None = None,
     quiet: bool = True,
+    references: int | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
 
     model       from `load_model` or `build_floor`, on the device where it is to answer
     dataset     a name of `coseglib.data.NAMES` or a folder
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
-                questions; "refusal": AUROC for P and J
+                questions; "refusal": AUROC for P and J; "reference": as `common`, a table for each number of references
+    references  partner-swap: so many of a question's partners come with their masks
     partner, how, limit, quiet  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
@@ -72,15 +75,25 @@ def evaluation_table(
         raise CosegError(f"{protocol}: no such protocol; one of {', '.join(known)}")
     if protocol in SPECIAL and (partner != "group" or limit is not None):
         raise CosegError(f"{protocol}: chooses partners and photographs itself; leave out --partner and --limit")
+    if references and protocol != "partner-swap":
+        raise CosegError(
+            f"{protocol}: takes no --references; partner-swap does, and --protocol reference shows 1, 3 and 5"
+        )
     groups = load(dataset)
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
         rows = evaluate(model, groups, protocol, partner, how, limit, quiet=quiet)
         table = metrics.aggregate(rows, protocol)
+    elif protocol == "reference":
+        by_count = reference_rows(model, groups, how=how, quiet=quiet).groupby("references", sort=False)
+        tables = [metrics.aggregate(rows).assign(references=count) for count, rows in by_count]
+        table = pd.concat(tables, ignore_index=True).assign(protocol=protocol)
     else:
         sources = load(SOURCES[dataset]) if dataset in SOURCES else None
         if protocol == "partner-swap":
-            table = _swap(partner_swap(model, groups, how=how, sources=sources))
+            asked = {"how": how, "sources": sources}
+            by_mask = references and swap_by_reference(model, groups, references, **asked)
+            table = _swap(by_mask if references else partner_swap(model, groups, **asked))
         else:
             table = _refused(refusal(model, groups))
         table.insert(0, "dataset", groups[0].dataset)

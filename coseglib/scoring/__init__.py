@@ -2,4 +2,5 @@
 
 metrics    P, J, AUROC, protocols and their averages
 rows       `evaluate`: a row a photograph; `partner_swap`, `refusal`
+references `reference_rows`, `swap_by_reference`: with masks of the group's first photographs
 """

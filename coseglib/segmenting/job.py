@@ -2,6 +2,14 @@
 
 Sharded over processes, resumed where it was killed, and a bad file costs itself alone. The masks are those of
 `coseglib.answering`, which asks all photographs as one group.
+
+`segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
+model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
+`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, references, ignored, note, photos}, an
+entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or
+{file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common. Of a
+multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
+moved there.
 """
 
 import contextlib
@@ -23,6 +31,7 @@ from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, who
 from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.reading import Photographs, Picture
+from coseglib.answering.reference import Reference, check_references, evidence_of
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
@@ -259,6 +268,7 @@ def segment_photos(
     batch: int = BATCH,
     bfloat16: bool = False,
     post: str | None = None,
+    references: Sequence[Reference] = (),
     quiet: bool = False,
     **where: int | str,
 ) -> Summary:
@@ -268,22 +278,16 @@ def segment_photos(
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
     where   devices, num_nodes, accelerator of `launch`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
+    references  pictures in which the object that is meant is marked, of the photographs or others
 
-    Writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class model a label map,
-    0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-    `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, ignored, note, photos}, photos with
-    one entry each in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or {file,
-    skipped}; score says how sure the model is (`foreground_score`), and the note whether anything is common at all. Of
-    a multi-class model also classes, K, and learning, what its card says of that, and in the entries class_shares, a
-    number for each class, and no score. Every file is written beside its place and moved there.
-
-    A run that was killed goes on with the photographs not yet done when it is started again with the same model,
-    photographs (path, size, date) and options; else it starts anew. What cannot be read is skipped and named.
-    Raises CosegError when nothing can be written to `out`, where something that is not ours is in the way
-    (`check_output`), or for an unknown `how` or kind of model.
+    What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
+    when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
+    cannot be read is skipped and named. Raises CosegError when nothing can be written to `out`, where something that is
+    not ours is in the way (`check_output`), for marks that are wrong, or an unknown `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
+    check_references(model, references)
     found = find_photos(named, leave_out=out)
     check_output(out, output_names(found[0]))
     fabric = launch(**where)
@@ -292,17 +296,22 @@ def segment_photos(
     job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
+    key += [reference.key() for reference in references]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
-            answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
+            engine = Engine(model, job, batch, bfloat16)
+            evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
+            answers = engine.answers(whole_group(len(photos)), how, evidence=evidence)
             missing = (answer for answer in answers if answer.photo not in job.done)
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
             for answer, mask in masks(model, missing, post, count):
                 job.write(answer, mask)
-        note = note_for(job.done.values(), model.card.get("common_from"))
+        common_from = None if references else model.card.get("common_from")  # it is measured without references
+        note = note_for(job.done.values(), common_from)
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(_about(model, how, post) | {"ignored": ignored, "note": note, "photos": entries})
+        about = _about(model, how, post) | {"references": [reference.about() for reference in references]}
+        job.finish(about | {"ignored": ignored, "note": note, "photos": entries})
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
