@@ -98,13 +98,13 @@ def check_output(out: Path, names: Sequence[str], record: str = RECORDS[0]) -> N
 
     Ours is what bears our mark: masks that were mended by hand in other software are the user's.
     """
-    for name in ("", *WRITTEN):
-        writable(out / name, folder=True)
-    writable(out / record, folder=False)
     own = list(_in_the_way(out, names, record))
     if own:
         more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
         raise CosegError(f"{own[0]}: is there already, and not from here{more}; give another folder, or move it away")
+    for name in ("", *WRITTEN):
+        writable(out / name, folder=True)
+    writable(out / record, folder=False)
 
 
 def result_files(name: str) -> tuple[str, str]:
