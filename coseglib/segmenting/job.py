@@ -22,7 +22,7 @@ from torch import Tensor
 from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, whole_group
 from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
-from coseglib.answering.reading import Photographs, Picture
+from coseglib.answering.reading import MOST_BYTES, Memory, Photographs, Picture
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
@@ -34,6 +34,7 @@ from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
 from coseglib.segmenting.overlays import class_colours, overlay
 
+FITTING = 64  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
 write_png = partial(images.write_png, **AS_OURS["PNG"])  # so that no later run takes them for photographs
 write_jpg = partial(images.write_jpg, **AS_OURS["JPEG"])
 
@@ -295,7 +296,8 @@ def segment_photos(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
-            answers = Engine(model, job, batch, bfloat16).answers(whole_group(len(photos)), how)
+            memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
+            answers = Engine(model, job, batch, bfloat16, memory).answers(whole_group(len(photos)), how)
             missing = (answer for answer in answers if answer.photo not in job.done)
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
             for answer, mask in masks(model, missing, post, count):
