@@ -30,7 +30,7 @@ from torch import Tensor
 from coseglib.answering.answers import BATCH, Answer, Engine, check_pooling, whole_group
 from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
-from coseglib.answering.reading import Photographs, Picture
+from coseglib.answering.reading import MOST_BYTES, Memory, Photographs, Picture
 from coseglib.answering.reference import Reference, check_references, evidence_of
 from coseglib.core.devices import launch
 from coseglib.core.errors import CosegError
@@ -43,6 +43,7 @@ from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
 from coseglib.segmenting.overlays import class_colours, overlay
 
+FITTING = 64  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
 write_png = partial(images.write_png, **AS_OURS["PNG"])  # so that no later run takes them for photographs
 write_jpg = partial(images.write_jpg, **AS_OURS["JPEG"])
 
@@ -300,7 +301,8 @@ def segment_photos(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
-            engine = Engine(model, job, batch, bfloat16)
+            memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
+            engine = Engine(model, job, batch, bfloat16, memory)
             evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
             answers = engine.answers(whole_group(len(photos)), how, evidence=evidence)
             missing = (answer for answer in answers if answer.photo not in job.done)
@@ -310,8 +312,7 @@ def segment_photos(
         common_from = None if references else model.card.get("common_from")  # it is measured without references
         note = note_for(job.done.values(), common_from)
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        about = _about(model, how, post) | {"references": [reference.about() for reference in references]}
-        job.finish(about | {"ignored": ignored, "note": note, "photos": entries})
+        job.finish(_about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries})
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
@@ -321,11 +322,11 @@ def segment_photos(
     return Summary(out, len(photos), done, job.earlier, skipped, ignored, note, older, seconds, fabric.global_rank)
 
 
-def _about(model, how: str, post: str) -> dict:
+def _about(model, how: str, post: str, references: Sequence[Reference]) -> dict:
     """What result.json says of the model and the way in which it was asked."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
-    about["post"] = post
+    about |= {"post": post, "references": [reference.about() for reference in references]}
     if model.online:
         learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
         about |= {"classes": model.classes, "learning": learning}
