@@ -1,5 +1,6 @@
 import json
 import stat
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -108,6 +109,8 @@ def test_another_number_of_processes_is_refused_as_well(tmp_path):
 
 
 def test_other_users_can_read_what_a_run_leaves(config, tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        (tmp_path / f".model.safetensors.{gone.pid}.part").touch(0o600)  # of a process that was killed
     train(config.replaced(steps=1), tmp_path, quiet=True)
     (tmp_path / "usual").touch()
     assert len({stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}) == 1

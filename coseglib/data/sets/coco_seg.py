@@ -120,12 +120,7 @@ class _Image(NamedTuple):
         own = [i for i in self.instances if i.name in classes]
         read = partial(_read_labels, own, classes, self.size, self.path.name)
         holds = tuple(sorted({i.name for i in self.instances}))
-        size_of = partial(_swapped, self.size)
-        return photo_of("coco-seg", self.path.stem, classes, self.path, listed, read, holds, size_of)
-
-
-def _swapped(size: tuple[int, int], _: Path) -> tuple[int, int]:
-    return size[::-1]
+        return photo_of("coco-seg", self.path.stem, classes, self.path, listed, read, holds, lambda _: self.size[::-1])
 
 
 def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path]:
@@ -139,8 +134,7 @@ def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path
     except (ValueError, KeyError, TypeError) as fault:
         what = f"{type(fault).__name__}: {fault}"
         raise CosegError(f"{listed}: not COCO's instance annotations ({what}); get them anew") from fault
-    images: dict[object, _Image] = {}
-    spoilt, faults = set(), []
+    images, spoilt, faults = {}, set(), []
     for kind, record in records:
         try:
             if kind == "image":
@@ -153,9 +147,8 @@ def _images(root: Path, split: str) -> tuple[list[_Image], tuple[str, ...], Path
             known = record if isinstance(record, dict) else {}
             with suppress(TypeError):  # a number that is a list, or the like
                 spoilt.add(known.get("image_id"))
-            faults.append(
-                f"{kind} {known.get('id')} of {known.get('image_id', 'none')} ({type(fault).__name__}: {fault})"
-            )
+            of = f"{kind} {known.get('id')} of {known.get('image_id', 'none')}"
+            faults.append(f"{of} ({type(fault).__name__}: {fault})")
     if faults:
         more = f", … ({len(faults) - NAMED} more)" if len(faults) > NAMED else ""
         what = f"{len(faults)} of {len(records)} records are damaged, their photographs left out"
