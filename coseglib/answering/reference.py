@@ -4,13 +4,14 @@ A group alone often cannot say it: insects and the plants that they sit on are b
 is a linear classifier of positions, learned from the inside and the outside of what is marked and added to the system's
 own answer, for systems of every kind:
 
-    z' = clip(z) + STRENGTH · (w · x + b)        z  the system's difference of logits     x  a position's features
+    z' = clip(z) + t · (w · x + b)        z  the system's difference of logits     x  a position's features
 
 x are the frozen maps of the system's backbone at strides 8, 16 and 32, each of unit length, less their mean over the
 references. w and b minimise the logistic loss of clip(z) + w · x + b on the references, inside and outside weighing
 the same, + |w|² / 2C. So the system's answer counts as known: where it marks the reference right, nothing is learned
-and nothing can be spoilt; what is learned is what it missed. One reference costs a tenth of a second, and a photograph
-what its features cost, which are there already.
+and nothing can be spoilt; what is learned is what it missed. t is TRUSTED where it marks the references as they are
+marked, DOUBTED where it marks nothing of it, and in between by its J on them. One reference costs a tenth of a second,
+and a photograph what its features cost, which are there already.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from coseglib.data.record import VOID, Photo, resize_labels
 
 # Chosen on iCoseg's thirty groups beside the papers' eight (`reports/trials.md`, 18).
 CLIP = 1.5  # of z: a system that is sure and wrong can still be told so
-STRENGTH = 0.5  # one picture says less of the others than of itself
+TRUSTED, DOUBTED = 0.4, 1.2  # t: one picture says less of the others than of itself, unless the system knows nothing
 C = 1.0  # the loss's weight beside |w|² / 2
 ENOUGH = 20  # positions that one that is marked counts for at the most
 LEVELS = (2, 3, 4)  # of the backbone's five maps: strides 8, 16, 32
@@ -108,11 +109,12 @@ def check_references(model, references: Sequence[Reference]) -> None:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What references say: mean (D,), w (D,) and b of the file's head."""
+    """What references say: mean (D,), w (D,), b and t of the file's head."""
 
     mean: Tensor
     weight: Tensor
     bias: float
+    strength: float
 
     def add(self, logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """logits (B, 2, h, w) of a system, `model.encode`'s maps of the same images -> logits (B, 2, h, w), on the CPU.
@@ -122,7 +124,7 @@ class Evidence:
         x = positions(maps).cpu()  # (B, D, h', w')
         score = torch.einsum("bdhw,d->bhw", x - self.mean[:, None, None], self.weight) + self.bias
         score = F.interpolate(score[:, None], size=logits.shape[-2:], mode="bilinear")[:, 0]
-        z = (logits[:, 1] - logits[:, 0]).float().clamp(-CLIP, CLIP) + STRENGTH * score
+        z = (logits[:, 1] - logits[:, 0]).float().clamp(-CLIP, CLIP) + self.strength * score
         return torch.stack([torch.zeros_like(z), z], dim=1)
 
 
@@ -172,7 +174,8 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     inside = torch.stack([inside for inside, _ in marks])
     if not (inside.any() and (said & ~inside).any()):
         raise CosegError(f"{references[0].name}: what is marked is too small, or all but the whole; mark more clearly")
-    return Evidence(mean, *fit(x[said], inside[said], z[said]))
+    right = float((inside & (z > 0)).sum() / (inside | said & (z > 0)).sum())  # J of the system's own answer
+    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right)
 
 
 def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str) -> Tensor:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
-from coseglib.answering.reference import CLIP, STRENGTH, C, Reference, evidence_of, fit, positions
+from coseglib.answering.reference import CLIP, DOUBTED, TRUSTED, C, Reference, evidence_of, fit, positions
 from coseglib.cli import main as cli
 from coseglib.core.errors import CosegError
 from coseglib.data import load
@@ -50,6 +50,21 @@ def test_where_the_system_is_right_little_is_learned():
     assert agreed.norm() < 0.2 * contradicted.norm()
 
 
+def test_a_group_that_holds_two_things_follows_the_reference(drawn):
+    """Scenes with a star and a ring each: alone the group means the one, by a reference the one that is marked."""
+    pictures = {p.name: p for group in drawn for p in group.photos if {1, 2} <= set(p.labels().unique().tolist())}
+    scenes, model, j = list(pictures.values()), load_model("ca-scenes"), {}
+    for kind in ("star", "ring"):
+        engine, group = Engine(model, scenes), range(len(scenes))
+        evidence = evidence_of(engine, [Reference(scenes[0], scenes[0].mask((kind,)))], group)
+        others = [Question(i, group) for i in group[1:]]
+        for answer, mask in masks(model, engine.answers(others, evidence=evidence)):
+            for of in ("star", "ring"):
+                j.setdefault((kind, of), []).append(jaccard(mask, scenes[answer.photo].mask((of,))))
+    j = {key: sum(values) / len(values) for key, values in j.items()}
+    assert j["star", "star"] > j["star", "ring"] + 0.2 and j["ring", "ring"] > j["ring", "star"] + 0.2, j
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_reference_says_which_of_two_objects_is_meant(name, drawn, swaps):
     """Partners that show the one kind, and a reference among them in which it is marked: J of that kind goes up, not
@@ -86,7 +101,8 @@ def test_the_score_is_added_to_the_clipped_answer(tiny):
         for j in range(x.shape[2]):
             score[i, j] = sum((x[:, i, j] - evidence.mean) * evidence.weight) + evidence.bias
     score = torch.nn.functional.interpolate(score[None, None], size=plain.shape[-2:], mode="bilinear")[0, 0]
-    expected = (plain[1] - plain[0]).clamp(-CLIP, CLIP) + STRENGTH * score
+    expected = (plain[1] - plain[0]).clamp(-CLIP, CLIP) + evidence.strength * score
+    assert TRUSTED <= evidence.strength <= DOUBTED
     torch.testing.assert_close(told[1] - told[0], expected, rtol=1e-3, atol=1e-3)
 
 
