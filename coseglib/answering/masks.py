@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from coseglib.answering import crf
 from coseglib.answering.answers import Answer, Engine, whole_group
 from coseglib.answering.reading import Picture
+from coseglib.answering.reference import Reference, evidence_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo, resize_labels
 from coseglib.models.contract import POSTS
@@ -109,6 +110,7 @@ def segment_group(
     context: Tensor | None = None,
     post: str | None = None,
     limit: int | None = None,
+    references: Sequence[Reference] = (),
     **options,
 ) -> Iterator[Tensor]:
     """The masks of a group, in its order: uint8 (H, W), 0 and 1 (multi-class: 0 … K), at each photograph's own size.
@@ -118,12 +120,15 @@ def segment_group(
     context  attention (D,) to segment by instead of the group's own, from `pooled_context`
     post     how maps become masks, "argmax" or "crf"; None: as the model says
     limit    only the first so many photographs are segmented, with the whole group; None: all
+    references  pictures in which the object that is meant is marked (`coseglib.answering.reference`)
     options  batch, bfloat16, memory: of `Engine`
     Raises CosegError for an iterator, which can be read only once, or a model whose kind is not known.
     """
     if not hasattr(photos, "__len__"):
         raise CosegError("a group is read twice: give a sequence, not an iterator")
     questions = whole_group(len(photos))[:limit]
-    answers = Engine(model, photos, **options).answers(questions, how, context)
+    engine = Engine(model, photos, **options)
+    evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
+    answers = engine.answers(questions, how, context, evidence)
     for _, mask in masks(model, answers, post, len(questions)):
         yield mask
