@@ -339,6 +339,8 @@ class Session:
         """
         folder = Path(folder).expanduser()
         settings, names = folder / SETTINGS, self.names
+        if (masks := folder / "masks").exists() and not settings.exists():
+            raise CosegError(f"{masks}: is there already, and not from here; name another folder")
         check_output(folder, names, SETTINGS)
         made = {"checkpoint": self.model.card.get("name"), "sha256": self.model.card.get("sha256"), "group": self.how}
         made |= {"threshold": None if self.model.online else threshold, "post": post}

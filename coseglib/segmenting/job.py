@@ -159,6 +159,11 @@ class _Job(Photographs):
         about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
 
+    def older(self) -> tuple[str, ...]:
+        """Masks of ours that are none of this run's."""
+        masks = {self.out / entry["mask"] for entry in self.done.values()}
+        return tuple(sorted(f.name for f in (self.out / "masks").glob("*.png") if f not in masks and is_ours(f)))
+
     def finish(self, result: dict) -> None:
         """Write result.json, and clear away what was kept for another run."""
         if self.fabric.global_rank == 0:
@@ -316,10 +321,8 @@ def segment_photos(
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
-    seconds, done = time.perf_counter() - started, len(job.done)
-    masks_now = {out / entry["mask"] for entry in job.done.values()}
-    older = tuple(sorted(f.name for f in (out / "masks").glob("*.png") if f not in masks_now and is_ours(f)))
-    return Summary(out, len(photos), done, job.earlier, skipped, ignored, note, older, seconds, fabric.global_rank)
+    counts = len(photos), len(job.done), job.earlier
+    return Summary(out, *counts, skipped, ignored, note, job.older(), time.perf_counter() - started, fabric.global_rank)
 
 
 def _about(model, how: str, post: str, references: Sequence[Reference]) -> dict:
