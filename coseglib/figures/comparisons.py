@@ -110,7 +110,7 @@ def show_intervals(panels: Mapping[str, pd.DataFrame], title: str, columns: int 
             hollow. Dashed: the mean over the panel's masks
     """
     most = max(len(table) for table in panels.values())
-    fig, axes = grid_of(len(panels), columns, (max(2.7, 0.5 + 0.27 * most), 2.5), (0.4, 0.4), sharey=True)
+    fig, axes = grid_of(len(panels), columns, (max(2.7, 0.5 + 0.27 * most), 2.5), (0.4, 0.7), sharey=True)
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         slot = (fig.get_figwidth() / min(columns, len(panels)) - 0.5) / len(table)
         places, known = np.arange(len(table)), table.low.notna().to_numpy()

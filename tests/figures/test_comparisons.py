@@ -67,3 +67,7 @@ def test_intervals_show_low_and_high_and_hollow_dots_where_there_are_none():
     lines = [p.vertices[:, 1].tolist() for p in left.collections[0].get_paths()]
     np.testing.assert_allclose(lines, mean_by_bin(rows, "area")[["low", "high"]])
     assert not right.collections[0].get_paths() and len(right.lines[-1].get_xdata()) == 8
+    dashed = [line for line in left.lines if line.get_linestyle() == "--"]
+    assert dashed[0].get_ydata()[0] == pytest.approx(rows.J.mean()) and texts(fig) == {
+        "mean over all masks of the panel"
+    }
