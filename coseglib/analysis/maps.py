@@ -1,15 +1,16 @@
 """Heat maps: what speaks for the foreground or switches a channel on (Grad-CAM), and those that models make themselves.
 
-Grad-CAM (Selvaraju et al., ICCV 2017)  L = ReLU(Σ_k a_k f_k), a_k the mean over the positions of dy/df_k, for a map f
+Grad-CAM (Selvaraju et al., ICCV 2017)  L = ReLU(Σ_k g_k f_k), g_k the mean over the positions of dy/df_k, for a map f
 of C channels and a number y. It tells which channels y rests on and where these are, and nothing that speaks against y.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS
@@ -47,10 +48,10 @@ def _level(model, stride: int) -> int:
 
 
 def _cam(y: Tensor, f: Tensor) -> Tensor:
-    """L = ReLU(Σ_k a_k f_k). y a number, f (N, C, h, w) -> (N, h, w), 0 and above."""
+    """L = ReLU(Σ_k g_k f_k). y a number, f (N, C, h, w) -> (N, h, w), 0 and above."""
     (gradient,) = torch.autograd.grad(y, f, materialize_grads=True)
-    a = gradient.mean(dim=(-2, -1), keepdim=True)  # (N, C, 1, 1)
-    return (a * f).sum(dim=1).relu().detach().float()
+    g = gradient.mean(dim=(-2, -1), keepdim=True)  # (N, C, 1, 1)
+    return (g * f).sum(dim=1).relu().detach().float()
 
 
 def grad_cam(model, images: Tensor, of: int, stride: int = 32, label: int = 1, pixels: Tensor | None = None) -> Tensor:
@@ -129,3 +130,16 @@ def spatial_maps(model, images: Tensor) -> SpatialMaps:
     if "foreground" in output.extras:
         return SpatialMaps(output.extra("foreground")[0], "a (between ½ and 1)", (0.5, 1.0))
     raise CosegError(f"{type(model).__name__}: has no spatial map; {offering('spatial')} have, multiclass with MA too")
+
+
+def to_the_middle(maps: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """Each map (N, C, h, w) moved by whole cells, so that its object's centre lies in the middle; zeros come in.
+
+    masks  N of (H, W), 1 on the object, of which there is some
+    """
+    (h, w), moved = maps.shape[-2:], []
+    for one, mask in zip(maps, masks, strict=True):
+        y, x = (torch.nonzero(torch.as_tensor(mask) == 1).float().mean(dim=0) + 0.5).tolist()
+        down, right = round(h * (0.5 - y / mask.shape[0])), round(w * (0.5 - x / mask.shape[1]))
+        moved.append(F.pad(one, [w, w, h, h])[:, h - down : 2 * h - down, w - right : 2 * w - right])
+    return torch.stack(moved)
