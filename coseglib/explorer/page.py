@@ -381,4 +381,4 @@ class Explorer(Controls):
         group = self._looked.groups[self._looked.place].name
         title = f"{group}: {model.card['name']}, threshold {self.threshold.value:.2f}"
         masks = self.session.masks(*self._asked, own=True)
-        return show_group([o.photo.image() for o in photos], masks, known, self.session.names, title=title)
+        return show_group([o.photo.image() for o in photos], masks, known, self.session.names, 3, title)
