@@ -27,7 +27,6 @@ STRANGER = "validation, a stranger in each group"
 TWO = "groups of two classes"  # on which the multi-class system learns
 
 
-
 def set_in_words(where: str, profile: str) -> str:
     """A set's name for a reader: the smoke profile has no photographs, and scenes stand where photographs would."""
     return f"drawn scenes in place of {where}" if profile == "smoke" and where != TWO else where
