@@ -21,7 +21,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as fault:  # a full disk does not say which file it has no room for
-        fault.filename = fault.filename or str(path)
+        if fault.errno and not fault.filename:
+            fault.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -139,7 +139,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_learned(tmp
     (tmp_path / "own" / "masks" / "a.png").write_text("mine")
     (tmp_path / "closed" / "out" / "overlays").write_text("a file")
     learn = ["--method", "multiclass", *QUICK, "-o"]
-    for out, words in (("own", "masks: is there already, and not from here"), ("closed/out", "overlays: is a file")):
+    for out, words in (("own", "masks: is there already, and not from here"), ("closed/out", "overlays: is there already")):
         told = _refused(capsys, "segment", photos, "--classes", 2, *learn, tmp_path / out)
         assert words in told
     told = _refused(capsys, "evaluate", "--dataset", "synthetic-multiclass", *learn, tmp_path / "table.csv")
@@ -240,7 +240,7 @@ SCORE = ["evaluate", "--dataset", "synthetic-multiclass", "-o", "t.csv"]
         ([*LEARN, "--classes", "256"], "classes = 256: K is 1 to 254"),
         ([*LEARN, "--classes", "two"], "coseg segment --help"),
         ([*LEARN, "--classes", "2", "--set", "steps=3"], "steps: no such field; one of backbone"),
-        ([*LEARN, "--classes", "2", "--profile", "big"], "big: no such profile; one of cpu, paper, smoke"),
+        ([*LEARN, "--classes", "2", "--profile", "big"], "big: no such profile; one of cpu, paper, scenes, smoke"),
         ([*LEARN, "--classes", "2", "--devices", "2"], "--devices: learning takes one process"),
         ([*LEARN, "--classes", "2", "--post", "best"], "'argmax', 'crf'"),
         (["segment", "a.jpg", "-o", "out", "--classes", "2"], "--classes: is for learning"),
