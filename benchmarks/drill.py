@@ -67,7 +67,8 @@ def masked(folder: Path, count: int) -> Path:
 
 def weights(run: Path) -> dict[str, bytes]:
     """Every tensor of a run's model."""
-    return {name: t.contiguous().numpy().tobytes() for name, t in read_tensors(run / "model.safetensors")[0].items()}
+    tensors = sorted(read_tensors(run / "model.safetensors")[0].items())  # a file gives them in any order
+    return {name: tensor.contiguous().numpy().tobytes() for name, tensor in tensors}
 
 
 def outcome(folder: Path) -> dict[str, str]:
