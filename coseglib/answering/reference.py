@@ -32,7 +32,7 @@ from coseglib.answering.reading import Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Photo, resize_labels
 
-# Chosen on iCoseg's thirty groups beside the papers' eight (`reports/trials.md`, 18).
+# Chosen on iCoseg's groups, which therefore do not test references (`reports/trials.md`, 18).
 CLIP = 1.5  # of z: a system that is sure and wrong can still be told so
 TRUSTED, DOUBTED = 0.4, 1.2  # t: one picture says less of the others than of itself, unless the system knows nothing
 C = 1.0  # the loss's weight beside |w|² / 2
