@@ -128,7 +128,7 @@ def faults(code: int, said: str) -> list[str]:
 # SIGKILL ----------------------------------------------------------------------------------------------------------
 
 
-def kills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
+def kills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
     """`count` kills of each command, at moments drawn over an undisturbed run's time. A run that ends is compared."""
     files = [str(file) for file in photographs(work / "photos", 24)]
     commands = {
@@ -136,10 +136,9 @@ def kills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
         "train, 2 processes": [*TRAIN.split(), "--devices", "2", "--accelerator", "cpu", "-o"],
         "segment": ["segment", *files, "-o"],
     }
-    rows = []
     for name, command in commands.items():
         resume = ["--resume"] if name.startswith("train") else []
-        undisturbed = work / f"{command[0]}-{len(rows)}"
+        undisturbed = work / name.replace(",", "")
         for _ in range(2):  # the first decodes the scenes
             shutil.rmtree(undisturbed, ignore_errors=True)
             started = time.perf_counter()
@@ -167,9 +166,7 @@ def kills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
                 print(f"{name}: exit code {running.returncode}, {said[-300:]}", flush=True)
             equal, pending = equal + pending * same, 0
             shutil.rmtree(out, ignore_errors=True)
-        rows.append({"what": f"SIGKILL, {name}", "tried": killed, "right": equal, "how": f"{runs} runs to their end"})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"what": f"SIGKILL, {name}", "tried": killed, "right": equal, "how": f"{runs} runs to their end"}
 
 
 # A disk that is full ----------------------------------------------------------------------------------------------
@@ -189,7 +186,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def fills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
+def fills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
     """`count` full disks for each command: the room left is drawn between nothing and what an undisturbed run needs."""
     files, own = photographs(work / "photos", 8), masked(work / "own", 4)
     commands = {
@@ -198,10 +195,10 @@ def fills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
         "evaluate": ["evaluate", "--checkpoint", "ca-scenes", "--dataset", str(own)],
         "report": ["report", "--profile", "smoke", "--only", "01"],
     }
-    rows = []
     with small_disk(work / "disk") as disk:
         if disk is None:
-            return [{"what": "full disk", "tried": 0, "right": 0, "how": "skipped: no tmpfs can be mounted here"}]
+            yield {"what": "full disk", "tried": 0, "right": 0, "how": "skipped: no tmpfs can be mounted here"}
+            return
         for name, command in commands.items():
             place, filler = disk / "out", disk / "filler"
             ends = {"evaluate": ["-o", str(place / "table.csv")], "report": []}.get(name, ["-o", str(place)])
@@ -240,10 +237,8 @@ def fills(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
                 good += not wrong
                 for what in wrong:
                     print(f"full disk, {name}, {room} of {need} bytes left: {what}", flush=True)
-            rows.append({"what": f"full disk, {name}", "tried": count, "right": good, "how": f"of {need / 1e6:.2f} MB"})
-            print(rows[-1], flush=True)
+            yield {"what": f"full disk, {name}", "tried": count, "right": good, "how": f"of {need / 1e6:.2f} MB"}
             fresh()
-    return rows
 
 
 # Damaged files ----------------------------------------------------------------------------------------------------
@@ -392,9 +387,9 @@ def listing(folder: Path, leave_out: Path) -> dict[str, tuple[int, int]]:
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 
-def mutants(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
+def mutants(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
     """`count` damaged files of each kind."""
-    server, out, rows = Server(Path(tempfile.mkstemp(suffix=".log")[1])), work / "out", []
+    server, out = Server(Path(tempfile.mkstemp(suffix=".log")[1])), work / "out"
     for kind in kinds_of_files(work):
         evaluates = kind.command[0] == "evaluate"
         command = [*kind.command, "-o", str(out / "table.csv" if evaluates else out)]
@@ -432,12 +427,10 @@ def mutants(rng: np.random.Generator, count: int, work: Path) -> list[dict]:
             os.utime(place, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         how = ", ".join(f"{what} {number}" for what, number in sorted(ends.items()))
         right = count - ends["a fault"]
-        rows.append({"what": f"damaged {kind.name}", "tried": count, "right": right, "how": how})
-        print(rows[-1], flush=True)
+        yield {"what": f"damaged {kind.name}", "tried": count, "right": right, "how": how}
     if server.process:
         server.stop()
     server.log.unlink()
-    return rows
 
 
 PARTS = {"kills": (kills, 20, "killed"), "fills": (fills, 10, "full disks"), "mutants": (mutants, 30, "damaged files")}
@@ -457,8 +450,10 @@ def main() -> None:
     for name in given.only or PARTS:
         part, usual, title = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
-            rows = part(np.random.default_rng(given.seed), given.times or usual, Path(folder))
-        record(f"A drill: {title}", "benchmarks/drill.py", rows, f"{text} written.")
+            rows = []
+            for row in part(np.random.default_rng(given.seed), given.times or usual, Path(folder)):
+                rows.append(row)  # written as they come: the whole takes half an hour
+                record(f"A drill: {title}", "benchmarks/drill.py", rows, f"{text} written.")
 
 
 if __name__ == "__main__":
