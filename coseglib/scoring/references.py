@@ -32,7 +32,7 @@ def split(group: Group) -> tuple[list[int], list[int]]:
     A photograph in whose mask nothing is marked, or everything, is no reference.
     """
     order = _order(group)
-    able = [i for i in order[: max(MOST, len(order) - 1)] if {0, 1} <= set(group.mask(i).unique().tolist())]
+    able = [i for i in order if {0, 1} <= set(group.mask(i).unique().tolist())]
     references = able[: min(MOST, len(group) - 1)]
     return references, [i for i in range(len(group)) if i not in references]
 
@@ -57,7 +57,7 @@ def reference_rows(
         questions = [Question(i, range(len(group))) for i in asked[:limit]]
         for count in counts:
             started, evidence = time.perf_counter(), None
-            if count:
+            if count and references:  # none where nobody's mask says anything
                 given = [Reference(group.photos[i], group.mask(i)) for i in references[:count]]
                 evidence = evidence_of(engine, given, range(len(group)), how)
             scored = []
