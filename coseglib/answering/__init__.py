@@ -5,6 +5,7 @@ answers      questions -> logits, the one engine          kinds    how each kind
 second_look  again, from nearer                           floors   answers that learned nothing
 reference    pictures in which the object is marked: evidence beside the system's answer
 masks        answers -> masks at the own size             crf      the dense CRF, label maps of several classes
+densecrf     its mean field, as worker processes do it
 """
 
 

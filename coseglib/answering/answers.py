@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coseglib.answering.kinds import KINDS, first_pass
 from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 from coseglib.models.contract import POOLINGS, Model
@@ -66,7 +67,6 @@ class Engine:
     model: Model
     photos: Photographs | Sequence[Tensor | Photo]
     batch: int = BATCH  # photographs that go through the network at once (a group model's is its `group_size`)
-    bfloat16: bool = False  # faster on processors that have it; masks may then differ in single pixels between machines
     memory: Memory = field(default_factory=Memory)  # what is kept of the photographs between questions
     pairs: bool = False  # keep each comparison of two photographs too, for groups that change by one at a time
 
@@ -77,8 +77,9 @@ class Engine:
         self._references: dict[tuple, list[int]] = {}
 
     def autocast(self):
-        """bfloat16 for the calls of the model within it, where that was asked for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        """For the calls of the model within it: bfloat16 or float32, as the model says; single pixels differ."""
+        fast = precision_of(self.model.precision, self.device) == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     @property
     def device(self) -> torch.device:

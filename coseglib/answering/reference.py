@@ -18,11 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
-from scipy.ndimage import label as connected
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -95,6 +92,8 @@ class Reference:
 
     def key(self) -> str:
         """What its photograph and its marks are, whatever the files are called."""
+        import joblib
+
         content = joblib.hash([picture_of(self.photo).pixels.numpy(), None if self.mask is None else self.mask.numpy()])
         return f"{content} {self.box} {self.points} {self.not_points}"
 
@@ -141,6 +140,8 @@ def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
     x (M, D), inside (M,) bool, offset (M,): clip(z). v is such that inside and outside weigh M/2 each, or
     ENOUGH/2 times the smaller one's positions, if that is less: a click is not to outweigh what is known of the rest.
     """
+    from scipy.optimize import minimize  # half a second, which only a reference has to wait for
+
     x, offset, sign = x.double(), offset.double(), 2 * inside.double() - 1
     within, out = int(inside.sum()), int((~inside).sum())
     weighs = min(len(x), ENOUGH * min(within, out)) / 2
@@ -181,12 +182,12 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
 def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str) -> Tensor:
     """What the system itself says of a reference that is asked with the group: z (h, w)."""
     if engine.model.kind == "context":
-        own = Engine(engine.model, [picture.pixels], bfloat16=engine.bfloat16)
+        own = Engine(engine.model, [picture.pixels])
         (answer,) = own.answers([Question(0, (0,))], context=engine.context(group, how))
     else:
         some = engine.references(group, max(engine.model.group_size - 1, COMPARED))
         photos = [engine.photos.photos[place] for place in some]
-        own = Engine(engine.model, [picture.pixels, *photos], bfloat16=engine.bfloat16)
+        own = Engine(engine.model, [picture.pixels, *photos])
         (answer,) = own.answers([Question(0, tuple(range(1, len(photos) + 1)))])
     return answer.logits[1] - answer.logits[0]
 
@@ -232,5 +233,7 @@ def _object_in(box: Tensor, z: Tensor) -> Tensor:
 
 def _around(points: Tensor, found: Tensor) -> Tensor:
     """The connected parts of `found` that hold one of the points, and the points. bool (h, w)"""
-    parts = torch.from_numpy(connected((found | points).numpy())[0])
+    from scipy.ndimage import label
+
+    parts = torch.from_numpy(label((found | points).numpy())[0])
     return torch.isin(parts, parts[points].unique())

@@ -11,7 +11,6 @@ from coseglib.cli.options import argument, flag, option, output_option
 from coseglib.core.errors import CosegError, one_line
 
 Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
-BFloat16 = flag("--bfloat16", "Faster where the processor has it; same masks but for single pixels.")
 
 
 def segment(
@@ -30,7 +29,7 @@ def segment(
     not_point: options.NotPoint = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
-    bfloat16: BFloat16 = False,
+    bfloat16: options.BFloat16 = None,
     devices: options.Devices = 1,
     nodes: options.Nodes = 1,
     accelerator: options.Accelerator = "auto",
@@ -58,7 +57,8 @@ def segment(
     from coseglib.segmenting.job import segment_photos
 
     given = options.references(reference, reference_mask, box, point, not_point)
-    model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
+    learning = {"classes": classes is not None, "profile": profile, "set": set_}
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass finds its classes without marks", reference=given)
@@ -66,7 +66,7 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         model = _learned(photos, output, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    how = {"post": post, "references": given, "bfloat16": bfloat16}
+    how = {"post": post, "references": given}
     summary = segment_photos(photos, output, model, group or "mean", **how, **where)
     if summary.rank == 0:
         _say(summary)
@@ -223,14 +223,15 @@ def evaluate(
     set_: options.Set = None,
     ablations: Ablations = False,
     baselines: Baselines = False,
+    bfloat16: options.BFloat16 = None,
     accelerator: options.Accelerator = "auto",
     data: options.Data = None,
     weights: options.Weights = None,
 ) -> None:
     """Score a model on a data set: a row a group, and a last row `all`.
 
-    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, seconds (an image). With --protocol partner-swap
-    J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
+    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, precision, seconds (an image). With --protocol
+    partner-swap J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
 
     With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
     checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
@@ -243,14 +244,14 @@ def evaluate(
       coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
       coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
     """
-    from coseglib.core.devices import launch
+    from coseglib.core.devices import device_of
     from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table
 
     given = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, **given, ablations=ablations, baselines=baselines)
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, **given, ablations=ablations, baselines=baselines)
     if model is not None:
-        model = model.to(launch(accelerator=accelerator).device)
+        model = model.to(device_of(accelerator))
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
@@ -263,7 +264,7 @@ def evaluate(
         how = {"quiet": False, "references": references}
         table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, **how)
         write_table(table, output)
-    shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
+    shown = table.drop(columns=["protocol", "checkpoint sha256", "precision"], errors="ignore")
     typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
 
 

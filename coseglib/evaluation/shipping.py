@@ -56,7 +56,7 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     Whether the mean is better is for validation to say (`reports/trials.md`, 5). Returns step and SHA-256 of each run's
     file. Raises CosegError for another model.
     """
-    models = [load_model(_file_of(run), model.card["method"]) for run in runs]
+    models = [load_model(_file_of(run), model.card["method"], folded=False) for run in runs]
     own = model.state_dict()
     for other in models:
         theirs = other.state_dict()
@@ -107,7 +107,7 @@ def ship(
     Returns its path, or the card's. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
-    model = load_model(source, looks=looks, post=post)
+    model = load_model(source, looks=looks, post=post, folded=False)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}

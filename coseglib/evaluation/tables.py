@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from coseglib.answering.masks import post_of, segment_group
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
 from coseglib.core.tables import write_table
@@ -45,8 +46,10 @@ def _refused(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "images", "AUROC"])
 
 
-def _with_checksum(table: pd.DataFrame, checksum: str) -> pd.DataFrame:
-    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
+def _with_model(table: pd.DataFrame, checksum: str, precision: str) -> pd.DataFrame:
+    place = table.columns.get_loc("protocol") + 1
+    table.insert(place, "checkpoint sha256", checksum)
+    table.insert(place + 1, "precision", precision)
     return table
 
 
@@ -60,7 +63,8 @@ def evaluation_table(
     quiet: bool = True,
     references: int | None = None,
 ) -> pd.DataFrame:
-    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
+    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", precision, seconds (an
+    image); last row of group "all".
 
     model       from `load_model` or `build_floor`, on the device where it is to answer
     dataset     a name of `coseglib.data.NAMES` or a folder
@@ -99,7 +103,8 @@ def evaluation_table(
         table.insert(0, "dataset", groups[0].dataset)
         table["protocol"] = protocol
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
-    return _with_checksum(table, model.card["sha256"])
+    precision = precision_of(model.precision, next(model.parameters()).device)
+    return _with_model(table, model.card["sha256"], precision)
 
 
 # Several classes ------------------------------------------------------------------------------------------------------
@@ -229,6 +234,7 @@ def multiclass_table(
     learns = isinstance(system, OnlineConfig)
     post = post_of(system, post)
     checksum = "" if learns else system.card["sha256"]
+    precision = precision_of(system.precision, system.device if learns else next(system.parameters()).device)
 
     def run(group: Group, k: int, say: Say) -> pd.DataFrame:
         began = time.perf_counter()
@@ -246,6 +252,6 @@ def multiclass_table(
         return Part(key, partial(run, group, k))
 
     def table_from(rows: pd.DataFrame) -> pd.DataFrame:
-        return _with_checksum(metrics.aggregate(rows, "multiclass"), checksum)
+        return _with_model(metrics.aggregate(rows, "multiclass"), checksum, precision)
 
     return _group_by_group(groups, out, part_of, table_from, progress)

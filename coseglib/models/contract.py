@@ -99,6 +99,7 @@ class Model(nn.Module):
     group_size = 1  # images that a group model answers at once
     looks = 1  # of LOOKS
     post = "argmax"  # of POSTS, where nobody says
+    precision = "auto"  # of `coseglib.core.devices.precision_of`, in which it answers
     objective = "cross_entropy"  # of OBJECTIVES: what its answers are trained by
     COMPARES: str | None = None  # what `match` shows; None: no positions are compared
     strides_compared: tuple[int, ...] = ()  # of the maps that `match` offers, the finest last

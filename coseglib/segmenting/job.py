@@ -5,10 +5,10 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, references, ignored, note, photos}, an
-entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or
-{file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common. Of a
-multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
+`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, precision, references, ignored, note,
+photos}, an entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score,
+seconds} or {file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common.
+Of a multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
 moved there.
 """
 
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.reading import MOST_BYTES, Memory, Photographs, Picture
 from coseglib.answering.reference import Reference, check_references, evidence_of
-from coseglib.core.devices import launch
+from coseglib.core.devices import precision_of, sharing
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
@@ -43,8 +42,9 @@ from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
 from coseglib.segmenting.overlays import class_colours, overlay
 
-FITTING = 64  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
-write_png = partial(images.write_png, **AS_OURS["PNG"])  # so that no later run takes them for photographs
+FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
+# marked, so that no later run takes them for photographs; masks are small at every level of compression
+write_png = partial(images.write_png, compress_level=3, **AS_OURS["PNG"])
 write_jpg = partial(images.write_jpg, **AS_OURS["JPEG"])
 
 
@@ -93,6 +93,8 @@ def _identity(model) -> str:
     """What tells one trained model from another: its checkpoint's SHA-256, else a hash of its tensors."""
     if "sha256" in model.card:
         return model.card["sha256"]
+    import joblib
+
     tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return joblib.hash([type(model).__qualname__, str(model), tensors], "sha1")
 
@@ -272,7 +274,6 @@ def segment_photos(
     how: str = "mean",
     *,
     batch: int = BATCH,
-    bfloat16: bool = False,
     post: str | None = None,
     references: Sequence[Reference] = (),
     quiet: bool = False,
@@ -282,7 +283,7 @@ def segment_photos(
 
     named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
-    where   devices, num_nodes, accelerator of `launch`. Several processes give the very masks of one
+    where   devices, num_nodes, accelerator of `sharing`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
 
@@ -296,18 +297,19 @@ def segment_photos(
     check_references(model, references)
     found = find_photos(named, leave_out=out)
     check_output(out, output_names(found[0]))
-    fabric = launch(**where)
+    fabric = sharing(**where)
     photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
+    precision = precision_of(model.precision, fabric.device)
     job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
-    key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
+    key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
     key += [reference.key() for reference in references]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
             memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
-            engine = Engine(model, job, batch, bfloat16, memory)
+            engine = Engine(model, job, batch, memory)
             evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
             answers = engine.answers(whole_group(len(photos)), how, evidence=evidence)
             missing = (answer for answer in answers if answer.photo not in job.done)
@@ -317,7 +319,9 @@ def segment_photos(
         common_from = None if references else model.card.get("common_from")  # it is measured without references
         note = note_for(job.done.values(), common_from)
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(_about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries})
+        job.finish(
+            _about(model, how, post, precision, references) | {"ignored": ignored, "note": note, "photos": entries}
+        )
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
@@ -325,11 +329,11 @@ def segment_photos(
     return Summary(out, *counts, skipped, ignored, note, job.older(), time.perf_counter() - started, fabric.global_rank)
 
 
-def _about(model, how: str, post: str, references: Sequence[Reference]) -> dict:
+def _about(model, how: str, post: str, precision: str, references: Sequence[Reference]) -> dict:
     """What result.json says of the model and the way in which it was asked."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
-    about |= {"post": post, "references": [reference.about() for reference in references]}
+    about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
     if model.online:
         learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
         about |= {"classes": model.classes, "learning": learning}

@@ -327,7 +327,7 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
         options.setdefault("categories", categories)
     if not config.start:
         return build_model(*built, "imagenet" if config.pretrained else None, options=options)
-    trained = load_model(config.start, config.method)
+    trained = load_model(config.start, config.method, folded=False)
     for name in ("backbone", "variant"):
         theirs, ours = trained.card[name], getattr(config, name)
         if theirs != ours:
