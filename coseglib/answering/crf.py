@@ -68,13 +68,14 @@ class CRF(Config):
     bilateral_weight: Weight = 5.0  # that price: larger follows the photograph more, the maps less
     steps: Natural = 10  # mean-field iterations; more than 10 change little
     certainty: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the highest p of a map: at 1 others' cost is infinite
+    reach: Natural | None = None  # pixels around what is not background for certain that are decided; None: all
     longest: Count = 640  # pixels: a photograph with a longer side is decided on a smaller copy, by the same pixels
 
 
 # For one class: nothing but the contour is to move, so the price is lower and reaches less far, specks are left to the
 # network, and 320 pixels tell as much as more. Chosen on validation images and on iCoseg's groups beside the eight,
 # whose masks have no void band (`reports/trials.md`, 9 and 19).
-CONTOUR = CRF(smooth_weight=0, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=2, steps=5, longest=320)
+CONTOUR = CRF(smooth_weight=0, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=2, steps=5, reach=30, longest=320)
 
 
 @cache
@@ -116,7 +117,8 @@ def problem_of(image: Tensor, maps: Tensor, crf: CRF) -> Problem:
     costs = np.stack([unary(enlarged(answer, size), crf.certainty) for answer in maps.detach().cpu()])
     smooth = crf.smooth_xy, crf.smooth_weight
     bilateral = crf.bilateral_xy, crf.bilateral_rgb, crf.bilateral_weight
-    return Problem(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), costs, smooth, bilateral, crf.steps)
+    rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return Problem(rgb, costs, smooth, bilateral, crf.steps, crf.reach)
 
 
 def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
