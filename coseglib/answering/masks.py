@@ -1,6 +1,5 @@
 """From answers to masks at the photographs' own sizes: the larger label, or a dense CRF that draws the contour."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -99,7 +98,7 @@ def masks(
     """
     post = post_of(model, post)
     rows = (list(row) for _, row in groupby(answers, key=lambda answer: answer.photo))
-    workers = workers or (os.cpu_count() or 1 if post == "crf" and count >= MANY else 1)
+    workers = workers or _workers(post, count)
     if post == "argmax" or workers == 1:
         for row in ahead(rows, BATCH):
             logits = torch.stack([answer.logits for answer in row])
@@ -118,6 +117,15 @@ def masks(
     for marginals in Parallel(workers, return_as="generator", batch_size=1, max_nbytes=None)(jobs()):
         row = waiting.pop(0)
         yield from zip(row, _from_crf(marginals, row[0].picture, model.online), strict=True)
+
+
+def _workers(post: str, count: int) -> int:
+    """Processes that `count` masks are worth."""
+    if post != "crf" or count < MANY:
+        return 1
+    from joblib import cpu_count  # those that this process may use
+
+    return cpu_count()
 
 
 def segment_group(

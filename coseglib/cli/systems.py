@@ -250,14 +250,13 @@ def evaluate(
 
     given = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, **given, ablations=ablations, baselines=baselines)
-    if model is not None:
-        model = model.to(device_of(accelerator))
+    model = model and model.to(device_of(accelerator))
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
         options.refuse("multiclass finds its classes without marks", references=references)
-        system = options.learning(profile or "cpu", accelerator, set_) if model is None else model
+        system = model or options.learning(profile or "cpu", accelerator, set_)
         table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
