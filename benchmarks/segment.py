@@ -41,7 +41,8 @@ WAYS = {  # what is left out, and whether one look by argmax has it at all
 
 def make(folder: Path, count: int) -> None:
     """Parts of the rendered pictures, each another one."""
-    pictures = [Image.open(file).convert("RGB") for file in sorted((REPOSITORY / "data/pictures/images").rglob("*.jpg"))]
+    files = sorted((REPOSITORY / "data/pictures/images").rglob("*.jpg"))
+    pictures = [Image.open(file).convert("RGB") for file in files]
     for i in range(count):
         rng, picture = np.random.default_rng(i), pictures[i % len(pictures)]
         share = rng.uniform(0.6, 1)

@@ -6,7 +6,6 @@ import numpy as np
 
 from coseglib.core.errors import CosegError
 
-
 DOUBT = 0.1  # probability that a pixel is not background above which it is not so for certain
 
 
