@@ -25,6 +25,7 @@ from coseglib.scoring import metrics
 from coseglib.scoring.references import reference_rows, swap_by_reference
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
+from coseglib.unsupervised.floors import FEATURE_FLOORS, label_maps
 from coseglib.unsupervised.learner import co_segment
 from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes
 
@@ -118,7 +119,8 @@ ABLATIONS = {
 # What may be numbers in photographs' rows.
 NUMBERS = ("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss", "epochs", "seed")
 NUMBERS = dict.fromkeys(NUMBERS, float)  # whole ones too: rows of another table in the same file have none
-BASELINES = ("colour k-means", "stripes across", "stripes down")
+WITHOUT_NETWORK = ("colour k-means", "stripes across", "stripes down")
+BASELINES = (*WITHOUT_NETWORK, *FEATURE_FLOORS)
 
 
 def _key(group: Group, system: object, *more: object) -> str:
@@ -129,14 +131,14 @@ def _key(group: Group, system: object, *more: object) -> str:
 def group_rows(
     group: Group, config: OnlineConfig, systems: Sequence[str] = ("SA+MA",), progress: Say = lambda text: None
 ) -> pd.DataFrame:
-    """A row a photograph and system: the baselines, and each of `systems` (see ABLATIONS) by argmax and by CRF.
+    """A row a photograph and system: the floors, and each of `systems` (see ABLATIONS) by argmax and by CRF.
 
     Columns as `score_group`'s, and system, learning_rate, epochs, loss, seconds (an image), seed, and the profile,
-    "changed" where single fields were. Baselines' clusters may all become classes; of the systems' K+1 maps the first
-    stays background.
+    "changed" where single fields were. The clusters of colours and stripes may all become classes; of the maps of what
+    sees features the first stays background.
     """
     clusters, tables = len(group.targets) + 1, []
-    for name in BASELINES:
+    for name in WITHOUT_NETWORK:
         began = time.perf_counter()
         if name == "colour k-means":
             labels = colour_kmeans(group.photos, clusters, config.seed)
@@ -144,6 +146,10 @@ def group_rows(
             sizes = [tuple(p.image().shape[-2:]) for p in group.photos]
             labels = [stripes(size, clusters, across=name.endswith("across")) for size in sizes]
         rows = score_group(group, labels, clusters, background=None)
+        tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
+    for name in FEATURE_FLOORS:
+        began = time.perf_counter()
+        rows = score_group(group, label_maps(name, group.photos, clusters - 1, config), clusters)
         tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
     for name in systems:
         chosen, say = config.replaced(**ABLATIONS[name]), lambda text, name=name: progress(f"{name}: {text}")

@@ -18,7 +18,7 @@ from coseglib.models.checkpoints import load_model, save_model
 from coseglib.unsupervised import learner
 
 QUICK = ["--profile", "smoke", "--set", "epochs=1"]
-COLUMNS = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+COLUMNS = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds"]
 
 
 def _run(*arguments) -> int:

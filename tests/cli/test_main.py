@@ -248,7 +248,7 @@ def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatc
     score = ["evaluate", "--checkpoint", str(model), "--dataset", "synthetic", "--limit", "2", "-o", str(table)]
     assert cli.main(score) == 0
     rows = pd.read_csv(table)
-    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds"]
     assert list(rows.columns) == names and rows.group.iloc[-1] == "all"
 
 
