@@ -63,7 +63,7 @@ def _why(entry: dict, usual: float) -> str:
     share = entry["foreground_share"]
     if not share:
         return "the mask is empty"
-    why = f"the model expects J {entry['expected_j']:.2f} of its own mask"
+    why = f"expected J {entry['expected_j']:.2f}"
     if usual and not 1 / UNLIKE < share / usual < UNLIKE:
         why += f"; {share:.1%} of the photograph, and in most of the others about {usual:.1%}"
     return why

@@ -2,8 +2,9 @@
 
 One file that opens from disk, on a phone, printed, and where its folder was moved to: thumbnails are inside it, links
 to masks, overlays and cutouts are relative. A thumbnail's longer side has SIDE pixels, of more than MANY photographs so
-many fewer that all of them take some 20 MB together; browsers lay out and decode those in sight alone. Without
-JavaScript all is there but for the buttons. The looks are in `page.html.j2`.
+many fewer that all of them take some 20 to 30 MB together. AT_ONCE photographs are shown, and so many more each time
+that this is asked for, all when it is printed; without JavaScript these first ones are there, and no buttons. The looks
+are in `page.html.j2`.
 """
 
 import base64
@@ -26,6 +27,7 @@ from coseglib.segmenting.look_first import look_first
 from coseglib.segmenting.overlays import class_colours, mark_colour, veil
 
 SIDE, LEAST, MANY = 200, 48, 2000  # pixels of a thumbnail; photographs from which on it is smaller
+AT_ONCE = 300  # photographs: of thousands, sorting and drawing all would take a browser many seconds
 TEMPLATE = "page.html.j2"
 
 
@@ -54,6 +56,7 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         "checkpoint": result.get("checkpoint"),
         "note": _text(result.get("note") or ""),
         "ignored": result.get("ignored") or 0,
+        "at_once": AT_ONCE,
         "colours": class_colours(result.get("classes") or 0),
         "title": _text(home.name or str(home)),
         "groups": len({entry.get("group") for entry in done}),
