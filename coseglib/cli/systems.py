@@ -43,8 +43,7 @@ def segment(
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
-    --export makes more of them: DIR/cutouts/<stem>.png (RGBA, the object alone), DIR/coco.json (polygons; coco_rle.json
-    beside it has the very masks), DIR/page.html (thumbnails, masks on and off, which to look at first).
+    --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
 
     With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
     one of the photographs, or another one.
@@ -54,10 +53,9 @@ def segment(
     K the classes, in an order of its own. A killed run learns anew.
 
     Example:
-      coseg segment holiday/dog/ -o out
+      coseg segment holiday/dog/ -o out --export cutouts,coco,page
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
-      coseg segment holiday/dog/ -o out --export cutouts,coco,page
       coseg segment walks/ -o out --method multiclass --classes 2
     """
     from coseglib.segmenting.job import segment_photos

@@ -205,14 +205,13 @@ def _stored_size(path: Path) -> tuple[int, int]:
 
 
 def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", **options) -> None:
-    """uint8 (H, W), RGB (3, H, W) or RGBA (4, H, W) to `path`, there whole or not at all.
+    """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all. kind, options: Pillow's, for other formats.
 
-    kind, options  Pillow's, for other formats
     Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
     """
     array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] not in (3, 4)):
-        raise ValueError(f"{path}: uint8 (H, W), (3 or 4, H, W) can be written, not {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
+        raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
     picture.save(content := io.BytesIO(), format=kind, **options)
     try:

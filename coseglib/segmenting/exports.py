@@ -9,17 +9,19 @@ coco     out/coco.json and out/coco_rle.json, see `coseglib.segmenting.coco`
 page     out/page.html, see `coseglib.segmenting.page`
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from coseglib.core.errors import CosegError
-from coseglib.core.files import read_json, write_text
+from coseglib.core.files import read_json, write_bytes, write_text
 from coseglib.core.progress import Progress
 from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, signed
-from coseglib.data.images import read_image, read_labels, write_png
+from coseglib.data.images import read_image, read_labels
 from coseglib.segmenting.coco import coco_datasets
 from coseglib.segmenting.finding import cutout_file, refuse_theirs, theirs_of_exports
 from coseglib.segmenting.page import results_page
@@ -96,11 +98,12 @@ def _cutout(photo: Path, mask: np.ndarray, file: Path) -> None:
     image = read_image(photo).numpy()
     if image.shape[1:] != mask.shape:
         raise CosegError(f"{photo}: is not of its mask's size any more; segment it anew")
-    layers = np.empty((*mask.shape, 4), np.uint8)  # as it is written, so that it is in memory once
+    layers = np.empty((*mask.shape, 4), np.uint8)
     for channel in range(3):
         np.multiply(image[channel], mask, out=layers[..., channel])
     layers[..., 3] = 255 * mask.view(np.uint8)
-    write_png(file, layers.transpose(2, 0, 1), **AS_OURS["PNG"])
+    Image.fromarray(layers).save(content := io.BytesIO(), "PNG", **AS_OURS["PNG"])
+    write_bytes(file, content.getvalue())
 
 
 def _coco(out: Path, result: dict, found: Iterator[tuple[dict, np.ndarray]]) -> Iterator[Path]:

@@ -164,10 +164,24 @@ class _Job(Photographs):
         about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
 
+    def result(self, left_out: list[tuple[str, str]], referred: bool) -> dict:
+        """What result.json says of the photographs, and of what was left out. referred: to references."""
+        common_from = None if referred else self.model.card.get("common_from")  # it is measured without references
+        entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
+        note = note_for(self.done.values(), common_from)
+        return {"note": note, "look_first": look_first(entries), "photos": entries}
+
     def older(self) -> tuple[str, ...]:
         """Masks of ours that are none of this run's."""
         masks = {self.out / entry["mask"] for entry in self.done.values()}
         return tuple(sorted(f.name for f in (self.out / "masks").glob("*.png") if f not in masks and is_ours(f)))
+
+    def summary(self, result: dict, seconds: float) -> Summary:
+        """What is said of a run with this result.json."""
+        skipped = tuple((entry["file"], entry["skipped"]) for entry in result["photos"] if "skipped" in entry)
+        counts = len(self), len(self.done), self.earlier
+        said = skipped, result["ignored"], result["note"], self.older()
+        return Summary(self.out, *counts, *said, seconds, self.fabric.global_rank)
 
     def finish(self, result: dict) -> None:
         """Write result.json, and clear away what was kept for another run."""
@@ -323,18 +337,14 @@ def segment_photos(
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
             for answer, mask in masks(model, missing, post, count):
                 job.write(answer, mask)
-        common_from = None if references else model.card.get("common_from")  # it is measured without references
-        note = note_for(job.done.values(), common_from)
-        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        about = _about(model, how, post, references) | {"ignored": ignored, "note": note}
-        job.finish(about | {"look_first": look_first(entries), "photos": entries})
+        about = _about(model, how, post, references) | {"ignored": ignored}
+        result = about | job.result(left_out, bool(references))
+        job.finish(result)
         if exports and fabric.global_rank == 0:
             export(out, exports, quiet)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
-    skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
-    counts = len(photos), len(job.done), job.earlier
-    return Summary(out, *counts, skipped, ignored, note, job.older(), time.perf_counter() - started, fabric.global_rank)
+    return job.summary(result, time.perf_counter() - started)
 
 
 def _about(model, how: str, post: str, references: Sequence[Reference]) -> dict:
