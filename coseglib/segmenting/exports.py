@@ -21,14 +21,14 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import read_json, write_bytes, write_text
 from coseglib.core.progress import Progress
 from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, signed
-from coseglib.data.images import read_image, read_labels
+from coseglib.data.images import read_image, read_labels, read_mask
 from coseglib.segmenting.coco import coco_datasets
 from coseglib.segmenting.finding import cutout_file, refuse_theirs, theirs_of_exports
 from coseglib.segmenting.page import results_page
 
 
 def kinds_of(named: str) -> tuple[str, ...]:
-    """ "coco,page" -> ("coco", "page"), each once. Raises CosegError for a word that is no export."""
+    """The exports in words between commas, each once. Raises CosegError for a word that is none."""
     words = [word.strip() for word in named.split(",")]
     for word in words:
         if word not in EXPORTS:
@@ -49,12 +49,15 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     done = [entry for entry in result["photos"] if "mask" in entry]
     refuse_theirs(theirs_of_exports(out, [entry["mask"] for entry in done], kinds))
     made: list[Path] = []
+    faults: list[str] = []
     try:
         for kind in (kind for kind in EXPORTS if kind in kinds):
             with Progress(kind, len(done), quiet=quiet) as progress:
-                made += _MAKERS[kind](out, result, _counted(out, done, progress))
+                made += _MAKERS[kind](out, result, _read(out, result, progress), faults)
     except OSError as fault:
         raise CosegError(f"{fault.filename or out}: {fault.strerror or fault}; make room or mend its rights") from fault
+    if faults:
+        raise CosegError(f"{faults[0]} ({len(faults)} photographs have no cutout)")
     return made
 
 
@@ -70,17 +73,16 @@ def _results(out: Path) -> dict:
     return result
 
 
-def _counted(out: Path, entries: list[dict], progress: Progress) -> Iterator[tuple[dict, np.ndarray]]:
-    """Each entry and its labels uint8 (H, W), 0 and 1 of a mask."""
-    for entry in entries:
-        labels = read_labels(out / entry["mask"]).numpy()
-        labels[labels == 255] = 1
-        yield entry, labels
-        progress.add()
+def _read(out: Path, result: dict, progress: Progress) -> Iterator[tuple[dict, np.ndarray]]:
+    """Each photograph's entry and its labels uint8 (H, W), 0 and 1 of a mask, also of one that was mended by hand."""
+    read = read_labels if result.get("classes") else read_mask
+    for entry in result["photos"]:
+        if "mask" in entry:
+            yield entry, read(out / entry["mask"]).numpy()
+            progress.add()
 
 
-def _cutouts(out: Path, result: dict, found: Iterator[tuple[dict, np.ndarray]]) -> Iterator[Path]:
-    faults = []
+def _cutouts(out: Path, result: dict, found: Iterator, faults: list[str]) -> Iterator[Path]:
     for entry, labels in found:
         file = out / cutout_file(entry["mask"])
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +92,6 @@ def _cutouts(out: Path, result: dict, found: Iterator[tuple[dict, np.ndarray]]) 
             faults.append(str(fault))
         else:
             yield file
-    if faults:
-        raise CosegError(f"{faults[0]} ({len(faults)} photographs have no cutout)")
 
 
 def _cutout(photo: Path, mask: np.ndarray, file: Path) -> None:
@@ -106,14 +106,14 @@ def _cutout(photo: Path, mask: np.ndarray, file: Path) -> None:
     write_bytes(file, content.getvalue())
 
 
-def _coco(out: Path, result: dict, found: Iterator[tuple[dict, np.ndarray]]) -> Iterator[Path]:
+def _coco(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
     files = [entry["file"] for entry in result["photos"] if "mask" in entry]
     for name, dataset in coco_datasets(found, files, result.get("classes") or 0).items():
         write_text(out / name, signed(json.dumps(dataset, allow_nan=False) + "\n"))
         yield out / name
 
 
-def _page(out: Path, result: dict, found: Iterator[tuple[dict, np.ndarray]]) -> Iterator[Path]:
+def _page(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
     (name,) = EXPORTS["page"]
     write_text(out / name, signed(results_page(out, result, found)))
     yield out / name

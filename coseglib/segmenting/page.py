@@ -58,7 +58,7 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         "ignored": result.get("ignored") or 0,
         "at_once": AT_ONCE,
         "colours": class_colours(result.get("classes") or 0),
-        "title": _text(home.name or str(home)),
+        "title": _text(home.name or out.resolve().name),
         "groups": len({entry.get("group") for entry in done}),
     }
     how = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined, "autoescape": True}

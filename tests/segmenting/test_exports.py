@@ -122,12 +122,31 @@ def test_a_cutout_is_the_photograph_where_the_mask_is_and_nothing_elsewhere(phot
 
 
 def test_photographs_that_are_gone_or_changed_cost_themselves_alone(photos, out):
-    shutil.rmtree(out / "cutouts")
+    shutil.rmtree(out / "cutouts"), (out / "page.html").unlink()
     (photos / "0.png").unlink()
     scene(1, 99, 30).save(photos / "1.png")
     with pytest.raises(CosegError, match=r"0\.png: no such file.*\(2 photographs have no cutout\)"):
-        export(out, ["cutouts"])
+        export(out)
     assert sorted(p.name for p in (out / "cutouts").iterdir()) == ["2.png", "turned.png"]
+    assert (out / "page.html").is_file()  # the others are made all the same
+
+
+def test_a_mask_that_was_mended_by_hand_is_what_is_exported(out):
+    mended = np.zeros((30, 40, 3), np.uint8)
+    mended[5:9, 10:30] = 255
+    Image.fromarray(mended).save(out / "masks" / "0.png")  # other software may save colours
+    export(out)
+    assert np.array_equal(np.array(Image.open(out / "cutouts" / "0.png"))[..., 3], mended[..., 0])
+    first = json.loads((out / "coco.json").read_text())["annotations"][0]
+    assert (first["area"], first["bbox"]) == (80, [10, 5, 20, 4])
+
+
+def test_of_nothing_there_are_empty_annotations_and_a_page_that_says_why(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.png").write_text("broken")
+    assert segment(tmp_path / "photos", tmp_path / "out").exit_code == 1
+    assert json.loads((tmp_path / "out" / "coco.json").read_text())["images"] == []
+    assert "broken.png" in (tmp_path / "out" / "page.html").read_text() and page_of(tmp_path / "out").all("section")
 
 
 # COCO
@@ -302,6 +321,25 @@ def test_results_of_groups_in_folders_below_are_exported_together(photos, tmp_pa
     assert [c["name"] for c in coco["categories"]] == ["dogs", "cats"] and len(coco["images"]) == 8
     cards = [li for li in page_of(out).all("li") if li.get("class") == "card"]
     assert cards[0]["data-name"] == "dogs/0.png" and "2 groups" in (out / "page.html").read_text()
+
+
+def test_label_maps_have_a_category_and_a_colour_for_each_class(photos, out):
+    record = result(out) | {"classes": 2, "look_first": []}
+    for entry in record["photos"]:
+        labels = np.zeros((entry["height"], entry["width"]), np.uint8)
+        labels[2:6, 3:9], labels[10:14, 20:25] = 1, 2
+        Image.fromarray(labels).save(out / entry["mask"])
+        del entry["score"], entry["expected_j"]
+    (out / "result.json").write_text(json.dumps(record))
+    export(out)
+    coco = json.loads((out / "coco.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == ["class 1", "class 2"]
+    assert [(a["category_id"], a["area"]) for a in coco["annotations"]] == [(1, 24), (2, 20)] * 4
+    assert np.array_equal(
+        np.array(Image.open(out / "cutouts" / "0.png"))[..., 3] > 0, np.array(Image.open(out / "masks" / "0.png")) > 0
+    )
+    text = (out / "page.html").read_text()
+    assert text.count('class="swatch"') == 2 and 'data-score=""' in text
 
 
 def test_what_the_explorer_saved_is_exported_as_well(photos, out, tmp_path):
