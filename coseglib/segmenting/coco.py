@@ -19,7 +19,7 @@ import numpy as np
 from coseglib.data.folders import MARK
 from coseglib.segmenting.polygons import polygons_of
 
-TOOLS = [{"id": 0, "name": "", "url": ""}]  # CVAT refuses a file without this section
+LICENSES = [{"id": 0, "name": "", "url": ""}]  # CVAT refuses a file without this section
 
 
 def box_of(mask: np.ndarray) -> list[int] | None:
@@ -67,7 +67,7 @@ def coco_datasets(found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str]
             encoded["counts"] = encoded["counts"].decode()
             polygons.append(about | {"segmentation": polygons_of(mask)} | more)
             runs.append(about | {"segmentation": encoded} | more)
-    head = {"info": {"description": MARK, "photographs": str(home)}, "licenses": TOOLS}
+    head = {"info": {"description": MARK, "photographs": str(home)}, "licenses": LICENSES}
     kinds = [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()]
     return {
         name: head | {"images": images, "annotations": annotations, "categories": kinds}

@@ -4,8 +4,9 @@ If a pixel is of the object with the probability p that the model gives it, a ma
 the sum of p over the mask, and both together to cover the mask and the sum of p beside it. The quotient is the J that
 is to be expected, without any truth: `expected_jaccard`, one number a photograph. Below DOUBTFUL more masks were under
 J .5 than above, from SURE on almost none were (iCoseg's groups that do not test, and validation groups of VOC and
-MSRC). Nothing that was tried beside it said more there: the score, whether two looks agree, the foreground's share,
-colours and features against those of the group. What it catches elsewhere: `benchmarks/look_first.py`.
+MSRC; by argmax and by the dense CRF). Nothing that was tried beside it said clearly more there: the score, whether two
+looks agree, the foreground's share, its colours and features against the group's. What it catches on test sets:
+`benchmarks/look_first.py`.
 """
 
 import math
