@@ -72,6 +72,11 @@ BFloat16 = option(
     None,
     "--bfloat16/--no-bfloat16",
 )
+Export = option(
+    str | None,
+    "What else to make of the masks, some of these: cut-out objects, COCO annotations, a page to look through.",
+    "cutouts,coco,page",
+)
 OnlineProfile = option(str | None, "multiclass: how it learns.  [default: cpu]", PROFILES)
 Set = option(list[str] | None, "One field over the profile's; repeatable.", "FIELD=VALUE", "--set")
 Devices = option(int, "Processes: GPUs, or on CPUs over gloo.", "N", min=1)
@@ -125,6 +130,13 @@ def references(files, masks, box, point, not_point) -> list:
     places = [[numbers(text, 2, name) for text in some] for name, some in (("point", point), ("not-point", not_point))]
     bounds = numbers(box, 4, "box") if box else None
     return [Reference(files[0], box=bounds, points=tuple(places[0]), not_points=tuple(places[1]))]
+
+
+def exports(named: str | None) -> tuple[str, ...]:
+    """What --export names. Raises CosegError for what is no export."""
+    from coseglib.segmenting.exports import kinds_of
+
+    return () if named is None else kinds_of(named)
 
 
 def fields(given: list[str] | None) -> dict[str, str]:

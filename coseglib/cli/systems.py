@@ -27,6 +27,7 @@ def segment(
     box: options.Box = None,
     point: options.Point = None,
     not_point: options.NotPoint = None,
+    export: options.Export = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
     bfloat16: options.BFloat16 = None,
@@ -41,6 +42,8 @@ def segment(
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
+    --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
+
     With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
     one of the photographs, or another one.
 
@@ -49,14 +52,14 @@ def segment(
     K the classes, in an order of its own. A killed run learns anew.
 
     Example:
-      coseg segment holiday/dog/ -o out
+      coseg segment holiday/dog/ -o out --export cutouts,coco,page
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
       coseg segment walks/ -o out --method multiclass --classes 2
     """
     from coseglib.segmenting.job import segment_photos
 
-    given = options.references(reference, reference_mask, box, point, not_point)
+    given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
     if model is None or model.online:
@@ -64,22 +67,23 @@ def segment(
         options.refuse("multiclass finds its classes without marks", reference=given)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        model = _learned(photos, output, classes, options.learning(profile or "cpu", accelerator, set_))
+        model = _learned(photos, output, exports, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    how = {"post": post, "references": given}
+    how = {"post": post, "references": given, "exports": exports}
     summary = segment_photos(photos, output, model, group or "mean", **how, **where)
     if summary.rank == 0:
         _say(summary)
     raise typer.Exit(summary.exit_code)
 
 
-def _learned(photos: list[Path], output: Path, classes: int | None, config):
+def _learned(photos: list[Path], output: Path, exports: tuple[str, ...], classes: int | None, config):
     from coseglib.segmenting.finding import check_output, find_photos, output_names
     from coseglib.unsupervised.configuration import group_of_files
     from coseglib.unsupervised.learner import learn
 
     options.check_number(classes)
-    check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
+    names = output_names(find_photos(photos, output)[0])
+    check_output(output, names, exports=exports)  # not after minutes of learning
     return learn(group_of_files(photos, output), classes, config, options.say)
 
 

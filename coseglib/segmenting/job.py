@@ -6,10 +6,13 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
 `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, precision, references, ignored, note,
-photos}, an entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score,
-seconds} or {file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common.
-Of a multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
-moved there.
+look_first, photos}, an entry a photograph in the order found: {file, mask, overlay, width, height, area, box,
+foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels, box [x, y, width, height] or null
+where the mask is empty; score says how sure the model is that something is there (`foreground_score`), expected_j how
+well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why} of the masks that a person should
+check, the note whether anything is common. Of a multi-class model also classes and learning, and class_shares for score
+and expected_j. Every file is written beside its place and moved there. What else can be made of it:
+`coseglib.segmenting.exports`.
 """
 
 import contextlib
@@ -39,7 +42,10 @@ from coseglib.data import images
 from coseglib.data.folders import AS_OURS, is_ours
 from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.segmenting.coco import box_of
+from coseglib.segmenting.exports import export
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
+from coseglib.segmenting.look_first import expected_jaccard, look_first
 from coseglib.segmenting.overlays import class_colours, overlay
 
 FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
@@ -161,10 +167,24 @@ class _Job(Photographs):
         about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
 
+    def result(self, left_out: list[tuple[str, str]], referred: bool) -> dict:
+        """What result.json says of the photographs, and of what was left out. referred: to references."""
+        common_from = None if referred else self.model.card.get("common_from")  # it is measured without references
+        entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
+        note = note_for(self.done.values(), common_from)
+        return {"note": note, "look_first": look_first(entries), "photos": entries}
+
     def older(self) -> tuple[str, ...]:
         """Masks of ours that are none of this run's."""
         masks = {self.out / entry["mask"] for entry in self.done.values()}
         return tuple(sorted(f.name for f in (self.out / "masks").glob("*.png") if f not in masks and is_ours(f)))
+
+    def summary(self, result: dict, seconds: float) -> Summary:
+        """What is said of a run with this result.json."""
+        skipped = tuple((entry["file"], entry["skipped"]) for entry in result["photos"] if "skipped" in entry)
+        counts = len(self), len(self.done), self.earlier
+        said = skipped, result["ignored"], result["note"], self.older()
+        return Summary(self.out, *counts, *said, seconds, self.fabric.global_rank)
 
     def finish(self, result: dict) -> None:
         """Write result.json, and clear away what was kept for another run."""
@@ -254,13 +274,15 @@ class _Job(Photographs):
         write_png(self.out / files["mask"], mask if classes else 255 * mask)
         shown = resize_labels(mask, tuple(picture.shape[-2:]))
         write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
-        entry = {**files, "width": size[1], "height": size[0]}
-        entry["foreground_share"] = round(int(mask.count_nonzero()) / mask.numel(), 6)
+        area = int(mask.count_nonzero())
+        entry = {**files, "width": size[1], "height": size[0], "area": area, "box": box_of(mask.numpy())}
+        entry["foreground_share"] = round(area / mask.numel(), 6)
         if classes:
             counts = torch.bincount(mask.flatten(), minlength=classes + 1)[1:]
             entry["class_shares"] = [round(int(count) / mask.numel(), 6) for count in counts]
         else:
             entry["score"] = round(foreground_score(answer.logits), 4)
+            entry["expected_j"] = round(expected_jaccard(answer.logits, mask), 4)
         entry["seconds"] = round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4)
         self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
         self.log.flush()
@@ -276,6 +298,7 @@ def segment_photos(
     batch: int = BATCH,
     post: str | None = None,
     references: Sequence[Reference] = (),
+    exports: Sequence[str] = (),
     quiet: bool = False,
     **where: int | str,
 ) -> Summary:
@@ -286,6 +309,7 @@ def segment_photos(
     where   devices, num_nodes, accelerator of `sharing`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
+    exports  what else is made of the masks, see `coseglib.segmenting.exports`
 
     What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
     when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
@@ -296,7 +320,7 @@ def segment_photos(
     check_pooling(model, how)  # before anything is written
     check_references(model, references)
     found = find_photos(named, leave_out=out)
-    check_output(out, output_names(found[0]))
+    check_output(out, output_names(found[0]), exports=exports)
     fabric = sharing(**where)
     photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
@@ -316,17 +340,14 @@ def segment_photos(
             count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
             for answer, mask in masks(model, missing, post, count):
                 job.write(answer, mask)
-        common_from = None if references else model.card.get("common_from")  # it is measured without references
-        note = note_for(job.done.values(), common_from)
-        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(
-            _about(model, how, post, precision, references) | {"ignored": ignored, "note": note, "photos": entries}
-        )
+        about = _about(model, how, post, precision, references) | {"ignored": ignored}
+        result = about | job.result(left_out, bool(references))
+        job.finish(result)
+        if exports and fabric.global_rank == 0:
+            export(out, exports, quiet)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
-    skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
-    counts = len(photos), len(job.done), job.earlier
-    return Summary(out, *counts, skipped, ignored, note, job.older(), time.perf_counter() - started, fabric.global_rank)
+    return job.summary(result, time.perf_counter() - started)
 
 
 def _about(model, how: str, post: str, precision: str, references: Sequence[Reference]) -> dict:

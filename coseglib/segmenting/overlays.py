@@ -4,13 +4,16 @@ Colours are told apart by colour-blind readers too (Okabe and Ito): a foreground
 most from what is under and around it, labels have a colour each. Blue is left to true outlines.
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.ImageColor import getrgb
 
 OKABE_ITO = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+DARK = 20  # grey level of the line around a mask
 MARKS = ("#E69F00", "#F0E442", "#009E73", "#CC79A7", "#D55E00")  # orange, yellow, green, pink, vermilion: far from blue
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 
@@ -91,5 +94,19 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
             tinted = np.round(np.arange(256) * 0.5 + colour * 0.5).astype(np.uint8)
             np.copyto(channel, tinted.take(channel), where=region)
             np.copyto(channel, np.uint8(colour), where=inner)
-    np.copyto(result, np.uint8(20), where=around)
+    np.copyto(result, np.uint8(DARK), where=around)
     return result if isinstance(image, np.ndarray) else torch.from_numpy(result).as_subclass(type(image))
+
+
+def veil(labels: np.ndarray, colours: Sequence[str]) -> bytes:
+    """A mask to be laid over its photograph by others: a PNG, see-through but for tints and a thin dark line around.
+
+    labels uint8 (H, W), 0 nothing, k in the k-th of at most 254 colours
+    """
+    picture = labels.astype(np.uint8)
+    picture[_grown(labels != 0, 1) & (labels == 0)] = 255
+    made, palette = Image.fromarray(picture, "P"), np.full((256, 3), DARK, np.uint8)
+    palette[1 : len(colours) + 1] = [getrgb(name) for name in colours]
+    made.putpalette(palette.tobytes())
+    made.save(content := io.BytesIO(), "PNG", optimize=True, transparency=bytes([0] + [150] * 254 + [255]))
+    return content.getvalue()

@@ -212,6 +212,19 @@ def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_
     assert stays in capsys.readouterr().out
 
 
+def test_segment_exports_what_is_asked_for_and_names_what_there_is(checkpoint, photos, tmp_path, capsys):
+    where = (photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert "--export pages: no such export; cutouts, coco, page" in _refused(
+        capsys, "segment", *where, "--export", "pages"
+    )
+    assert not (tmp_path / "out").exists()
+    assert cli.main([str(a) for a in ("segment", *where, "--export", "coco,page")]) == 0
+    names = {"masks", "overlays", "result.json", "coco.json", "coco_rle.json", "page.html"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    assert cli.main([str(a) for a in ("segment", *where, "--export", "cutouts")]) == 0
+    assert len(list((tmp_path / "out" / "cutouts").iterdir())) == 2
+
+
 def test_a_floor_segments_too(photos, tmp_path):
     out = tmp_path / "out"
     assert cli.main(["segment", str(photos), "-o", str(out), "--checkpoint", "everything", "--accelerator", "cpu"]) == 0
