@@ -62,7 +62,9 @@ class Marks(NamedTuple):
 
     @property
     def key(self) -> tuple:
-        """What the references depend on."""
+        """What the references depend on; () for none: what is not meant counts as soon as something is."""
+        if all(s.kind == NOT_POINT for s in self.said):
+            return ()
         return tuple((s, self.corrected.get(s.photo) if s.kind == MASK else None) for s in self.said)
 
 
@@ -90,11 +92,9 @@ def references_of(marks: Marks, photos: Sequence) -> Iterator[Reference]:
     """What `coseglib.answering.reference` is told, a photograph after the other; photos[i]: what a `Reference` takes.
 
     All points of a photograph are one reference, its box another, which takes what is not meant where there are no
-    points; so is its corrected mask. Nothing, as long as all that was said is what is not meant.
+    points; so is its corrected mask.
     """
-    if all(s.kind == NOT_POINT for s in marks.said):
-        return
-    for place in sorted({s.photo for s in marks.said}):
+    for place in sorted({s.photo for s in marks.said}) if marks.key else ():
         at = {
             kind: tuple(s.at for s in marks.said if s.photo == place and s.kind == kind)
             for kind in (POINT, NOT_POINT, BOX)

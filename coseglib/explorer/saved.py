@@ -122,7 +122,7 @@ def read(folder: str | Path) -> Settings:
     return found
 
 
-def photographs(found: Settings, present: Sequence[Photo]) -> list[Photo]:
+def saved_photos(found: Settings, present: Sequence[Photo]) -> list[Photo]:
     """A saved session's photographs: of those at hand, else by their files, else of the data set that is drawn.
 
     Of a file that is gone, one at hand of the same name is taken: uploads lie elsewhere every time.

@@ -331,7 +331,7 @@ class Session(Told):
         """
         found, before = saved.read(folder), dict(vars(self))
         try:
-            for fault in self.set_photos(saved.photographs(found, [o.photo for o in self.photos])):
+            for fault in self.set_photos(saved.saved_photos(found, [o.photo for o in self.photos])):
                 raise CosegError(fault)
             self.set_how(found.group)
             self.set_partners(found.partners)

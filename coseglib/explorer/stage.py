@@ -61,10 +61,10 @@ class Stage(AnyWidget):
     def __init__(self, moved, **values):
         super().__init__(**values)
         self._moved = moved
-        self.on_msg(self._told)
+        self.on_msg(lambda _, content, buffers: self.hear(content))
 
-    def _told(self, _, content: dict, buffers) -> None:
-        """Whatever comes of it, the browser takes its own drawing away: `marks` is what counts."""
+    def hear(self, content: dict) -> None:
+        """What the browser says. Whatever comes of it, it takes its own drawing away then: `marks` is what counts."""
         if isinstance(content, dict) and "path" in content:
             try:
                 self._moved(content)
