@@ -26,8 +26,13 @@ class Picture:
     size: tuple[int, int]
 
 
-def picture_of(photo: Tensor | Photo | Path) -> Picture:
-    """Read a photograph: an image uint8 (3, H, W), a record, or a file. Raises CosegError where it cannot be read."""
+def picture_of(photo: Tensor | Photo | Path | Picture) -> Picture:
+    """Read a photograph: an image uint8 (3, H, W), a record, a file, or what was read already.
+
+    Raises CosegError where it cannot be read.
+    """
+    if isinstance(photo, Picture):
+        return photo
     file = photo.path if isinstance(photo, Photo) else photo if isinstance(photo, Path) else None
     if file is not None:
         read = photo.read_image if isinstance(photo, Photo) else partial(read_image, file)

@@ -40,15 +40,16 @@ CLEAR = 0.3, 0.6  # a position's share of what is marked below which it is outsi
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """photo: an image uint8 (3, H, W), a record or a file. marks, where one of them is given:
+    """photo: an image uint8 (3, H, W), a record, a file or a picture that was read. marks, one of the first three:
 
     mask    uint8 (H, W), the photograph's size as displayed: 1 this, 0 not this, 255 not said
     box     (x0, y0, x1, y1) in pixels, upper bounds exclusive: it holds the object
-    points  (x, y) in pixels, on the object; not_points: (x, y) that are not on it
+    points  (x, y) in pixels, on the object
+    not_points  (x, y) that are not on it: with points, with a box, or alone beside other references
     Raises CosegError for marks that are outside the photograph, empty or full, or for none.
     """
 
-    photo: Tensor | Photo | Path
+    photo: Tensor | Photo | Path | Picture
     mask: Tensor | None = None
     box: tuple[int, int, int, int] | None = None
     points: tuple[tuple[int, int], ...] = ()
@@ -62,7 +63,8 @@ class Reference:
     def check(self, size: tuple[int, int]) -> None:
         """size (H, W), the photograph's own as displayed."""
         height, width = size
-        if sum((self.mask is not None, self.box is not None, bool(self.points))) != 1:
+        given = sum((self.mask is not None, self.box is not None, bool(self.points)))
+        if given != 1 and not (given == 0 and self.not_points):
             raise CosegError(f"{self.name}: a reference takes a mask, a box or points; give one of them")
         if self.mask is not None:
             if tuple(self.mask.shape) != size:
@@ -104,6 +106,8 @@ def check_references(model, references: Sequence[Reference]) -> None:
         raise CosegError(f"{type(model).__name__}: has no use for a reference; give a trained system of one class")
     for reference in references:
         reference.check(picture_of(reference.photo).size)
+    if references and all(r.mask is None and r.box is None and not r.points for r in references):
+        raise CosegError(f"{references[0].name}: says only what is not meant; mark the object in it or in another one")
 
 
 @dataclass(frozen=True)
@@ -161,12 +165,16 @@ def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
 def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence[int], how: str = "mean") -> Evidence:
     """What some references say to a system that answers a group of `engine`'s photographs.
 
+    What the network sees of a `Picture` is kept in the engine's memory: marks that change cost the fit alone.
     Raises CosegError as `check_references`, and for marks too small to be seen.
     """
     check_references(engine.model, references)
     pictures = [picture_of(reference.photo) for reference in references]
-    x = positions(engine.encode(pictures)).cpu()  # (R, D, h, w)
-    z = torch.stack([own_answer(engine, picture, group, how) for picture in pictures])
+    recall, group_key = engine.memory.recall, tuple(group)
+    x = [recall(("positions", p), lambda p=p: positions(engine.encode([p])).cpu()) for p in pictures]
+    x = torch.cat(x)  # (R, D, h, w)
+    z = [recall(("own", p, group_key, how), lambda p=p: own_answer(engine, p, group, how)) for p in pictures]
+    z = torch.stack(z)
     z = F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
     mean = x.mean(dim=(0, 2, 3))
     x = (x - mean[:, None, None]).movedim(1, -1)  # (R, h, w, D)
@@ -185,10 +193,9 @@ def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str)
         own = Engine(engine.model, [picture.pixels])
         (answer,) = own.answers([Question(0, (0,))], context=engine.context(group, how))
     else:
-        some = engine.references(group, max(engine.model.group_size - 1, COMPARED))
-        photos = [engine.photos.photos[place] for place in some]
-        own = Engine(engine.model, [picture.pixels, *photos])
-        (answer,) = own.answers([Question(0, tuple(range(1, len(photos) + 1)))])
+        some = engine.read(engine.references(group, max(engine.model.group_size - 1, COMPARED))).values()
+        own = Engine(engine.model, [picture.pixels, *(p.pixels for p in some)])
+        (answer,) = own.answers([Question(0, tuple(range(1, len(some) + 1)))])
     return answer.logits[1] - answer.logits[0]
 
 
@@ -201,14 +208,6 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         inside = share >= min(CLEAR[1], float(share.max()))  # an object smaller than a position has its largest share
         return inside, (share <= CLEAR[0]) & (said > 0.5) & ~inside
     scale = torch.tensor(z.shape) / torch.tensor(picture.size)  # positions a pixel, rows and columns
-    if reference.box is not None:
-        x0, y0, x1, y1 = reference.box
-        rows, columns = torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5
-        in_rows = (rows >= y0 * scale[0]) & (rows <= y1 * scale[0])
-        inside = in_rows[:, None] & ((columns >= x0 * scale[1]) & (columns <= x1 * scale[1]))
-        if not inside.any():
-            inside[int((y0 + y1) / 2 * scale[0]), int((x0 + x1) / 2 * scale[1])] = True
-        return _object_in(inside, z), ~inside
 
     def cells(points) -> Tensor:
         found = torch.zeros(z.shape, dtype=torch.bool)
@@ -217,6 +216,16 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         return found
 
     this, not_this = cells(reference.points), cells(reference.not_points)
+    if reference.box is not None:
+        x0, y0, x1, y1 = reference.box
+        rows, columns = torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5
+        in_rows = (rows >= y0 * scale[0]) & (rows <= y1 * scale[0])
+        inside = in_rows[:, None] & ((columns >= x0 * scale[1]) & (columns <= x1 * scale[1]))
+        if not inside.any():
+            inside[int((y0 + y1) / 2 * scale[0]), int((x0 + x1) / 2 * scale[1])] = True
+        return _object_in(inside, z) & ~not_this, ~inside | not_this
+    if not reference.points:
+        return this, _around(not_this, z > 0)
     if (this & (z > 0)).any():  # the part of the system's own answer that is pointed at; other parts may be its like
         region = _around(this, (z > 0) & ~not_this)
         return region, ~region & ((z <= 0) | not_this.any() & _around(not_this, (z > 0) & ~this))

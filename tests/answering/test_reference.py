@@ -147,6 +147,39 @@ def test_a_box_or_a_point_says_nearly_what_a_mask_says(kind, drawn, swaps):
     assert by_mark > by_mask - 0.1, (by_mask, by_mark)
 
 
+def test_what_is_not_meant_is_taken_with_a_box_and_alone_beside_another_reference(drawn):
+    scene, other = drawn[0].photos[:2]
+    engine, group = Engine(load_model("ca-scenes"), [scene, other]), range(2)
+    rows, columns = (scene.mask(drawn[0].targets) == 1).nonzero(as_tuple=True)
+    bounds = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+    place = int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
+    boxed = Reference(scene, box=bounds)
+    told = [[boxed], [Reference(scene, box=bounds, not_points=(place,))]]
+    told.append([boxed, Reference(other, not_points=((3, 3),))])
+    z = []
+    for references in told:
+        (answer,) = engine.answers([Question(0, group)], evidence=evidence_of(engine, references, group))
+        z.append(answer.logits[1])
+    row, column = (int(p * m / s) for p, m, s in zip(place[::-1], z[0].shape, scene.image().shape[-2:], strict=True))
+    assert z[1][row, column] < z[0][row, column] and not z[2].equal(z[0])
+    with pytest.raises(CosegError, match="says only what is not meant"):
+        evidence_of(engine, told[2][1:], group)
+
+
+def test_marks_that_change_ask_the_network_nothing_again(drawn):
+    model, calls = load_model("ca-scenes"), []
+    engine, plain = Engine(model, drawn[0].photos[:2]), model.encode
+    picture = engine.photos.read(0)
+    model.encode = lambda images: calls.append(len(images)) or plain(images)
+    first = evidence_of(engine, [Reference(picture, points=((30, 30),))], range(2))
+    asked = len(calls)
+    assert evidence_of(engine, [Reference(picture, box=(10, 10, 60, 60))], range(2)).bias != first.bias
+    again = evidence_of(engine, [Reference(picture, points=((30, 30),))], range(2))
+    assert again.weight.equal(first.weight) and len(calls) == asked
+    evidence_of(engine, [Reference(picture, points=((30, 30),))], (0,))  # another group: its own answer is another
+    assert len(calls) > asked
+
+
 def test_references_are_nested_and_none_is_scored(drawn):
     model, groups = load_model("ca-scenes"), drawn[:2]
     rows = reference_rows(model, groups, (0, 1))
