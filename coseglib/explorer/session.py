@@ -28,7 +28,7 @@ from coseglib.answering.masks import decide, masks_from_logits, post_of
 from coseglib.answering.reading import Memory, Photographs, Picture, picture_of
 from coseglib.answering.reference import evidence_of
 from coseglib.core.errors import CosegError
-from coseglib.data.record import Photo, resize_labels
+from coseglib.data.record import Photo, resize_image, resize_labels
 from coseglib.explorer import saved
 from coseglib.explorer.said import Marks, Told, references_of
 from coseglib.scoring.metrics import jaccard
