@@ -164,13 +164,14 @@ class _Job(Photographs):
         masks = {self.out / entry["mask"] for entry in self.done.values()}
         return tuple(sorted(f.name for f in (self.out / "masks").glob("*.png") if f not in masks and is_ours(f)))
 
-    def finish(self, result: dict) -> None:
-        """Write result.json, and clear away what was kept for another run."""
+    def finish(self, result: dict, goes_on: bool = False) -> None:
+        """Write result.json, and clear away what was kept for another run, unless the run goes on elsewhere."""
         if self.fabric.global_rank == 0:
             write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         self.fabric.barrier()
         if self.fabric.local_rank == 0:
-            shutil.rmtree(self.out / ".coseg", ignore_errors=True)
+            if not goes_on:
+                shutil.rmtree(self.out / ".coseg", ignore_errors=True)
             for part in [*self.out.glob("masks/.*.part"), *self.out.glob("overlays/.*.part")]:  # of a killed process
                 part.unlink(missing_ok=True)
         self.fabric.barrier()
@@ -276,6 +277,8 @@ def segment_photos(
     post: str | None = None,
     references: Sequence[Reference] = (),
     quiet: bool = False,
+    fabric=None,
+    goes_on: bool = False,
     **where: int | str,
 ) -> Summary:
     """Segment what the photographs have in common; the job behind `coseg segment`.
@@ -285,6 +288,8 @@ def segment_photos(
     where   devices, num_nodes, accelerator of `launch`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
+    fabric, goes_on  of `coseglib.segmenting.groups`: launched already; and this group is one of a run that is not over,
+            which finds it done should it be killed and started again
 
     What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
     when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
@@ -296,7 +301,7 @@ def segment_photos(
     check_references(model, references)
     found = find_photos(named, leave_out=out)
     check_output(out, output_names(found[0]))
-    fabric = launch(**where)
+    fabric = fabric or launch(**where)
     photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     job = _Job(photos, out, model, fabric, quiet)
@@ -317,7 +322,9 @@ def segment_photos(
         common_from = None if references else model.card.get("common_from")  # it is measured without references
         note = note_for(job.done.values(), common_from)
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(_about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries})
+        job.finish(
+            _about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries}, goes_on
+        )
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
