@@ -10,7 +10,8 @@ A group by itself, such as a folder with one folder in it, is written as `segmen
 `segment_groups` writes each group into a folder of its own below the results, out/<name>, as `segment_photos` does, and
 out/result.json over all of them: a group's, with `groups`: {name: {folder, photos, done, skipped, score, note, …}},
 score the mean of its photographs'. Each entry of `photos` has its `group` besides; its mask and overlay are relative to
-out. What is not the same in all groups (of a multi-class model, what it learned) is null on top and stands in `groups`.
+out. What is not the same in all groups stands in `groups`, and on top null (what a multi-class model learned) or joined
+(lists of photographs).
 """
 
 import json
@@ -34,7 +35,14 @@ from coseglib.models.contract import Model
 from coseglib.segmenting.finding import check_output, find_photos, output_names
 from coseglib.segmenting.job import Summary, segment_photos
 
-RESERVED = {*WRITTEN, *RECORDS, "cutouts"}  # what else lies in a folder of results
+RESERVED = {
+    *WRITTEN,
+    *RECORDS,
+    "cutouts",
+    "coco.json",
+    "coco_rle.json",
+    "page.html",
+}  # what else lies in a folder of results
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')  # for one file system or another, or for UTF-8
 SHOWN = 8  # groups, or folders, that a line names
 
@@ -202,5 +210,7 @@ def _record(found: Found, out: Path, summaries: Mapping[str, Summary]) -> dict:
         names = [of_folder[folder] for folder in Path(path).parents if folder in of_folder]
         photos.append({"file": path, **({"group": names[0]} if names else {}), "skipped": why})
     notes = [f"{name}: {summary.note}" for name, summary in summaries.items() if summary.note]
-    about |= dict.fromkeys(differ)
+    for key in differ:
+        values = [record.get(key) for record in records.values()]
+        about[key] = list(chain(*values)) if all(isinstance(value, list) for value in values) else None
     return about | {"ignored": found.ignored, "note": "; ".join(notes), "groups": groups, "photos": photos}
