@@ -5,13 +5,14 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, references, ignored, note, photos}, an
-entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or
-{file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common. Of a
-multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
-moved there.
+`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, references, ignored, note, apart, photos},
+an entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or
+{file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common, apart which
+files seem to be another group's (`coseglib.segmenting.apart`). Of a multi-class model also classes and learning, and
+class_shares for score. Every file is written beside its place and moved there.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -40,6 +41,7 @@ from coseglib.data import images
 from coseglib.data.folders import AS_OURS, is_ours
 from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.segmenting.apart import find_apart, is_asked, note_on, with_vectors
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
 from coseglib.segmenting.overlays import class_colours, overlay
 
@@ -121,6 +123,7 @@ class _Job(Photographs):
         self.skipped: dict[int, str] = {}
         self.pass_seconds = 0.0  # of the first pass, a photograph
         self.done: dict[int, dict] = {}
+        self.vectors: dict[int, np.ndarray] = {}  # of those that are done, see `coseglib.segmenting.apart`
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
@@ -140,9 +143,11 @@ class _Job(Photographs):
             for line in file.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError):  # the last line of a killed process may be half a line
                     entry = json.loads(line)
-                    number = entry.pop("photo")
+                    number, vector = entry.pop("photo"), entry.pop("vector", "")
                     if all((self.out / entry[k]).is_file() for k in ("mask", "overlay")):
                         self.done[number] = entry
+                        if vector:
+                            self.vectors[number] = np.frombuffer(base64.b64decode(vector), np.int8)
         for done in self.gather(self.done):
             self.done |= done
         self.earlier = len(self.done)
@@ -150,14 +155,22 @@ class _Job(Photographs):
             if self.log.tell():
                 self.log.write(b"\n")
             yield
-        for done, skipped in self.gather((self.done, self.skipped)):
+        for done, skipped, vectors in self.gather((self.done, self.skipped, self.vectors)):
             self.done |= done
             self.skipped |= skipped
+            self.vectors |= vectors
 
     def entries(self) -> list[dict]:
         """The photographs of result.json, in the order found."""
         about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
+
+    def apart(self, bfloat16: bool) -> list[str]:
+        """The files that stand apart from the rest, as one process finds and all know."""
+        found = None
+        if self.fabric.global_rank == 0:
+            found = find_apart(self.model, self.photos, self.vectors, bfloat16)
+        return [str(self.photos[place]) for place in self.fabric.broadcast(found)]
 
     def older(self) -> tuple[str, ...]:
         """Masks of ours that are none of this run's."""
@@ -242,6 +255,17 @@ class _Job(Photographs):
             write_tensors(file, {"pooled": pools[group].pooled}, header)
         return pools
 
+    def answer_all(self, engine: Engine, how: str, post: str, references: Sequence[Reference]) -> None:
+        """Write what is not yet done."""
+        evidence = evidence_of(engine, references, range(len(self)), how) if references else None
+        answers = engine.answers(whole_group(len(self)), how, evidence=evidence)
+        missing = (answer for answer in answers if answer.photo not in self.done)
+        if is_asked(self.model) and not references:
+            missing = with_vectors(engine, missing, self.vectors)
+        count = len(self) - self.earlier if self.fabric.world_size == 1 else 0  # other processes have the other cores
+        for answer, mask in masks(self.model, missing, post, count):
+            self.write(answer, mask)
+
     # What is written --------------------------------------------------------------------------------------------------
 
     def write(self, answer: Answer, mask: Tensor) -> None:
@@ -261,7 +285,10 @@ class _Job(Photographs):
         else:
             entry["score"] = round(foreground_score(answer.logits), 4)
         entry["seconds"] = round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4)
-        self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
+        line = {"photo": answer.photo, **entry}
+        if answer.photo in self.vectors:
+            line["vector"] = base64.b64encode(self.vectors[answer.photo]).decode()
+        self.log.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         self.log.flush()
         self.done[answer.photo] = entry
 
@@ -313,18 +340,13 @@ def segment_photos(
         with job.opened(digest(key)):
             memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
             engine = Engine(model, job, batch, bfloat16, memory)
-            evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
-            answers = engine.answers(whole_group(len(photos)), how, evidence=evidence)
-            missing = (answer for answer in answers if answer.photo not in job.done)
-            count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
-            for answer, mask in masks(model, missing, post, count):
-                job.write(answer, mask)
+            job.answer_all(engine, how, post, references)
         common_from = None if references else model.card.get("common_from")  # it is measured without references
-        note = note_for(job.done.values(), common_from)
         entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(
-            _about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries}, goes_on
-        )
+        apart = job.apart(bfloat16)
+        note = "; ".join(filter(None, [note_for(job.done.values(), common_from), note_on(apart, len(job.done))]))
+        found_out = {"ignored": ignored, "note": note, "apart": apart, "photos": entries}
+        job.finish(_about(model, how, post, references) | found_out, goes_on)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
