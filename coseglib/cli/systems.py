@@ -55,7 +55,6 @@ def segment(
     K the classes, in an order of its own. A killed run learns anew.
 
     Example:
-      coseg segment holiday/dog/ -o out
       coseg segment animals/ -o out
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
@@ -70,12 +69,9 @@ def segment(
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         options.check_number(classes)
         config = options.learning(profile or "cpu", accelerator, set_)
+    model_of = (lambda photos, folder: _learned(photos, folder, classes, config)) if model is None else lambda *_: model
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "bfloat16": bfloat16}
-
-    def model_of(photos, folder: Path):
-        return _learned(photos, folder, classes, config) if model is None else model
-
     raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
 
 
