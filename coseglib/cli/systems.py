@@ -10,12 +10,14 @@ from coseglib.cli import options
 from coseglib.cli.options import argument, flag, option, output_option
 from coseglib.core.errors import CosegError, one_line
 
-Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
+Photos = argument(list[Path], "Photographs of one group; or a folder, of which each folder is one.", "PHOTOS_OR_FOLDER")
+Together = flag("--together", "One group of everything, folders in the folder too.")
 
 
 def segment(
     photos: Photos,
     output: options.OutputFolder,
+    together: Together = False,
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
     group: options.Group = None,
@@ -42,6 +44,9 @@ def segment(
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
+    Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
+    on, with one DIR/result.json. What is named one by one is one group.
+
     --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
 
     With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
@@ -52,13 +57,11 @@ def segment(
     K the classes, in an order of its own. A killed run learns anew.
 
     Example:
-      coseg segment holiday/dog/ -o out --export cutouts,coco,page
+      coseg segment animals/ -o out --export cutouts,coco,page
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.job import segment_photos
-
     given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
@@ -67,13 +70,42 @@ def segment(
         options.refuse("multiclass finds its classes without marks", reference=given)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        model = _learned(photos, output, exports, classes, options.learning(profile or "cpu", accelerator, set_))
+        options.check_number(classes)
+        config = options.learning(profile or "cpu", accelerator, set_)
+
+    def model_of(some: list[Path], folder: Path):
+        return model or _learned(some, folder, exports, classes, config)
+
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    how = {"post": post, "references": given, "exports": exports}
-    summary = segment_photos(photos, output, model, group or "mean", **how, **where)
+    how = {"how": group or "mean", "post": post, "references": given, "exports": exports}
+    raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
+
+
+def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict) -> int:
+    """Segment one group or several, and say what was done; the exit code."""
+    from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
+    from coseglib.segmenting.job import segment_photos
+
+    found, older = find_groups(photos, output, together), earlier_results(output)
+    several = len(found.groups) > 1
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        for line in (found.note, *(f"{folder}: no photographs of its own, so no group" for folder in found.empty)):
+            typer.echo(line, nl=bool(line))
+    if several:
+        older -= {group.name for group in found.groups}
+        summary = segment_groups(found, output, model_of, where=where, say=_say, **how)
+    else:
+        older -= {"masks"}  # of which the summary knows more
+        summary = segment_photos(photos, output, model_of(photos, output), **how, **where)
     if summary.rank == 0:
-        _say(summary)
-    raise typer.Exit(summary.exit_code)
+        for name in sorted(older):
+            typer.echo(f"{output / name}: of an earlier run, and not of these photographs; it stays there")
+        if several:
+            _say_left_out(found.left, summary.done)
+            typer.echo(f"{len(found.groups)} groups, {_done(summary)}")
+        else:
+            _say(summary)
+    return summary.exit_code
 
 
 def _learned(photos: list[Path], output: Path, exports: tuple[str, ...], classes: int | None, config):
@@ -81,25 +113,34 @@ def _learned(photos: list[Path], output: Path, exports: tuple[str, ...], classes
     from coseglib.unsupervised.configuration import group_of_files
     from coseglib.unsupervised.learner import learn
 
-    options.check_number(classes)
     names = output_names(find_photos(photos, output)[0])
     check_output(output, names, exports=exports)  # not after minutes of learning
     return learn(group_of_files(photos, output), classes, config, options.say)
 
 
-def _say(summary) -> None:
-    for file, why in summary.skipped:
-        options.say(one_line(f"coseg: {file}: {why}; left out, {summary.done} photographs done", 2000))
+def _say(summary, group: str = "") -> None:
+    """What was left out of a group, what is to be said of it, and a line of what was done."""
+    named = f"{group}: " if group else ""
+    _say_left_out(summary.skipped, summary.done)
     if summary.note:
-        typer.echo(summary.note)
+        typer.echo(f"{named}{summary.note}")
     if summary.older:
         these = f"{', '.join(summary.older[:3])}{', …' if len(summary.older) > 3 else ''}"
         of = f"{summary.out}/masks: {len(summary.older)} of an earlier run that are not of these photographs"
         typer.echo(f"{of} stay there ({these})")
+    typer.echo(f"{named}{_done(summary)}")
+
+
+def _say_left_out(skipped, done: int) -> None:
+    for file, why in skipped:
+        options.say(one_line(f"coseg: {file}: {why}; left out, {done} photographs done", 2000))
+
+
+def _done(summary) -> str:
     earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"
-    typer.echo(f"{done}: {summary.out}")
+    return f"{done}: {summary.out}"
 
 
 LearnedOn = option(
