@@ -4,9 +4,9 @@ Three kinds of group, with shares to set: `GroupSampler`'s `plain`, `hard` and `
 The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
 share of the second classes is pasted in from other photographs (`paste`).
 
-A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds*
-a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
-stands twice in a group but as a twin.
+A class is *present* in a photograph where it covers `least` of it, `by_class.PRESENT`: it can be asked for. A
+photograph *holds* a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even
+held. No photograph stands twice in a group but as a twin.
 """
 
 from dataclasses import dataclass
@@ -70,13 +70,14 @@ class GroupSampler(Dataset):
     seed: int = 0
     rank: int = 0
     by_set: bool = False  # a class's photographs of two data sets are two classes: the small set is not drowned
+    least: float = PRESENT  # share of a photograph that a class covers where it can be asked for
 
     def __post_init__(self):
         if self.size < 2:
             raise CosegError(f"groups of {self.size}: a photograph needs a partner; set group_size to 2 or more")
         self.sides = (self.side,) if isinstance(self.side, int) else tuple(self.side)
         self.shares = np.asarray(self.shares, float) / sum(self.shares)
-        self.present = np.asarray(self.photographs.areas) >= PRESENT  # (n, K)
+        self.present = np.asarray(self.photographs.areas) >= self.least  # (n, K)
         self.holds = np.asarray(self.photographs.holds)  # (n, K')
         self.usable = np.flatnonzero(self.present.sum(0) >= self.size)
         if len(self.usable) < (2 if self.shares[1:].any() else 1):
