@@ -12,6 +12,9 @@ the same, + |w|² / 2C. So the system's answer counts as known: where it marks t
 and nothing can be spoilt; what is learned is what it missed. t is TRUSTED where it marks the references as they are
 marked, DOUBTED where it marks nothing of it, and in between by its J on them. One reference costs a tenth of a second,
 and a photograph what its features cost, which are there already.
+
+A context model that was trained to be asked by example (`example_share`; its card says by_example) answers by the
+references' attention over what is marked, in the place of the group's; the classifier learns beside that answer.
 """
 
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.answering.answers import Engine, Question
-from coseglib.answering.kinds import COMPARED
+from coseglib.answering.kinds import COMPARED, Pool, example_pool
 from coseglib.answering.reading import Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Photo, resize_labels
@@ -109,12 +112,13 @@ def check_references(model, references: Sequence[Reference]) -> None:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What references say: mean (D,), w (D,), b and t of the file's head."""
+    """What references say: mean (D,), w (D,), b and t of the file's head; pool: attention to answer by, or None."""
 
     mean: Tensor
     weight: Tensor
     bias: float
     strength: float
+    pool: Pool | None = None
 
     def add(self, logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """logits (B, 2, h, w) of a system, `model.encode`'s maps of the same images -> logits (B, 2, h, w), on the CPU.
@@ -164,9 +168,14 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     """
     check_references(engine.model, references)
     pictures = [picture_of(reference.photo) for reference in references]
-    x = positions(engine.encode(pictures)).cpu()  # (R, D, h, w)
-    z = torch.stack([own_answer(engine, picture, group, how) for picture in pictures])
-    z = F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
+    maps = engine.encode(pictures)
+    x = positions(maps).cpu()  # (R, D, h, w)
+
+    def answered(pool: Pool | None = None) -> Tensor:
+        z = torch.stack([own_answer(engine, picture, group, how, pool) for picture in pictures])
+        return F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
+
+    z, pool = answered(), None
     mean = x.mean(dim=(0, 2, 3))
     x = (x - mean[:, None, None]).movedim(1, -1)  # (R, h, w, D)
     marks = [_marked(*each) for each in zip(references, pictures, x, z, strict=True)]
@@ -174,15 +183,18 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     inside = torch.stack([inside for inside, _ in marks])
     if not (inside.any() and (said & ~inside).any()):
         raise CosegError(f"{references[0].name}: what is marked is too small, or all but the whole; mark more clearly")
+    if engine.model.card.get("by_example"):
+        pool = example_pool(engine, maps, inside, how)
+        z = answered(pool)
     right = float((inside & (z > 0)).sum() / (inside | said & (z > 0)).sum())  # J of the system's own answer
-    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right)
+    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right, pool)
 
 
-def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str) -> Tensor:
-    """What the system itself says of a reference that is asked with the group: z (h, w)."""
+def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str, pool: Pool | None = None) -> Tensor:
+    """What the system itself says of a reference that is asked with the group, or with examples' pool: z (h, w)."""
     if engine.model.kind == "context":
         own = Engine(engine.model, [picture.pixels], bfloat16=engine.bfloat16)
-        (answer,) = own.answers([Question(0, (0,))], context=engine.context(group, how))
+        (answer,) = own.answers([Question(0, (0,))], context=pool or engine.context(group, how))
     else:
         some = engine.references(group, max(engine.model.group_size - 1, COMPARED))
         photos = [engine.photos.photos[place] for place in some]

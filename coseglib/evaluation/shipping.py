@@ -35,7 +35,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("averaged", "earlier_rates", "trained_with")
+FROM_RUN += ("by_example", "averaged", "earlier_rates", "trained_with")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {

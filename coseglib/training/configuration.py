@@ -15,7 +15,9 @@ PROFILES = Path(__file__).parent / "profiles"
 # Fields that a resumed run may change: they decide how it is computed and reported, not what.
 # What a folder of one's own holds is compared by content, wherever it lies.
 MAY_CHANGE = frozenset({"workers", "log_every", "save_every", "folder"})
-YOUNGER = frozenset({"frozen_norms"})  # fields that came later: at their defaults they change nobody's digest
+YOUNGER = frozenset(
+    {"frozen_norms", "example_share"}
+)  # fields that came later: at their defaults they change nobody's digest
 
 
 class TrainConfig(Config):
@@ -40,6 +42,7 @@ class TrainConfig(Config):
     shares: tuple[Weight, Weight, Weight] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
     pasted: Share = 0.5  # share of the hard groups whose second class is pasted in
     by_set: bool = False  # draw a class's photographs of two data sets as two classes
+    example_share: Share = 0.0  # of the groups, asked by example: their partners come with masks; ca, fca and csa
     twins: Share = 0.0  # share of the plain groups that are crops of one photograph
     dice: Weight = 0.0  # of the foreground dice beside cross-entropy
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -89,6 +92,10 @@ class TrainConfig(Config):
         if (self.data == "folder") != bool(self.folder):
             raise CosegError(
                 f"data = {self.data}, folder = {self.folder or 'none'}: go together; --data-folder sets both"
+            )
+        if self.example_share and METHODS[self.method].kind != "context":
+            raise CosegError(
+                f"example_share = {self.example_share}: is for ca, fca and csa; leave it out for {self.method}"
             )
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")

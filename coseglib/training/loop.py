@@ -33,6 +33,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import clear_parts, write_text
 from coseglib.core.progress import Progress
 from coseglib.data import training_photos, validation_groups
+from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.sampler import Batch, GroupSampler
 from coseglib.data.synthetic import load_synthetic, synthetic_photos
@@ -121,8 +122,7 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
         log.row(step=at.step, seconds=round(at.seconds, 1), **values)
 
     if run.own and config.start and score and at.step == 0:
-        at.before = run.keep_model(score)["val_J"]
-        keep(val_J=round(at.before, 4))
+        keep(val_J=round(run.keep_model(score)["val_J"], 4))
     run.learn()
     while at.step < config.steps:
         run.seed_dropout()
@@ -191,8 +191,9 @@ class Run:
         config, device = self.config, self.fabric.device
         x = batch.images.to(device, non_blocking=True).float().div_(255)
         y, w = batch.targets.to(device, non_blocking=True), batch.weights.to(device)
+        marks = () if batch.marks is None else (batch.marks.to(device),)
         with self.fabric.no_backward_sync(self.wrapped, enabled=part < config.accumulate - 1):
-            answer = self.wrapped(x, w)
+            answer = self.wrapped(x, w, *marks)
             loss = sum(self.model.loss(answer, y, batch.classes.to(device), config.dice).values())
             if not torch.isfinite(loss):
                 self.stop("the loss is")
@@ -223,6 +224,8 @@ class Run:
             self.stop("weights are")  # of the last step no loss would tell it
         marks = score(used) if score else {}
         best, now = self.at.best, marks.get("val_J", self.at.best)
+        if not self.at.step:
+            self.at.before = now
         if now > best or (now == best and (not marks or best != self.at.before)):
             self.at.best = now
             save_model(self.output / MODEL, used, self._about())
@@ -236,6 +239,7 @@ class Run:
         about["device"] = device_name(fabric.device, fabric.world_size)
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         about["trained_with"] = at.trained_with
+        about |= {"by_example": True} if config.example_share else {}
         if self.own:
             about["data_folder"] = self.own.about() | {"J_before": at.before, "J": at.best}
         # the run before this one, and the one before that
@@ -264,7 +268,7 @@ def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, 
     same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
     groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate
     side = config.sides or config.input_size
-    same |= {"least": 1e-9} if config.folder else {}  # whatever was marked was meant
+    same |= {"examples": config.example_share, "least": 1e-9 if config.folder else PRESENT}  # own marks are meant
     return GroupSampler(photos, config.group_size, groups, side, steps=steps, rank=rank, **same)
 
 
