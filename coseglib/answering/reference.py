@@ -170,10 +170,11 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     pictures = [picture_of(reference.photo) for reference in references]
     maps = engine.encode(pictures)
     x = positions(maps).cpu()  # (R, D, h, w)
+    size = x.shape[-2:]
 
     def answered(pool: Pool | None = None) -> Tensor:
         z = torch.stack([own_answer(engine, picture, group, how, pool) for picture in pictures])
-        return F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
+        return F.adaptive_avg_pool2d(z, size).clamp(-CLIP, CLIP)  # (R, h, w)
 
     z, pool = answered(), None
     mean = x.mean(dim=(0, 2, 3))

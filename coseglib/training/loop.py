@@ -372,7 +372,9 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
     model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
     theirs, ours = trained.state_dict(), model.state_dict()
     if "categories" in options:  # what names other classes begins anew
-        theirs = {k: ours[k] if k in ours and ours[k].shape != v.shape else v for k, v in theirs.items()}
+        named = options["categories"], trained.card["options"].get("categories")
+        new = [k for k, v in theirs.items() if k in ours and (*ours[k].shape[:1], *v.shape[:1]) == named]
+        theirs |= {k: ours[k] for k in new if ours[k].shape != theirs[k].shape}
     if wrong := fill(model, theirs):
         raise CosegError(f"{config.start}: its tensors do not fit {config.method} with these options (first: {wrong})")
     if config.folder:  # answers as what it starts from, in validation too
