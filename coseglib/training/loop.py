@@ -266,6 +266,8 @@ def cached_photographs(config: TrainConfig, quiet: bool = True, own: OwnFolder |
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
     """The batches of one process of several, each a part of a step."""
     same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
+    if config.folder and len(photos.classes) == 1:  # nothing to tell it from
+        same["shares"] = (1.0, 0.0, 0.0)
     groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate
     side = config.sides or config.input_size
     same |= {"examples": config.example_share, "least": 1e-9 if config.folder else PRESENT}  # own marks are meant

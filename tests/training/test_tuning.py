@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,12 +119,17 @@ def test_every_group_is_asked_for_whatever_it_is_called_and_however_small_it_is(
         write_png(file, speck)
     config = small(folder)
     sampler = loop.build_batches(config, cached_photographs(config))
-    assert len(sampler.usable) == 2 and {plan.targets[0] for plan in map(sampler.plan, _generators(20))} == {1, 2}
+    assert len(sampler.usable) == 2 and {plan.targets[0] for plan in map(sampler.plain, _generators(20))} == {1, 2}
+
+
+def test_a_single_group_is_asked_plainly_and_several_by_what_partners_tell_too(mine, tmp_path):
+    config = small(drawn(tmp_path / "mine", ("star",)))
+    for folder, kinds in ((config.folder, {"plain"}), (mine, {"plain", "hard", "empty"})):
+        sampler = loop.build_batches(config.replaced(folder=str(folder)), cached_photographs(small(folder)))
+        assert {plan.kind for plan in map(sampler.plan, _generators(30))} == kinds
 
 
 def _generators(count: int):
-    import numpy as np
-
     return [np.random.default_rng(i) for i in range(count)]
 
 
