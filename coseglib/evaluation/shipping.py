@@ -111,6 +111,9 @@ def ship(
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
+    if any(run["training"]["data"] == "folder" for run in runs_of(about)):
+        why = "which may hold test photographs, so that its figures would say nothing; hand on the file itself"
+        raise CosegError(f"{source}: was trained on a folder of one's own, {why}")
     if folder is None:
         folder = SCENES if about["training"]["data"] == "synthetic" else MEASURED if card_only else CHECKPOINTS
     if averaged := average_in(model, average):
