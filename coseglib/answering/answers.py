@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coseglib.answering.kinds import KINDS, first_pass
+from coseglib.answering.kinds import KINDS, Pool, first_pass
 from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
 from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
@@ -137,13 +137,14 @@ class Engine:
         return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
 
     def answers(
-        self, questions: Sequence[Question], how: str = "mean", context: Tensor | None = None, evidence=None
+        self, questions: Sequence[Question], how: str = "mean", context: Tensor | Pool | None = None, evidence=None
     ) -> Iterator[Answer]:
         """An answer to each question. Photographs come in the order in which they are first asked about, all questions
         about one in a row.
 
         how      pooling of a group's attention, context models alone
-        context  attention (D,) to answer all questions by, in the place of their groups'
+        context  attention (D,) to answer all questions by, in the place of their groups'; or a pool, which an image's
+                 own attention joins where the model includes it
         evidence  what references say beside the system, from `coseglib.answering.reference.evidence_of`
         Raises CosegError for a kind of model, or a pooling, that is not known.
         """
@@ -151,6 +152,8 @@ class Engine:
         if context is not None and self.model.kind != "context":
             raise CosegError(f"{type(self.model).__name__}: has no group attention to answer by; leave out the context")
         questions = [Question(photo, _hashable(group)) for photo, group in questions]
+        if evidence is not None and context is None:
+            context = evidence.pool
         answer = KINDS[self.model.kind](self, questions, how, context)
         if evidence is not None:
             answer = self._with_evidence(answer, evidence)

@@ -12,10 +12,14 @@ the same, + |w|² / 2C. So the system's answer counts as known: where it marks t
 and nothing can be spoilt; what is learned is what it missed. t is TRUSTED where it marks the references as they are
 marked, DOUBTED where it marks nothing of it, and in between by its J on them. One reference costs a tenth of a second,
 and a photograph what its features cost, which are there already.
+
+A context model that was trained to be asked by example (`example_share`; its card says by_example) answers by the
+references' attention over what is marked, in the place of the group's; the classifier learns beside that answer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.answering.answers import Engine, Question
-from coseglib.answering.kinds import COMPARED
+from coseglib.answering.kinds import COMPARED, Pool, example_pool
 from coseglib.answering.reading import Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Photo, resize_labels
@@ -112,12 +116,13 @@ def check_references(model, references: Sequence[Reference]) -> None:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What references say: mean (D,), w (D,), b and t of the file's head."""
+    """What references say: mean (D,), w (D,), b and t of the file's head; pool: attention to answer by, or None."""
 
     mean: Tensor
     weight: Tensor
     bias: float
     strength: float
+    pool: Pool | None = None
 
     def add(self, logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """logits (B, 2, h, w) of a system, `model.encode`'s maps of the same images -> logits (B, 2, h, w), on the CPU.
@@ -170,12 +175,18 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     """
     check_references(engine.model, references)
     pictures = [picture_of(reference.photo) for reference in references]
-    recall, group_key = engine.memory.recall, tuple(group)
-    x = [recall(("positions", p), lambda p=p: positions(engine.encode([p])).cpu()) for p in pictures]
-    x = torch.cat(x)  # (R, D, h, w)
-    z = [recall(("own", p, group_key, how), lambda p=p: own_answer(engine, p, group, how)) for p in pictures]
-    z = torch.stack(z)
-    z = F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
+    recall, asked = engine.memory.recall, (tuple(group), how)
+    each = [recall(("maps", p), lambda p=p: engine.encode([p])) for p in pictures]
+    maps = [torch.cat(level) for level in zip(*each, strict=True)]
+    x = positions(maps).cpu()  # (R, D, h, w)
+    size = x.shape[-2:]
+
+    def answered(pool: Pool | None = None) -> Tensor:
+        own = partial(own_answer, engine, group=group, how=how, pool=pool)
+        each = [own(p) if pool else recall(("own", p, *asked), lambda p=p: own(p)) for p in pictures]
+        return F.adaptive_avg_pool2d(torch.stack(each), size).clamp(-CLIP, CLIP)  # (R, h, w)
+
+    z, pool = answered(), None
     mean = x.mean(dim=(0, 2, 3))
     x = (x - mean[:, None, None]).movedim(1, -1)  # (R, h, w, D)
     marks = [_marked(*each) for each in zip(references, pictures, x, z, strict=True)]
@@ -183,15 +194,18 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     inside = torch.stack([inside for inside, _ in marks])
     if not (inside.any() and (said & ~inside).any()):
         raise CosegError(f"{references[0].name}: what is marked is too small, or all but the whole; mark more clearly")
+    if engine.model.card.get("by_example"):
+        pool = example_pool(engine, maps, inside, how)
+        z = answered(pool)
     right = float((inside & (z > 0)).sum() / (inside | said & (z > 0)).sum())  # J of the system's own answer
-    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right)
+    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right, pool)
 
 
-def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str) -> Tensor:
-    """What the system itself says of a reference that is asked with the group: z (h, w)."""
+def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str, pool: Pool | None = None) -> Tensor:
+    """What the system itself says of a reference that is asked with the group, or with examples' pool: z (h, w)."""
     if engine.model.kind == "context":
         own = Engine(engine.model, [picture.pixels])
-        (answer,) = own.answers([Question(0, (0,))], context=engine.context(group, how))
+        (answer,) = own.answers([Question(0, (0,))], context=pool or engine.context(group, how))
     else:
         some = engine.read(engine.references(group, max(engine.model.group_size - 1, COMPARED))).values()
         own = Engine(engine.model, [picture.pixels, *(p.pixels for p in some)])

@@ -151,8 +151,18 @@ LearnedOn = option(
 )
 LearnedFrom = option(list[Path] | None, "multiclass: or these photographs, with --classes; repeatable.", "PHOTO|FOLDER")
 AllDevices = option(int | None, "Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]", "N", min=1)
-Method = option(str | None, "The system to train.  [default: what FILE says, else ca]", options.METHOD_NAMES)
-Profile = option(str, "A profile, or YAML like it, or a run's config.yaml.", "smoke|cpu|gpu|workbook|paper|FILE")
+Method = option(
+    str | None, "The system to train.  [default: what --start or FILE is of, else ca]", options.METHOD_NAMES
+)
+Profile = option(
+    str | None,
+    "A profile, or YAML like it, or a run's config.yaml.  [default: tune with --start, else cpu]",
+    "smoke|cpu|gpu|workbook|paper|tune|FILE",
+)
+Start = option(str | None, "A checkpoint to go on from, whose system, backbone and options it keeps.", "NAME|RUN|FILE")
+DataFolder = option(
+    Path | None, "Photographs and masks of your own, images/<group>/ and ground_truth/<group>/, to train on.", "DIR"
+)
 Resume = flag("--resume", "Go on with the run that the folder holds.")
 Anyway = flag(
     "--resume-anyway", "So also with other photographs or another number of processes; the model's card says so."
@@ -162,7 +172,9 @@ Anyway = flag(
 def train(
     output: options.OutputFolder,
     method: Method = None,
-    profile: Profile = "cpu",
+    profile: Profile = None,
+    start: Start = None,
+    data_folder: DataFolder = None,
     resume: Resume = False,
     anyway: Anyway = False,
     set_: options.Set = None,
@@ -179,6 +191,9 @@ def train(
 
     A run that was killed at any step and is resumed ends with the weights of an undisturbed one.
 
+    --data-folder trains on photographs and masks of your own, checked first; a fifth of each group is kept aside to
+    choose the model by. --start goes on from a checkpoint; without, the ImageNet backbone wants many photographs.
+
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
     no state in between: with --resume a finished run is kept, and one that was killed starts anew.
 
@@ -186,14 +201,16 @@ def train(
       coseg train --method ca --profile smoke --output runs/ca
       coseg train --method csa --profile cpu --output runs/csa --set steps=6000 --set seed=1 --data /data/sets
       coseg train --method ca --profile smoke --output runs/ca --resume
-      coseg train --method multiclass --profile smoke --output runs/scenes
+      coseg train --data-folder mine/ --start ca-mobilenet_v2 --output runs/mine
       coseg train --method multiclass --output runs/dogs --group dog+person --data /data/sets
       coseg train --method multiclass --output runs/walks --photos walks/ --classes 2
     """
-    from coseglib.training.configuration import load_profile, method_of
+    from coseglib.training.configuration import method_of
 
-    method = method or method_of(profile)
+    profile = profile or ("tune" if start else "cpu")
+    method = method or (None if start else method_of(profile))
     if options.learns_online(method):
+        options.refuse("multiclass learns on one group, without masks", data_folder=data_folder, start=start)
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
         config = options.learning(profile, accelerator, set_)
@@ -201,11 +218,13 @@ def train(
             group = group or "star+ring"
         typer.echo(str(_train_online(config, output, resume, group, photos, classes)))
         return
-    options.refuse(f"is for multiclass; {method} learns from the masks of whole data sets", group=group, photos=photos)
-    options.refuse("is for multiclass", classes=classes is not None)
-    from coseglib.training import loop
+    others = "is for multiclass; others learn from masks"
+    options.refuse(others, group=group, photos=photos, classes=classes is not None)
+    from coseglib.training import loop, tuning
 
-    config = load_profile(profile, method, options.fields(set_))
+    if data_folder and not start:
+        options.say("coseg: no --start: it trains from the ImageNet backbone, as on a whole data set")
+    config = tuning.tuned_config(profile, method, start, data_folder, options.fields(set_))
     where = {"devices": devices or "auto", "num_nodes": nodes, "accelerator": accelerator}
     model = loop.train(config, output, resume or anyway, anyway=anyway, **where)
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":

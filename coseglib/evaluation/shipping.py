@@ -35,7 +35,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("averaged", "earlier_rates", "trained_with")
+FROM_RUN += ("by_example", "averaged", "earlier_rates", "trained_with")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {
@@ -111,6 +111,9 @@ def ship(
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
+    if any(run["training"]["data"] == "folder" for run in runs_of(about)):
+        why = "which may hold test photographs, so that its figures would say nothing; hand on the file itself"
+        raise CosegError(f"{source}: was trained on a folder of one's own, {why}")
     if folder is None:
         folder = SCENES if about["training"]["data"] == "synthetic" else MEASURED if card_only else CHECKPOINTS
     if averaged := average_in(model, average):

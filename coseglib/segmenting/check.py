@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coseglib.core.errors import CosegError, one_line
+from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.core.progress import Progress
 from coseglib.data.folders import IMAGES, RECORDS, TRUTH, folders_in, is_hidden, is_output
 from coseglib.data.images import colours_of_mask, image_size, photo_of, read_image
@@ -148,4 +149,5 @@ def _advice(
         yield "evaluate  not before what is marked FAIL is mended"
     else:
         yield f"evaluate  coseg evaluate --dataset {shlex.quote(str(folder))} -o table.csv"
+        yield f"train     coseg train --data-folder {shlex.quote(str(folder))} --start {DEFAULT_CHECKPOINT} -o run"
     yield f"train     coseg train --method multiclass --photos {largest} --classes K -o run  # one group, no masks"

@@ -49,7 +49,8 @@ def test_a_folder_without_faults_says_what_can_be_done_with_it(whole, capsys):
     assert lines[0] == f"segment   coseg segment {whole} -o out  # {find_groups([whole]).note}"
     assert "2 groups, a folder each (cats 2, dogs 2)" in lines[0]
     assert lines[1] == f"evaluate  coseg evaluate --dataset {whole} -o table.csv"
-    assert lines[2].startswith(
+    assert lines[2] == f"train     coseg train --data-folder {whole} --start ca-mobilenet_v2 -o run"
+    assert lines[3].startswith(
         f"train     coseg train --method multiclass --photos {whole}/images/cats --classes K -o "
     )
     assert main([*lines[1].split()[2:-1], str(whole / "t.csv"), "--checkpoint", "ellipse"]) == 0
