@@ -7,7 +7,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from coseglib.data.folders import PICTURES
+from coseglib.data.folders import EXPORTS, PICTURES
 from coseglib.explorer.pictures import encoded
 from coseglib.explorer.session import MOST
 from coseglib.explorer.stage import Stage
@@ -91,6 +91,9 @@ class Controls(widgets.VBox):
         self.threshold = _classed("threshold", threshold)
         self.crf = widgets.Checkbox(description="contours by a dense CRF", indent=False, layout=WIDE["layout"])
         self.save_to = widgets.Text(str(save_to), description="save into", **WIDE)
+        tips = "beside the masks: cut-out objects, COCO annotations, a page; several with Ctrl or Cmd"
+        kinds = {"options": list(EXPORTS), "rows": len(EXPORTS), "description": "and export", "tooltip": tips}
+        self.exports = widgets.SelectMultiple(**kinds, **WIDE)
         self.save = widgets.Button(description="save", icon="save", tooltip="masks, overlays, and all that was said")
         self.reopen = widgets.Button(description="open", icon="folder-open", tooltip="go on with what was saved there")
 
@@ -115,7 +118,7 @@ class Controls(widgets.VBox):
         sections = {
             "Photographs": [self.source, self.group, self.count, self.folder, self.upload, self.forget],
             "System": [self.system, self.checkpoint, self.file, self.pooling],
-            "Masks": [self.threshold, self.crf, self.save_to, self.save, self.reopen],
+            "Masks": [self.threshold, self.crf, self.save_to, self.exports, self.save, self.reopen],
             "What is meant": [self.typed_in, self.typed, self.example, self.said],
         }
         boxes = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *some]) for name, some in sections.items()]

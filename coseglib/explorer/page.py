@@ -34,6 +34,7 @@ from coseglib.explorer.uploads import Uploads
 from coseglib.figures import show_group
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
+from coseglib.segmenting.exports import export
 
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 
@@ -300,7 +301,9 @@ class Explorer(Hand):
 
     def _on_save(self, _) -> None:
         files = self.session.save(self.save_to.value or ".", *self._asked)
-        self._status(f"{len(files)} masks saved in {files[0].parent.resolve()}")
+        made = export(files[0].parents[1], self.exports.value)
+        more = f", and {', '.join(self.exports.value)}" if made else ""
+        self._status(f"{len(files)} masks saved in {files[0].parent.resolve()}{more}")
 
     def _on_open(self, _) -> None:
         """Go on with what was saved: its system, photographs, and all that was said."""

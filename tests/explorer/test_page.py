@@ -246,6 +246,14 @@ def test_masks_are_saved_where_the_page_says(page, tmp_path):
     page.save.click()
     assert "3 masks saved in" in page.status.value and len(list((tmp_path / "saved" / "masks").glob("*.png"))) == 3
     assert json.loads((tmp_path / "saved" / "session.json").read_text())["threshold"] == 0.6
+    page.exports.value = ("coco", "page")
+    page.save.click()
+    assert "3 masks saved in" in page.status.value and ", and coco, page" in page.status.value, page.trouble.value
+    assert (tmp_path / "saved" / "page.html").is_file() and (tmp_path / "saved" / "coco.json").is_file()
+    page.exports.value = ("cutouts",)  # drawn scenes are no files that an object could be cut from
+    page.save.click()
+    assert "3 photographs have no cutout" in page.trouble.value
+    page.exports.value = ()
     (tmp_path / "theirs" / "masks").mkdir(parents=True)
     page.save_to.value = str(tmp_path / "theirs")
     page.save.click()
