@@ -45,9 +45,14 @@ def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return mask
 
 
+def foreground(logits: Tensor) -> Tensor:
+    """logits (2, h, w) -> the foreground's probability (h, w), float32."""
+    return (logits[1] - logits[0]).float().sigmoid()
+
+
 def foreground_score(logits: Tensor) -> float:
     """How sure a model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
-    p = logits.softmax(0)[1]
+    p = foreground(logits)
     p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
     return float(p.flatten().topk(200).values.mean())
 

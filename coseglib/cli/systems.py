@@ -1,6 +1,7 @@
 """`coseg segment | train | evaluate`: what systems are for."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -46,11 +47,9 @@ def segment(
 
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
-
     --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
 
-    With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
-    one of the photographs, or another one.
+    --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
@@ -71,13 +70,10 @@ def segment(
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         options.check_number(classes)
-        config = options.learning(profile or "cpu", accelerator, set_)
-
-    def model_of(some: list[Path], folder: Path):
-        return model or _learned(some, folder, exports, classes, config)
-
+        learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports}
+    model_of = learned if model is None else lambda *_: model
     raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
 
 
@@ -108,7 +104,7 @@ def _segmented(photos: list[Path], output: Path, together: bool, model_of, where
     return summary.exit_code
 
 
-def _learned(photos: list[Path], output: Path, exports: tuple[str, ...], classes: int | None, config):
+def _learned(exports: tuple[str, ...], classes: int | None, config, photos: list[Path], output: Path):
     from coseglib.segmenting.finding import check_output, find_photos, output_names
     from coseglib.unsupervised.configuration import group_of_files
     from coseglib.unsupervised.learner import learn

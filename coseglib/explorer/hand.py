@@ -8,7 +8,7 @@ from coseglib.core.errors import CosegError
 from coseglib.explorer.controls import BRUSH, ERASER, MATCH, NOT_THIS, THIS, TOOLS, Controls
 from coseglib.explorer.pictures import CELLS, MATCHES
 from coseglib.explorer.said import MASK, Stroke
-from coseglib.explorer.stage import box_of, pixels_of, point_of
+from coseglib.explorer.stage import box_between, pixels_of, point_of
 
 OTHER = {THIS: NOT_THIS, NOT_THIS: THIS, BRUSH: ERASER, ERASER: BRUSH, MATCH: MATCH}  # with the shift key
 
@@ -59,7 +59,7 @@ class Hand(Controls):
         elif tool == NOT_THIS:
             raise CosegError("a box says where the object is; click what it is not")
         else:
-            self.session.say(i, box=box_of(path, cut))
+            self.session.say(i, box=box_between(path, cut))
         self._list_said()
         self._draw()
 

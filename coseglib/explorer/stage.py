@@ -28,7 +28,7 @@ def point_of(path: Sequence[Sequence[float]]) -> tuple[int, int]:
     return int(x // 1), int(y // 1)
 
 
-def box_of(path: Sequence[Sequence[float]], size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
+def box_between(path: Sequence[Sequence[float]], size: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
     """The box (x0, y0, x1, y1), upper bounds exclusive, with corners where a path begins and ends.
 
     size  (H, W): what is beyond is cut off, as of a hand that left the picture; None: it stays

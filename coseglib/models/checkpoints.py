@@ -151,4 +151,4 @@ def load_model(
     stated = {key: beside[key] for key in ("common_from", "withdrawn") if key in beside}
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
     model.card = {**header, **about, **stated}
-    return fold(model) if folded else model.eval()
+    return fold(model) if folded and not model.online else model.eval()  # online: the very maps that were learned

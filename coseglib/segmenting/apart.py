@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.answering.answers import Answer, Engine, Question
-from coseglib.answering.masks import foreground_score
+from coseglib.answering.masks import foreground, foreground_score
 from coseglib.core.errors import CosegError
 from coseglib.models.contract import Model
 
@@ -47,7 +47,7 @@ def vector_of(features: Tensor, logits: Tensor) -> np.ndarray:
 
     The mean of the features, weighed by the foreground's probability; more than NUMBERS are projected at random.
     """
-    p = F.interpolate(logits.softmax(0)[None, 1:2], size=features.shape[-2:], mode="area")[0] + 1e-3  # (1, h, w)
+    p = F.interpolate(foreground(logits)[None, None], size=features.shape[-2:], mode="area")[0] + 1e-3  # (1, h, w)
     pooled = (features.float().cpu() * p).sum(dim=(-2, -1)) / p.sum()  # (C,)
     if len(pooled) > NUMBERS:
         generator = torch.Generator().manual_seed(0)  # the same in every process and run

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from coseglib.answering.masks import foreground
 from coseglib.data.record import resize_labels
 
 DOUBTFUL, SURE = 0.6, 0.9  # expected J: to be looked at below the one, and never from the other on
@@ -27,10 +28,11 @@ def expected_jaccard(logits: Tensor, mask: Tensor) -> float:
 
     logits (2, h, w), mask uint8 (H, W), whatever is not 0 is foreground -> in [0, 1]
     """
-    p = logits.float().softmax(0)[1]
-    m = (resize_labels(mask, tuple(p.shape)) != 0).float()
-    union = float((p + m - p * m).sum())
-    return float((p * m).sum()) / union if union else 0.0
+    p = foreground(logits)
+    m = resize_labels(mask, tuple(p.shape)) != 0
+    both = float((p * m).sum())
+    union = float(p.sum()) + int(m.sum()) - both
+    return both / union if union else 0.0
 
 
 def look_first(entries: Sequence[dict]) -> list[dict]:

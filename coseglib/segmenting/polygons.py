@@ -5,7 +5,6 @@ of them are united, so that a ring for a hole would fill it: the outer ring goes
 """
 
 import numpy as np
-from scipy import ndimage
 
 TOLERANCE = 0.75  # pixels: a staircase of single pixels becomes a line
 LARGE = 2000  # pixels: of masks with longer sides it is a share of these
@@ -33,6 +32,8 @@ def _overlap(polygons: list[list[int]], mask: np.ndarray) -> float:
 def _edges(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     """Edges between the object and what is beside it, the object on their right: each one's direction (0 to the right,
     1 down, 2 left, 3 up), start x, start y, and the part of the object that it is of (4-connected, from 1)."""
+    from scipy import ndimage
+
     parts = np.pad(ndimage.label(mask)[0], 1)
     inside, found = parts != 0, []
     for direction, (dy, dx, sx, sy) in enumerate(((-1, 0, 0, 0), (0, 1, 1, 0), (1, 0, 1, 1), (0, -1, 0, 1))):

@@ -152,12 +152,12 @@ def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoin
 
 def test_evaluate_computes_where_it_is_asked_to_and_reads_its_checkpoint_once(checkpoint, monkeypatch, tmp_path):
     asked, read = [], []
-    where, find = devices.launch, checkpoints.find
-    monkeypatch.setattr(devices, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
+    where, find = devices.device_of, checkpoints.find
+    monkeypatch.setattr(devices, "device_of", lambda name: asked.append(name) or where("cpu"))
     monkeypatch.setattr(checkpoints, "find", lambda name: read.append(name) or find(name))
     given = ["--checkpoint", str(checkpoint), "--dataset", "synthetic", "--limit", "1", "-o", str(tmp_path / "t.csv")]
     assert cli.main(["evaluate", *given, "--accelerator", "mps"]) == 0
-    assert asked == [{"accelerator": "mps"}] and read == [str(checkpoint)]
+    assert asked == ["mps"] and read == [str(checkpoint)]
 
 
 def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path, photos):

@@ -20,7 +20,7 @@ from coseglib.data.record import Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.explorer.said import Corrected, Marks, Said, Stroke, painted, references_of
 from coseglib.explorer.session import Session
-from coseglib.explorer.stage import box_of, pixels_of, point_of
+from coseglib.explorer.stage import box_between, pixels_of, point_of
 from coseglib.models.checkpoints import load_model
 
 
@@ -200,8 +200,8 @@ def test_a_place_is_the_same_pixel_at_every_size_it_is_shown_at(shown):
         assert point_of(pixels_of([(left / shown, top / (shown * height / width))], (height, width))) == (x, y)
     assert point_of(pixels_of([(1, 1)], (height, width))) == (49, 29)  # at the very edge
     path = pixels_of([(0.9, 0.5), (0.5, 0.7), (-0.1, 1.3)], (height, width))
-    assert box_of(path, (height, width)) == (0, 15, 45, 30)
-    assert box_of(((3, 4), (20, 9))) == (3, 4, 20, 9) and box_of(((9, 9), (-2, 3))) == (-2, 3, 9, 9)
+    assert box_between(path, (height, width)) == (0, 15, 45, 30)
+    assert box_between(((3, 4), (20, 9))) == (3, 4, 20, 9) and box_between(((9, 9), (-2, 3))) == (-2, 3, 9, 9)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

@@ -57,10 +57,10 @@ def same(one: Path, two: Path) -> bool:
 
 @pytest.mark.parametrize("kind", ["ca", "fca", "csa", "pfcc", "dcnet", "ssnm"])
 def test_every_kind_goes_on_and_its_card_says_from_what_and_on_what(kind, mine, tmp_path, capsys):
-    start = load_model(f"{kind}-scenes")
+    start = load_model(f"{kind}-scenes", folded=False)
     config = small(mine, f"{kind}-scenes", group_size=2, input_size=start.input_size)
     assert (config.method, config.backbone, config.variant) == (kind, "resnet10", "workbook")
-    model = load_model(train(config, tmp_path / "run"))
+    model = load_model(train(config, tmp_path / "run"), folded=False)
     card, folder = model.card, own_folder(mine)
     assert [card["started_from"][name] for name in ("name", "sha256")] == [f"{kind}-scenes", start.card["sha256"]]
     said = {name: card["data_folder"][name] for name in ("groups", "photographs", "kept_aside", "content")}
@@ -74,7 +74,7 @@ def test_every_kind_goes_on_and_its_card_says_from_what_and_on_what(kind, mine, 
 
 
 def test_a_system_that_names_classes_names_those_of_the_folder_and_keeps_the_rest(mine):
-    start = load_model("ssnm-scenes")
+    start = load_model("ssnm-scenes", folded=False)
     config = small(mine, "ssnm-scenes", group_size=2)
     model = loop._initial_model(config, len(cached_photographs(config).classes))
     ours, theirs = model.state_dict(), start.state_dict()
@@ -188,15 +188,15 @@ def test_the_start_is_kept_where_nothing_is_better(mine, tmp_path, capsys):
     assert load_model(model).card["step"] == 0
     spoilt = train(small(mine, learning_rate=0.5), tmp_path / "other", quiet=True)
     for file in (model, spoilt):
-        (want, found) = load_model("ca-scenes").state_dict(), load_model(file).state_dict()
+        (want, found) = (load_model(one, folded=False).state_dict() for one in ("ca-scenes", file))
         assert all(torch.equal(value, found[name]) for name, value in want.items())
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_batch_norms_keep_their_statistics_and_learn_their_weights(mine, tmp_path, frozen):
     config = small(mine, frozen_norms=frozen, validate_every=0, average=0.0)
-    found = load_model(train(config, tmp_path / "run", quiet=True)).state_dict()
-    start = load_model("ca-scenes").state_dict()
+    found = load_model(train(config, tmp_path / "run", quiet=True), folded=False).state_dict()
+    start = load_model("ca-scenes", folded=False).state_dict()
     means = [name for name in start if name.endswith("running_mean")]
     assert all(torch.equal(start[name], found[name]) == frozen for name in means) and means
     assert all(not torch.equal(start[n], found[n.replace("running_mean", "weight")]) for n in means)
