@@ -34,7 +34,7 @@ from coseglib.training.runs import in_a_process
 SIZE = 500, 375
 FLAT = 1.05  # of the smallest run's peak memory
 WAYS = {  # what is left out, and whether one look by argmax has it at all
-    "as shipped": True, "one photograph at a time": True, "norms not folded": True, "32 bits": True,
+    "as shipped": True, "one photograph at a time": True, "32 bits": True, "32 bits, norms not folded": True,
     "no features kept": True, "dense CRF in line": False, "dense CRF on 640 pixels, all of them": False,
 }  # fmt: skip
 
@@ -53,9 +53,8 @@ def make(folder: Path, count: int) -> None:
 
 def run(folder: str, out: str, way: str, looks: int, post: str) -> dict:
     """What `coseg segment` does, in this process."""
-    model = load_model(DEFAULT_CHECKPOINT, looks=looks, post=post, folded=way != "norms not folded")
-    if way == "32 bits":
-        model.precision = "32-true"
+    precision = "32-true" if way.startswith("32 bits") else "auto"
+    model = load_model(DEFAULT_CHECKPOINT, None, looks, post, precision, folded="not folded" not in way)
     with contextlib.ExitStack() as left_out:
         if way == "no features kept":
             left_out.enter_context(mock.patch.object(job, "MOST_BYTES", 0))

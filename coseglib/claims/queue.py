@@ -170,9 +170,8 @@ def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
 def _trained(one: Training, config: TrainConfig, folder: Path, sets) -> pd.DataFrame:
     """Train, or go on with a training that was killed, and score."""
     file = train(config, folder, resume=True, quiet=True)
-    model = load_model(file, one.variant.method)
+    model = load_model(file, one.variant.method, precision=config.precision)  # as it was trained
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.precision = config.precision  # as it was trained
     rows = rows_of(model.to(device), sets)
     (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use
     return rows.assign(steps=config.steps, checkpoint=sha256(file))

@@ -175,9 +175,8 @@ def loaded(
     if learns_online(method) and not checkpoint:
         return None
     refuse("is for learning, with --method multiclass and without --checkpoint", **learning)
-    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
-    if bfloat16 is not None:
-        model.precision = "bf16-mixed" if bfloat16 else "32-true"
+    precision = "auto" if bfloat16 is None else "bf16-mixed" if bfloat16 else "32-true"
+    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, precision)
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.post == "crf" and not crf.crf_installed():

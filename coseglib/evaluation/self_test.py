@@ -40,7 +40,7 @@ def _apart(found: Mapping, pinned: Mapping) -> float:
 
 def _judged(name: str, pinned: Mapping | None) -> tuple[str, str]:
     try:
-        found = answers(load_model(name))
+        found = answers(load_model(name, precision="32-true"))
     except CosegError as fault:
         return "FAIL", str(fault)
     if pinned is None:

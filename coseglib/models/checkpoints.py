@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic, read_json
 from coseglib.core.paths import CHECKPOINTS, SCENES
@@ -112,13 +113,16 @@ def load_model(
     expect: str | None = None,
     looks: int | None = None,
     post: str | None = None,
+    precision: str = "auto",
     folded: bool = True,
 ) -> Model:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
     beside the file has them, common_from (`coseglib.evaluation.shipping`) and withdrawn (`coseglib.evaluation.cards`).
 
     expect  the method that it must be of     looks, post  None: as its header or its training says, else its method
-    folded  with its batch norms in its convolutions (`coseglib.models.folding`); False: to train or save it
+    precision  in which it is to answer, `model.precision`
+    folded  with its batch norms in its convolutions where it answers in 32 bits (`coseglib.models.folding`); False: to
+            train or save it
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """
@@ -151,4 +155,6 @@ def load_model(
     stated = {key: beside[key] for key in ("common_from", "withdrawn") if key in beside}
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
     model.card = {**header, **about, **stated}
-    return fold(model) if folded and not model.online else model.eval()  # online: the very maps that were learned
+    model.precision = model.precision if model.online else precision
+    exact = precision_of(precision, "auto") == "32-true"
+    return fold(model) if folded and exact and not model.online else model.eval()  # online: the very maps it learned

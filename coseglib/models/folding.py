@@ -4,6 +4,8 @@
 
 Module by module: where a norm follows its convolution in a `Sequential`, and as the pairs convK, bnK of ResNets' and
 HRNets' blocks. A whole-graph pass would fold a norm once a call, and an encoder is called for each image of a pair.
+For 32 bits alone: of 16 bits b' has eight, and an error that is the same at every position adds up (iCoseg-8: J .859 as
+it was trained, .852 folded; one look, argmax).
 """
 
 from collections.abc import Iterator
