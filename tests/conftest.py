@@ -42,6 +42,7 @@ def tiny():
     def build(method: str = "ca", variant: str = "paper", input_size: int = 64, **options):
         torch.manual_seed(0)
         model = build_model(method, "mobilenet_v2", variant, input_size, None, origin="tf-slim", options=options)
+        model.precision = "32-true"  # on every processor
         return model.eval()
 
     return build

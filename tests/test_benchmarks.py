@@ -38,3 +38,12 @@ def test_two_images_as_a_stream_and_as_all_pairs_are_both_segmented(benchmarks, 
     model = tiny("ca", "workbook")
     for way in (stream, all_pairs):
         assert 0 <= way(model, Noise(2, 40)) <= 2 * 40 * 40
+
+
+def test_what_is_caught_counts_the_bad_ones_among_the_first_fifth_of_each_group(benchmarks):
+    import numpy as np
+    from look_first import caught
+
+    doubt, bad = np.array([9, 8, 1, 1, 1, 1, 1, 1, 1, 7.0]), np.array([1, 0, 0, 0, 1, 0, 0, 0, 0, 1], bool)
+    assert caught(doubt, bad, np.zeros(10)) == pytest.approx(1 / 3)  # two of ten are looked at
+    assert caught(doubt, bad, np.repeat([0, 1], 5)) == pytest.approx(2 / 3)  # one of each five

@@ -7,6 +7,8 @@ from coseglib.models.contract import ContextModel, GroupModel, Output, PartnerMo
 
 
 class Tiny:
+    precision = "32-true"
+
     def __init__(self, input_size: int = 32):
         super().__init__(None, "paper", input_size)
         generator = torch.Generator().manual_seed(0)

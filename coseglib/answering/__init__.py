@@ -5,10 +5,17 @@ answers      questions -> logits, the one engine          kinds    how each kind
 second_look  again, from nearer                           floors   answers that learned nothing
 reference    pictures in which the object is marked: evidence beside the system's answer
 masks        answers -> masks at the own size             crf      the dense CRF, label maps of several classes
+densecrf     its mean field, as worker processes do it
 """
 
 
-def load(name: str, method: str | None = None, looks: int | None = None, post: str | None = None):
+def load(
+    name: str,
+    method: str | None = None,
+    looks: int | None = None,
+    post: str | None = None,
+    precision: str = "auto",
+):
     """A checkpoint (`coseglib.models.load_model`) or a floor (`coseglib.answering.floors`) by its name.
 
     Raises CosegError where a floor is asked to look twice or to use a dense CRF, and as `load_model` does.
@@ -18,7 +25,7 @@ def load(name: str, method: str | None = None, looks: int | None = None, post: s
     from coseglib.models import load_model
 
     if method is not None or not is_floor(name):
-        return load_model(name, method, looks, post)
+        return load_model(name, method, looks, post, precision)
     if looks or post:
         option = "looks" if looks else "post"
         raise CosegError(f"--{option}: a floor looks once, and its masks stay as they are; leave it out")

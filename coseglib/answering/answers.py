@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coseglib.answering.kinds import KINDS, first_pass
+from coseglib.answering.kinds import KINDS, Pool, first_pass
 from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 from coseglib.models.contract import POOLINGS, Model
@@ -66,7 +67,6 @@ class Engine:
     model: Model
     photos: Photographs | Sequence[Tensor | Photo]
     batch: int = BATCH  # photographs that go through the network at once (a group model's is its `group_size`)
-    bfloat16: bool = False  # faster on processors that have it; masks may then differ in single pixels between machines
     memory: Memory = field(default_factory=Memory)  # what is kept of the photographs between questions
     pairs: bool = False  # keep each comparison of two photographs too, for groups that change by one at a time
 
@@ -77,8 +77,9 @@ class Engine:
         self._references: dict[tuple, list[int]] = {}
 
     def autocast(self):
-        """bfloat16 for the calls of the model within it, where that was asked for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        """For the calls of the model within it: bfloat16 or float32, as the model says; single pixels differ."""
+        fast = precision_of(self.model.precision, self.device) == "bf16-mixed"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
     @property
     def device(self) -> torch.device:
@@ -136,13 +137,14 @@ class Engine:
         return self.photos.pooled([group], lambda: first_pass(self, [group], how))[group].context()
 
     def answers(
-        self, questions: Sequence[Question], how: str = "mean", context: Tensor | None = None, evidence=None
+        self, questions: Sequence[Question], how: str = "mean", context: Tensor | Pool | None = None, evidence=None
     ) -> Iterator[Answer]:
         """An answer to each question. Photographs come in the order in which they are first asked about, all questions
         about one in a row.
 
         how      pooling of a group's attention, context models alone
-        context  attention (D,) to answer all questions by, in the place of their groups'
+        context  attention (D,) to answer all questions by, in the place of their groups'; or a pool, which an image's
+                 own attention joins where the model includes it
         evidence  what references say beside the system, from `coseglib.answering.reference.evidence_of`
         Raises CosegError for a kind of model, or a pooling, that is not known.
         """
@@ -150,6 +152,8 @@ class Engine:
         if context is not None and self.model.kind != "context":
             raise CosegError(f"{type(self.model).__name__}: has no group attention to answer by; leave out the context")
         questions = [Question(photo, _hashable(group)) for photo, group in questions]
+        if evidence is not None and context is None:
+            context = evidence.pool
         answer = KINDS[self.model.kind](self, questions, how, context)
         if evidence is not None:
             answer = self._with_evidence(answer, evidence)

@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from coseglib.answering.densecrf import Problem, pydensecrf, solve
 from coseglib.core.config import Config, Count, Natural, Weight
 from coseglib.core.errors import CosegError
-from coseglib.data.record import resize_labels
+from coseglib.data.record import resize_image, resize_labels
 
 Above = Annotated[float, Field(gt=0)]
 FLAT = 1e-6  # a map whose values span less than this says nothing about where
@@ -67,30 +68,23 @@ class CRF(Config):
     bilateral_weight: Weight = 5.0  # that price: larger follows the photograph more, the maps less
     steps: Natural = 10  # mean-field iterations; more than 10 change little
     certainty: Annotated[float, Field(gt=0, lt=1)] = 0.99  # the highest p of a map: at 1 others' cost is infinite
-    longest: Count = 640  # pixels: a photograph with a longer side is decided on a smaller copy
+    reach: Natural | None = None  # pixels around what is not background for certain that are decided; None: all
+    longest: Count = 640  # pixels: a photograph with a longer side is decided on a smaller copy, by the same pixels
 
 
-# For one class: nothing but the contour is to move, so both prices are lower and reach less far. Chosen on validation
-# images and on iCoseg's groups beside the eight, whose masks have no void band (`reports/trials.md`, 9).
-CONTOUR = CRF(smooth_xy=2, smooth_weight=1, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=2, steps=5)
+# For one class: nothing but the contour is to move, so the price is lower and reaches less far, specks are left to the
+# network, and 320 pixels tell as much as more. Chosen on validation images and on iCoseg's groups beside the eight,
+# whose masks have no void band (`reports/trials.md`, 9 and 22).
+CONTOUR = CRF(smooth_weight=0, bilateral_xy=20, bilateral_rgb=8, bilateral_weight=2, steps=5, reach=30, longest=320)
 
 
 @cache
 def crf_installed() -> bool:
     """Is pydensecrf installed? It is built from source, which takes a C++ compiler."""
     try:
-        return bool(_pydensecrf())
+        return bool(pydensecrf())
     except CosegError:
         return False
-
-
-def _pydensecrf():
-    try:
-        import pydensecrf.densecrf as densecrf
-    except ImportError as error:
-        what = "pip install pydensecrf2, which takes a C++ compiler, or take argmax"
-        raise CosegError(f"dense CRF: pydensecrf cannot be imported ({error}); {what}") from error
-    return densecrf
 
 
 def unary(maps: Tensor, certainty: float = 0.99) -> np.ndarray:
@@ -107,34 +101,45 @@ def unary(maps: Tensor, certainty: float = 0.99) -> np.ndarray:
     return np.ascontiguousarray(-p.log().flatten(1).numpy(), dtype=np.float32)
 
 
+def problem_of(image: Tensor, maps: Tensor, crf: CRF) -> Problem:
+    """What pydensecrf is asked, at the photograph's size or that of its copy of `crf.longest` pixels a side.
+
+    image  uint8 RGB (3, H, W)      maps  (A, K+1, h, w) in [0, 1] of any size, resized here
+    Raises ValueError for an image that is not uint8 RGB.
+    """
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image {image.dtype} {tuple(image.shape)}: uint8 (3, H, W) is wanted")
+    size = tuple(image.shape[-2:])
+    scale = crf.longest / max(size)
+    if scale < 1:
+        size = tuple(max(1, round(side * scale)) for side in size)
+        image = resize_image(torch.as_tensor(image), size)
+    costs = np.stack([unary(enlarged(answer, size), crf.certainty) for answer in maps.detach().cpu()])
+    smooth = crf.smooth_xy, crf.smooth_weight
+    bilateral = crf.bilateral_xy, crf.bilateral_rgb, crf.bilateral_weight
+    rgb = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return Problem(rgb, costs, smooth, bilateral, crf.steps, crf.reach)
+
+
 def marginals(image: Tensor, maps: Tensor, crf: CRF) -> Tensor:
     """Each label's probability at each pixel after the mean-field iterations. -> float32 (..., K+1, H', W').
 
     image  uint8 RGB (3, H, W); H' and W' are its size, or that of its copy of `crf.longest` pixels a side
-    maps   (..., K+1, h, w) in [0, 1] of any size, resized here: one answer about the photograph or several. All share
-           the prices between its pixels, which take as long to set up as the iterations of one answer
+    maps   (..., K+1, h, w) in [0, 1] of any size, resized here: one answer about the photograph or several
     Raises CosegError where pydensecrf is missing, ValueError for an image that is not uint8 RGB.
     """
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image {image.dtype} {tuple(image.shape)}: uint8 (3, H, W) is wanted")
-    densecrf = _pydensecrf()
-    size = tuple(image.shape[-2:])
-    scale = crf.longest / max(size)
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in size]
-        image = F.interpolate(torch.as_tensor(image)[None].float(), size=size, mode="area")[0].round().to(torch.uint8)
-    height, width = size
-    model = densecrf.DenseCRF2D(width, height, maps.shape[-3])
-    if crf.smooth_weight:
-        model.addPairwiseGaussian(sxy=crf.smooth_xy, compat=crf.smooth_weight)
-    if crf.bilateral_weight:
-        rgb = np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))
-        model.addPairwiseBilateral(sxy=crf.bilateral_xy, srgb=crf.bilateral_rgb, rgbim=rgb, compat=crf.bilateral_weight)
-    found = []
-    for answer in maps.detach().cpu().reshape(-1, *maps.shape[-3:]):
-        model.setUnaryEnergy(unary(enlarged(answer, size), crf.certainty))
-        found.append(torch.from_numpy(np.array(model.inference(crf.steps))))
-    return torch.stack(found).reshape(*maps.shape[:-2], height, width)
+    found = torch.from_numpy(solve(problem_of(image, maps.reshape(-1, *maps.shape[-3:]), crf)))
+    return found.reshape(*maps.shape[:-2], *found.shape[-2:])
+
+
+def asked_of_crf(image: Tensor, logits: Tensor, online: bool = False) -> Problem:
+    """Answers about a photograph, logits (A, K+1, h, w), as they are put to the dense CRF.
+
+    online  of several classes: each map normalised, eq. (8). Of one class p is the soft-max's own, not stretched: a
+            photograph without a foreground must stay without
+    """
+    maps = logits.detach().float().cpu().softmax(dim=1)
+    return problem_of(image, normalised(maps) if online else maps, CRF() if online else CONTOUR)
 
 
 def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
@@ -142,16 +147,24 @@ def crf_labels(image: Tensor, maps: Tensor, crf: CRF | None = None) -> Tensor:
 
     image, maps  as for `marginals`; each map is normalised, eq. (8)     crf  its parameters; None: the usual
     """
-    labels = marginals(image, normalised(maps), crf or CRF()).argmax(dim=0).to(torch.uint8)
-    return resize_labels(labels, tuple(image.shape[-2:]))
+    return labels_from(marginals(image, normalised(maps), crf or CRF()), tuple(image.shape[-2:]))
+
+
+def labels_from(p: Tensor, size: tuple[int, int]) -> Tensor:
+    """The likeliest label of each pixel. p (K+1, H', W') -> uint8 (H, W), of the size that is asked for."""
+    return resize_labels(p.argmax(dim=0).to(torch.uint8), size)
+
+
+def log_of(p: Tensor) -> Tensor:
+    """log p of one class's marginals (..., 2, H', W'), from which masks of any size can be read."""
+    return p.clamp(min=1e-6).log()
 
 
 def refined(picture: Tensor, logits: Tensor, crf: CRF = CONTOUR) -> Tensor:
     """Logits of one class after the dense CRF, which draws its contour. -> log p (..., 2, H', W'), on the CPU.
 
-    picture  uint8 RGB (3, H, W); H' and W' as for `marginals`, so that masks of any size can be read from them
+    picture  uint8 RGB (3, H, W); H' and W' as for `marginals`
     logits   (..., 2, h, w), one answer about the photograph or several
-    In none of the papers on one class. p is the soft-max's own, not stretched as eq. (8) does: a photograph without a
-    foreground must stay without.
+    In none of the papers on one class.
     """
-    return marginals(picture, logits.detach().float().cpu().softmax(dim=-3), crf).clamp(min=1e-6).log()
+    return log_of(marginals(picture, logits.detach().float().cpu().softmax(dim=-3), crf))

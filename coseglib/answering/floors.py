@@ -16,10 +16,8 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import Normalize
 
 from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
@@ -34,6 +32,7 @@ class Floor(GroupModel):
     """A model without a weight that learns; forward (B, N, 3, H, W) in [0, 1] -> Output, as every model's."""
 
     group_size = 40  # most groups as a whole; larger ones in parts
+    precision = "32-true"  # clusters would be others
 
     def __init__(self, name: str, input_size: int = 224):
         super().__init__(None, "paper", input_size)
@@ -96,6 +95,8 @@ class Features(Floor):
         return F.normalize(self.net(images)[self.level].float(), dim=1, eps=1e-6)
 
     def foreground(self, images: Tensor) -> Tensor:
+        from sklearn.cluster import KMeans  # seconds, which no other system is to wait for
+
         f = torch.cat([self.maps(part) for part in images.split(8)])  # (N, C, h, w)
         n, c, h, w = f.shape
         x = f.permute(0, 2, 3, 1).reshape(-1, c).cpu().numpy()
@@ -124,6 +125,7 @@ def common_and_central(member: Tensor) -> Tensor:
 def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
     """Any model of timm with its own weights and normalisation, as maps. CosegError for unknown names, or offline."""
     import timm
+    from torchvision.transforms.v2 import Normalize
 
     if not timm.is_model(name.split(".")[0]):
         raise CosegError(f"features:{name}: no such backbone; one of {', '.join(BACKBONES)}, or a model of timm")

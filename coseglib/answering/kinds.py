@@ -94,6 +94,15 @@ def _attention(engine, features: list[Tensor]) -> Tensor:
         return engine.model.attention(features)
 
 
+@torch.no_grad()
+def example_pool(engine, features: list[Tensor], marks: Tensor, how: str) -> Pool:
+    """The attention of some images over what is marked in each: marks (B, h, w), 1 there, at any size."""
+    pool = Pool(engine.model.context_size, how)
+    with engine.autocast():
+        pool.add(engine.model.attention(features, marks.to(engine.device)))
+    return pool
+
+
 def _alphas(engine, places: Sequence[int]) -> dict[int, Tensor]:
     """The attention (D,) of those photographs that can be read, on the CPU."""
     known = {p: alpha for p in places if (alpha := engine.memory.get(("attention", p))) is not None}
@@ -124,8 +133,8 @@ def first_pass(engine, groups: Sequence[Sequence[int]], how: str) -> dict[Hashab
     return pools
 
 
-def by_context(engine, questions, how: str, context: Tensor | None):
-    """Algorithm 1 of Chen et al. 2018. context (D,): in the place of the groups'."""
+def by_context(engine, questions, how: str, context: Tensor | Pool | None):
+    """Algorithm 1 of Chen et al. 2018. context (D,), or a pool: in the place of the groups'."""
     model, groups = engine.model, list(dict.fromkeys(q.group for q in questions))
     pools = {}
     if context is None and groups:
@@ -134,11 +143,11 @@ def by_context(engine, questions, how: str, context: Tensor | None):
 
     def contexts(some, features: list[Tensor]) -> Tensor:
         """(B, D)"""
-        if context is not None:
+        if isinstance(context, Tensor):
             return context.expand(len(some), -1)
-        added = [model.includes_itself and not engine.holds(q.group, q.photo) for q in some]
+        added = [model.includes_itself and not (context is None and engine.holds(q.group, q.photo)) for q in some]
         alpha = _attention(engine, features).cpu() if any(added) else [None] * len(some)
-        theirs = zip((pools[q.group] for q in some), alpha, added, strict=True)
+        theirs = zip((context or pools[q.group] for q in some), alpha, added, strict=True)
         return torch.stack([(pool.with_also(a) if add else pool).context() for pool, a, add in theirs])
 
     def answer(pictures: dict[int, Picture], some) -> Tensor:

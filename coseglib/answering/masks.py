@@ -3,21 +3,23 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
-from joblib import Parallel, cpu_count, delayed
 from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.answering import crf
-from coseglib.answering.answers import Answer, Engine, whole_group
+from coseglib.answering.answers import BATCH, Answer, Engine, whole_group
+from coseglib.answering.densecrf import solve
 from coseglib.answering.reading import Picture
 from coseglib.answering.reference import Reference, evidence_of
+from coseglib.core.ahead import ahead
 from coseglib.core.errors import CosegError
-from coseglib.data.record import Photo, resize_labels
+from coseglib.data.record import Photo
 from coseglib.models.contract import POSTS
 
 STRIP = 2**22  # pixels of a mask that are computed at once: 16 MiB of logits
-MANY = 24  # dense CRFs from which on other processes, seconds to start, are worth it
+MANY = 12  # dense CRFs from which on other processes, a second to start, are worth it
 
 
 def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,9 +45,14 @@ def masks_from_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return mask
 
 
+def foreground(logits: Tensor) -> Tensor:
+    """logits (2, h, w) -> the foreground's probability (h, w), float32."""
+    return (logits[1] - logits[0]).float().sigmoid()
+
+
 def foreground_score(logits: Tensor) -> float:
     """How sure a model is that something is common: mean of the 200 highest of 64² foreground probabilities."""
-    p = logits.softmax(0)[1]
+    p = foreground(logits)
     p = F.interpolate(p[None, None], size=(64, 64), mode="bilinear", antialias=True)
     return float(p.flatten().topk(200).values.mean())
 
@@ -57,13 +64,19 @@ def decide(picture: Picture, logits: Tensor, post: str, online: bool = False) ->
     post    "argmax" or "crf"
     online  label maps 0 … K−1 of a multi-class model, whose maps are normalised (`coseglib.answering.crf`)
     """
-    if not online:
-        logits = crf.refined(picture.pixels, logits) if post == "crf" else logits
-        return [masks_from_logits(answer, picture.size) for answer in logits]
-    maps = logits.softmax(dim=1)
-    if post == "argmax":
-        return [crf.argmax_labels(m, picture.size) for m in maps]
-    return [resize_labels(crf.crf_labels(picture.pixels, m), picture.size) for m in maps]
+    if post == "crf":
+        return _from_crf(solve(crf.asked_of_crf(picture.pixels, logits, online)), picture, online)
+    if online:
+        return [crf.argmax_labels(m, picture.size) for m in logits.softmax(dim=1)]
+    return [masks_from_logits(answer, picture.size) for answer in logits]
+
+
+def _from_crf(marginals: np.ndarray, picture: Picture, online: bool) -> list[Tensor]:
+    """marginals (N, K, H', W') of a photograph -> N masks at its own size."""
+    found = torch.from_numpy(marginals)
+    if online:
+        return [crf.labels_from(p, picture.size) for p in found]
+    return [masks_from_logits(answer, picture.size) for answer in crf.log_of(found)]
 
 
 def post_of(model, asked: str | None = None) -> str:
@@ -89,18 +102,35 @@ def masks(
     Half of a dense CRF is the photograph's own, so answers about one in a row are decided together.
     """
     post = post_of(model, post)
+    rows = (list(row) for _, row in groupby(answers, key=lambda answer: answer.photo))
+    workers = workers or _workers(post, count)
+    if post == "argmax" or workers == 1:
+        for row in ahead(rows, BATCH):
+            logits = torch.stack([answer.logits for answer in row])
+            yield from zip(row, decide(row[0].picture, logits, post, model.online), strict=True)
+        return
+    from joblib import Parallel, delayed
 
     waiting: list[list[Answer]] = []
 
     def jobs() -> Iterator:
-        for _, row in groupby(answers, key=lambda answer: answer.photo):
-            same = list(row)
-            waiting.append(same)
-            yield delayed(decide)(same[0].picture, torch.stack([a.logits for a in same]), post, model.online)
+        for row in ahead(rows, BATCH):
+            waiting.append(row)
+            logits = torch.stack([answer.logits for answer in row])
+            yield delayed(solve)(crf.asked_of_crf(row[0].picture.pixels, logits, model.online))
 
-    workers = workers or (cpu_count() if post == "crf" and count >= MANY else 1)
-    for decided in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(jobs()):
-        yield from zip(waiting.pop(0), decided, strict=True)
+    for marginals in Parallel(workers, return_as="generator", batch_size=1, max_nbytes=None)(jobs()):
+        row = waiting.pop(0)
+        yield from zip(row, _from_crf(marginals, row[0].picture, model.online), strict=True)
+
+
+def _workers(post: str, count: int) -> int:
+    """Processes that `count` masks are worth."""
+    if post != "crf" or count < MANY:
+        return 1
+    from joblib import cpu_count  # those that this process may use
+
+    return cpu_count()
 
 
 def segment_group(
@@ -121,7 +151,7 @@ def segment_group(
     post     how maps become masks, "argmax" or "crf"; None: as the model says
     limit    only the first so many photographs are segmented, with the whole group; None: all
     references  pictures in which the object that is meant is marked (`coseglib.answering.reference`)
-    options  batch, bfloat16, memory: of `Engine`
+    options  batch, memory: of `Engine`
     Raises CosegError for an iterator, which can be read only once, or a model whose kind is not known.
     """
     if not hasattr(photos, "__len__"):

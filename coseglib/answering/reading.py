@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.data.images import image_size, read_image
-from coseglib.data.record import Photo
+from coseglib.data.record import Photo, resize_image
 
 LONGEST = 1600  # pixels: what has longer sides is reduced when it is read
-MOST_BYTES = 256 * 2**20  # that a memory holds
+MOST_BYTES = 320 * 2**20  # that a memory holds: pictures and features of a hundred photographs
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,13 @@ class Picture:
     size: tuple[int, int]
 
 
-def picture_of(photo: Tensor | Photo | Path) -> Picture:
-    """Read a photograph: an image uint8 (3, H, W), a record, or a file. Raises CosegError where it cannot be read."""
+def picture_of(photo: Tensor | Photo | Path | Picture) -> Picture:
+    """Read a photograph: an image uint8 (3, H, W), a record, a file, or what was read already.
+
+    Raises CosegError where it cannot be read.
+    """
+    if isinstance(photo, Picture):
+        return photo
     file = photo.path if isinstance(photo, Photo) else photo if isinstance(photo, Path) else None
     if file is not None:
         read = photo.read_image if isinstance(photo, Photo) else partial(read_image, file)
@@ -39,13 +43,13 @@ def picture_of(photo: Tensor | Photo | Path) -> Picture:
         size = tuple(image.shape[-2:])
     scale = LONGEST / max(size)
     if scale < 1:
-        image = tvf.resize(image, [max(1, round(side * scale)) for side in size], antialias=True)
+        image = resize_image(image, [max(1, round(side * scale)) for side in size])
     return Picture(torch.as_tensor(image), size)
 
 
 def resize_to_input(image: Tensor, size: int) -> Tensor:
     """uint8 (3, H, W) -> float (3, size, size) in [0, 1]: bilinear with antialiasing, the aspect ratio is not kept."""
-    return tvf.resize(image, [size, size], antialias=True).float() / 255
+    return resize_image(image, (size, size)).float() / 255
 
 
 class Photographs:

@@ -12,22 +12,23 @@ the same, + |w|² / 2C. So the system's answer counts as known: where it marks t
 and nothing can be spoilt; what is learned is what it missed. t is TRUSTED where it marks the references as they are
 marked, DOUBTED where it marks nothing of it, and in between by its J on them. One reference costs a tenth of a second,
 and a photograph what its features cost, which are there already.
+
+A context model that was trained to be asked by example (`example_share`; its card says by_example) answers by the
+references' attention over what is marked, in the place of the group's; the classifier learns beside that answer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
-from scipy.ndimage import label as connected
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
 from coseglib.answering.answers import Engine, Question
-from coseglib.answering.kinds import COMPARED
+from coseglib.answering.kinds import COMPARED, Pool, example_pool
 from coseglib.answering.reading import Picture, picture_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import VOID, Photo, resize_labels
@@ -43,15 +44,16 @@ CLEAR = 0.3, 0.6  # a position's share of what is marked below which it is outsi
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """photo: an image uint8 (3, H, W), a record or a file. marks, where one of them is given:
+    """photo: an image uint8 (3, H, W), a record, a file or a picture that was read. marks, one of the first three:
 
     mask    uint8 (H, W), the photograph's size as displayed: 1 this, 0 not this, 255 not said
     box     (x0, y0, x1, y1) in pixels, upper bounds exclusive: it holds the object
-    points  (x, y) in pixels, on the object; not_points: (x, y) that are not on it
+    points  (x, y) in pixels, on the object
+    not_points  (x, y) that are not on it: with points, with a box, or alone beside other references
     Raises CosegError for marks that are outside the photograph, empty or full, or for none.
     """
 
-    photo: Tensor | Photo | Path
+    photo: Tensor | Photo | Path | Picture
     mask: Tensor | None = None
     box: tuple[int, int, int, int] | None = None
     points: tuple[tuple[int, int], ...] = ()
@@ -65,7 +67,8 @@ class Reference:
     def check(self, size: tuple[int, int]) -> None:
         """size (H, W), the photograph's own as displayed."""
         height, width = size
-        if sum((self.mask is not None, self.box is not None, bool(self.points))) != 1:
+        given = sum((self.mask is not None, self.box is not None, bool(self.points)))
+        if given != 1 and not (given == 0 and self.not_points):
             raise CosegError(f"{self.name}: a reference takes a mask, a box or points; give one of them")
         if self.mask is not None:
             if tuple(self.mask.shape) != size:
@@ -95,6 +98,8 @@ class Reference:
 
     def key(self) -> str:
         """What its photograph and its marks are, whatever the files are called."""
+        import joblib
+
         content = joblib.hash([picture_of(self.photo).pixels.numpy(), None if self.mask is None else self.mask.numpy()])
         return f"{content} {self.box} {self.points} {self.not_points}"
 
@@ -105,16 +110,19 @@ def check_references(model, references: Sequence[Reference]) -> None:
         raise CosegError(f"{type(model).__name__}: has no use for a reference; give a trained system of one class")
     for reference in references:
         reference.check(picture_of(reference.photo).size)
+    if references and all(r.mask is None and r.box is None and not r.points for r in references):
+        raise CosegError(f"{references[0].name}: says only what is not meant; mark the object in it or in another one")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What references say: mean (D,), w (D,), b and t of the file's head."""
+    """What references say: mean (D,), w (D,), b and t of the file's head; pool: attention to answer by, or None."""
 
     mean: Tensor
     weight: Tensor
     bias: float
     strength: float
+    pool: Pool | None = None
 
     def add(self, logits: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """logits (B, 2, h, w) of a system, `model.encode`'s maps of the same images -> logits (B, 2, h, w), on the CPU.
@@ -141,6 +149,8 @@ def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
     x (M, D), inside (M,) bool, offset (M,): clip(z). v is such that inside and outside weigh M/2 each, or
     ENOUGH/2 times the smaller one's positions, if that is less: a click is not to outweigh what is known of the rest.
     """
+    from scipy.optimize import minimize  # half a second, which only a reference has to wait for
+
     x, offset, sign = x.double(), offset.double(), 2 * inside.double() - 1
     within, out = int(inside.sum()), int((~inside).sum())
     weighs = min(len(x), ENOUGH * min(within, out)) / 2
@@ -160,13 +170,23 @@ def fit(x: Tensor, inside: Tensor, offset: Tensor) -> tuple[Tensor, float]:
 def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence[int], how: str = "mean") -> Evidence:
     """What some references say to a system that answers a group of `engine`'s photographs.
 
+    What the network sees of a `Picture` is kept in the engine's memory: marks that change cost the fit alone.
     Raises CosegError as `check_references`, and for marks too small to be seen.
     """
     check_references(engine.model, references)
     pictures = [picture_of(reference.photo) for reference in references]
-    x = positions(engine.encode(pictures)).cpu()  # (R, D, h, w)
-    z = torch.stack([own_answer(engine, picture, group, how) for picture in pictures])
-    z = F.adaptive_avg_pool2d(z, x.shape[-2:]).clamp(-CLIP, CLIP)  # (R, h, w)
+    recall, asked = engine.memory.recall, (tuple(group), how)
+    each = [recall(("maps", p), lambda p=p: engine.encode([p])) for p in pictures]
+    maps = [torch.cat(level) for level in zip(*each, strict=True)]
+    x = positions(maps).cpu()  # (R, D, h, w)
+    size = x.shape[-2:]
+
+    def answered(pool: Pool | None = None) -> Tensor:
+        own = partial(own_answer, engine, group=group, how=how, pool=pool)
+        each = [own(p) if pool else recall(("own", p, *asked), lambda p=p: own(p)) for p in pictures]
+        return F.adaptive_avg_pool2d(torch.stack(each), size).clamp(-CLIP, CLIP)  # (R, h, w)
+
+    z, pool = answered(), None
     mean = x.mean(dim=(0, 2, 3))
     x = (x - mean[:, None, None]).movedim(1, -1)  # (R, h, w, D)
     marks = [_marked(*each) for each in zip(references, pictures, x, z, strict=True)]
@@ -174,20 +194,22 @@ def evidence_of(engine: Engine, references: Sequence[Reference], group: Sequence
     inside = torch.stack([inside for inside, _ in marks])
     if not (inside.any() and (said & ~inside).any()):
         raise CosegError(f"{references[0].name}: what is marked is too small, or all but the whole; mark more clearly")
+    if engine.model.card.get("by_example"):
+        pool = example_pool(engine, maps, inside, how)
+        z = answered(pool)
     right = float((inside & (z > 0)).sum() / (inside | said & (z > 0)).sum())  # J of the system's own answer
-    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right)
+    return Evidence(mean, *fit(x[said], inside[said], z[said]), DOUBTED + (TRUSTED - DOUBTED) * right, pool)
 
 
-def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str) -> Tensor:
-    """What the system itself says of a reference that is asked with the group: z (h, w)."""
+def own_answer(engine: Engine, picture: Picture, group: Sequence[int], how: str, pool: Pool | None = None) -> Tensor:
+    """What the system itself says of a reference that is asked with the group, or with examples' pool: z (h, w)."""
     if engine.model.kind == "context":
-        own = Engine(engine.model, [picture.pixels], bfloat16=engine.bfloat16)
-        (answer,) = own.answers([Question(0, (0,))], context=engine.context(group, how))
+        own = Engine(engine.model, [picture.pixels])
+        (answer,) = own.answers([Question(0, (0,))], context=pool or engine.context(group, how))
     else:
-        some = engine.references(group, max(engine.model.group_size - 1, COMPARED))
-        photos = [engine.photos.photos[place] for place in some]
-        own = Engine(engine.model, [picture.pixels, *photos], bfloat16=engine.bfloat16)
-        (answer,) = own.answers([Question(0, tuple(range(1, len(photos) + 1)))])
+        some = engine.read(engine.references(group, max(engine.model.group_size - 1, COMPARED))).values()
+        own = Engine(engine.model, [picture.pixels, *(p.pixels for p in some)])
+        (answer,) = own.answers([Question(0, tuple(range(1, len(some) + 1)))])
     return answer.logits[1] - answer.logits[0]
 
 
@@ -200,14 +222,6 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         inside = share >= min(CLEAR[1], float(share.max()))  # an object smaller than a position has its largest share
         return inside, (share <= CLEAR[0]) & (said > 0.5) & ~inside
     scale = torch.tensor(z.shape) / torch.tensor(picture.size)  # positions a pixel, rows and columns
-    if reference.box is not None:
-        x0, y0, x1, y1 = reference.box
-        rows, columns = torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5
-        in_rows = (rows >= y0 * scale[0]) & (rows <= y1 * scale[0])
-        inside = in_rows[:, None] & ((columns >= x0 * scale[1]) & (columns <= x1 * scale[1]))
-        if not inside.any():
-            inside[int((y0 + y1) / 2 * scale[0]), int((x0 + x1) / 2 * scale[1])] = True
-        return _object_in(inside, z), ~inside
 
     def cells(points) -> Tensor:
         found = torch.zeros(z.shape, dtype=torch.bool)
@@ -216,6 +230,16 @@ def _marked(reference: Reference, picture: Picture, x: Tensor, z: Tensor) -> tup
         return found
 
     this, not_this = cells(reference.points), cells(reference.not_points)
+    if reference.box is not None:
+        x0, y0, x1, y1 = reference.box
+        rows, columns = torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5
+        in_rows = (rows >= y0 * scale[0]) & (rows <= y1 * scale[0])
+        inside = in_rows[:, None] & ((columns >= x0 * scale[1]) & (columns <= x1 * scale[1]))
+        if not inside.any():
+            inside[int((y0 + y1) / 2 * scale[0]), int((x0 + x1) / 2 * scale[1])] = True
+        return _object_in(inside, z) & ~not_this, ~inside | not_this
+    if not reference.points:
+        return this, _around(not_this, z > 0)
     if (this & (z > 0)).any():  # the part of the system's own answer that is pointed at; other parts may be its like
         region = _around(this, (z > 0) & ~not_this)
         return region, ~region & ((z <= 0) | not_this.any() & _around(not_this, (z > 0) & ~this))
@@ -232,5 +256,7 @@ def _object_in(box: Tensor, z: Tensor) -> Tensor:
 
 def _around(points: Tensor, found: Tensor) -> Tensor:
     """The connected parts of `found` that hold one of the points, and the points. bool (h, w)"""
-    parts = torch.from_numpy(connected((found | points).numpy())[0])
+    from scipy.ndimage import label
+
+    parts = torch.from_numpy(label((found | points).numpy())[0])
     return torch.isin(parts, parts[points].unique())

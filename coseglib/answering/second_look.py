@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tvf
+
+from coseglib.answering.reading import resize_to_input
 
 MARGIN = 0.35  # of the foreground's height and width, added at each side
 LEAST = 0.35  # of the photograph's sides: no window is smaller
@@ -54,8 +55,7 @@ def second_look(model, pictures: list[Tensor], logits: Tensor, context: Tensor) 
         for i in again:
             top, bottom, left, right = windows[i]
             height, width = pictures[i].shape[-2:]
-            part = tvf.resize(pictures[i][:, top:bottom, left:right], [model.input_size] * 2, antialias=True)
-            inputs.append(part.float() / 255)
+            inputs.append(resize_to_input(pictures[i][:, top:bottom, left:right], model.input_size))
             # from places in the photograph to places in the window, both from -1 to 1
             x, y = width / (right - left), height / (bottom - top)
             theta.append([[x, 0, x - 1 - 2 * left / (right - left)], [0, y, y - 1 - 2 * top / (bottom - top)]])

@@ -18,7 +18,7 @@ from coseglib.evaluation.kept import digest_of
 from coseglib.evaluation.systems import SEEDS
 from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models import METHODS
-from coseglib.training.configuration import MAY_CHANGE, PROFILES, TrainConfig, load_profile
+from coseglib.training.configuration import PROFILES, TrainConfig, load_profile
 from coseglib.unsupervised.configuration import OnlineConfig, load_online
 
 SEEN = "validation"  # classes that train, photographs that do not
@@ -192,8 +192,8 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
 
 def recipe(config: TrainConfig | OnlineConfig) -> str:
     """12 digits of a SHA-256 of all fields that decide a result but the seed: what two trainings share."""
-    fields = {k: v for k, v in config.fields().items() if k != "seed" and k not in MAY_CHANGE}
-    return digest_of(fields, sort_keys=True)
+    fields = config.deciding() if isinstance(config, TrainConfig) else config.fields()
+    return digest_of({name: value for name, value in fields.items() if name != "seed"}, sort_keys=True)
 
 
 class Training(NamedTuple):

@@ -24,7 +24,7 @@ from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
 from coseglib.claims import papers_claims as papers
 from coseglib.claims.papers_claims import Claim, Training
-from coseglib.core.devices import device_name, precision_of
+from coseglib.core.devices import device_name
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
@@ -170,11 +170,9 @@ def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
 def _trained(one: Training, config: TrainConfig, folder: Path, sets) -> pd.DataFrame:
     """Train, or go on with a training that was killed, and score."""
     file = train(config, folder, resume=True, quiet=True)
-    model = load_model(file, one.variant.method)
+    model = load_model(file, one.variant.method, precision=config.precision)  # as it was trained
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = precision_of(config.precision, device) == "bf16-mixed"  # as it was trained
-    with torch.autocast(device, torch.bfloat16, enabled=fast):
-        rows = rows_of(model.to(device, memory_format=torch.channels_last), sets)
+    rows = rows_of(model.to(device), sets)
     (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use
     return rows.assign(steps=config.steps, checkpoint=sha256(file))
 

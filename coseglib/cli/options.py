@@ -65,6 +65,18 @@ Classes = option(int | None, "multiclass: how many classes the photographs have 
 Post = option(
     Literal["argmax", "crf"] | None, "How maps become masks: the larger one, or a dense CRF.  [default: as shipped]"
 )
+BFloat16 = option(
+    bool | None,
+    "Numbers of 16 bits in the network: half the time where the processor multiplies them, other masks in single "
+    "pixels.  [default: where it does]",
+    None,
+    "--bfloat16/--no-bfloat16",
+)
+Export = option(
+    str | None,
+    "What else to make of the masks, some of these: cut-out objects, COCO annotations, a page to look through.",
+    "cutouts,coco,page",
+)
 OnlineProfile = option(str | None, "multiclass: how it learns.  [default: cpu]", PROFILES)
 Set = option(list[str] | None, "One field over the profile's; repeatable.", "FIELD=VALUE", "--set")
 Devices = option(int, "Processes: GPUs, or on CPUs over gloo.", "N", min=1)
@@ -120,6 +132,13 @@ def references(files, masks, box, point, not_point) -> list:
     return [Reference(files[0], box=bounds, points=tuple(places[0]), not_points=tuple(places[1]))]
 
 
+def exports(named: str | None) -> tuple[str, ...]:
+    """What --export names. Raises CosegError for what is no export."""
+    from coseglib.segmenting.exports import kinds_of
+
+    return () if named is None else kinds_of(named)
+
+
 def fields(given: list[str] | None) -> dict[str, str]:
     """["steps=200"] -> {"steps": "200"}."""
     for item in given or ():
@@ -144,8 +163,10 @@ def learns_online(method: str | None) -> bool:
     return method is not None and METHODS[method].online
 
 
-def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: str | None, **learning: object):
-    """The model that --checkpoint, --looks and --post name; what the user is to know of it is said.
+def loaded(
+    checkpoint: str | None, method: str | None, looks: int | None, post: str | None, bfloat16: bool | None, **learning
+):
+    """The model that --checkpoint, --looks, --post and --bfloat16 name; what the user is to know of it is said.
 
     None where one is to be learned on the very photographs; else the options that say how, `learning`, are refused.
     """
@@ -154,7 +175,8 @@ def loaded(checkpoint: str | None, method: str | None, looks: int | None, post: 
     if learns_online(method) and not checkpoint:
         return None
     refuse("is for learning, with --method multiclass and without --checkpoint", **learning)
-    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post)
+    precision = "auto" if bfloat16 is None else "bf16-mixed" if bfloat16 else "32-true"
+    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, precision)
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.post == "crf" and not crf.crf_installed():

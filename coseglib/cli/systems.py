@@ -1,6 +1,7 @@
 """`coseg segment | train | evaluate`: what systems are for."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,14 @@ from coseglib.cli import options
 from coseglib.cli.options import argument, flag, option, output_option
 from coseglib.core.errors import CosegError, one_line
 
-Photos = argument(list[Path], "Photographs of one group.", "PHOTOS_OR_FOLDER")
-BFloat16 = flag("--bfloat16", "Faster where the processor has it; same masks but for single pixels.")
+Photos = argument(list[Path], "Photographs of one group; or a folder, of which each folder is one.", "PHOTOS_OR_FOLDER")
+Together = flag("--together", "One group of everything, folders in the folder too.")
 
 
 def segment(
     photos: Photos,
     output: options.OutputFolder,
+    together: Together = False,
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
     group: options.Group = None,
@@ -28,9 +30,10 @@ def segment(
     box: options.Box = None,
     point: options.Point = None,
     not_point: options.NotPoint = None,
+    export: options.Export = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
-    bfloat16: BFloat16 = False,
+    bfloat16: options.BFloat16 = None,
     devices: options.Devices = 1,
     nodes: options.Nodes = 1,
     accelerator: options.Accelerator = "auto",
@@ -42,60 +45,98 @@ def segment(
     killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
     nothing could be done.
 
-    With --reference a picture in which the object is marked, by a mask, a box or points, says which object is meant:
-    one of the photographs, or another one.
+    Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
+    on, with one DIR/result.json. What is named one by one is one group.
+    --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
+
+    --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
     K the classes, in an order of its own. A killed run learns anew.
 
     Example:
-      coseg segment holiday/dog/ -o out
+      coseg segment animals/ -o out --export cutouts,coco,page
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
       coseg segment walks/ -o out --method multiclass --classes 2
     """
-    from coseglib.segmenting.job import segment_photos
-
-    given = options.references(reference, reference_mask, box, point, not_point)
-    model = options.loaded(checkpoint, method, looks, post, classes=classes is not None, profile=profile, set=set_)
+    given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
+    learning = {"classes": classes is not None, "profile": profile, "set": set_}
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass finds its classes without marks", reference=given)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        model = _learned(photos, output, classes, options.learning(profile or "cpu", accelerator, set_))
+        options.check_number(classes)
+        learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    how = {"post": post, "references": given, "bfloat16": bfloat16}
-    summary = segment_photos(photos, output, model, group or "mean", **how, **where)
+    how = {"how": group or "mean", "post": post, "references": given, "exports": exports}
+    model_of = learned if model is None else lambda *_: model
+    raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
+
+
+def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict) -> int:
+    """Segment one group or several, and say what was done; the exit code."""
+    from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
+    from coseglib.segmenting.job import segment_photos
+
+    found, older = find_groups(photos, output, together), earlier_results(output)
+    several = len(found.groups) > 1
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        for line in (found.note, *(f"{folder}: no photographs of its own, so no group" for folder in found.empty)):
+            typer.echo(line, nl=bool(line))
+    if several:
+        older -= {group.name for group in found.groups}
+        summary = segment_groups(found, output, model_of, where=where, say=_say, **how)
+    else:
+        older -= {"masks"}  # of which the summary knows more
+        summary = segment_photos(photos, output, model_of(photos, output), **how, **where)
     if summary.rank == 0:
-        _say(summary)
-    raise typer.Exit(summary.exit_code)
+        for name in sorted(older):
+            typer.echo(f"{output / name}: of an earlier run, and not of these photographs; it stays there")
+        if several:
+            _say_left_out(found.left, summary.done)
+            typer.echo(f"{len(found.groups)} groups, {_done(summary)}")
+        else:
+            _say(summary)
+    return summary.exit_code
 
 
-def _learned(photos: list[Path], output: Path, classes: int | None, config):
+def _learned(exports: tuple[str, ...], classes: int | None, config, photos: list[Path], output: Path):
     from coseglib.segmenting.finding import check_output, find_photos, output_names
     from coseglib.unsupervised.configuration import group_of_files
     from coseglib.unsupervised.learner import learn
 
-    options.check_number(classes)
-    check_output(output, output_names(find_photos(photos, output)[0]))  # not after minutes of learning
+    names = output_names(find_photos(photos, output)[0])
+    check_output(output, names, exports=exports)  # not after minutes of learning
     return learn(group_of_files(photos, output), classes, config, options.say)
 
 
-def _say(summary) -> None:
-    for file, why in summary.skipped:
-        options.say(one_line(f"coseg: {file}: {why}; left out, {summary.done} photographs done", 2000))
+def _say(summary, group: str = "") -> None:
+    """What was left out of a group, what is to be said of it, and a line of what was done."""
+    named = f"{group}: " if group else ""
+    _say_left_out(summary.skipped, summary.done)
     if summary.note:
-        typer.echo(summary.note)
+        typer.echo(f"{named}{summary.note}")
     if summary.older:
         these = f"{', '.join(summary.older[:3])}{', …' if len(summary.older) > 3 else ''}"
         of = f"{summary.out}/masks: {len(summary.older)} of an earlier run that are not of these photographs"
         typer.echo(f"{of} stay there ({these})")
+    typer.echo(f"{named}{_done(summary)}")
+
+
+def _say_left_out(skipped, done: int) -> None:
+    for file, why in skipped:
+        options.say(one_line(f"coseg: {file}: {why}; left out, {done} photographs done", 2000))
+
+
+def _done(summary) -> str:
     earlier = f" ({summary.earlier} of them earlier)" if summary.earlier else ""
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"
-    typer.echo(f"{done}: {summary.out}")
+    return f"{done}: {summary.out}"
 
 
 LearnedOn = option(
@@ -106,8 +147,18 @@ LearnedOn = option(
 )
 LearnedFrom = option(list[Path] | None, "multiclass: or these photographs, with --classes; repeatable.", "PHOTO|FOLDER")
 AllDevices = option(int | None, "Processes: GPUs, or on CPUs over gloo.  [default: all GPUs, or 1]", "N", min=1)
-Method = option(str | None, "The system to train.  [default: what FILE says, else ca]", options.METHOD_NAMES)
-Profile = option(str, "A profile, or YAML like it, or a run's config.yaml.", "smoke|cpu|gpu|workbook|paper|FILE")
+Method = option(
+    str | None, "The system to train.  [default: what --start or FILE is of, else ca]", options.METHOD_NAMES
+)
+Profile = option(
+    str | None,
+    "A profile, or YAML like it, or a run's config.yaml.  [default: tune with --start, else cpu]",
+    "smoke|cpu|gpu|workbook|paper|tune|FILE",
+)
+Start = option(str | None, "A checkpoint to go on from, whose system, backbone and options it keeps.", "NAME|RUN|FILE")
+DataFolder = option(
+    Path | None, "Photographs and masks of your own, images/<group>/ and ground_truth/<group>/, to train on.", "DIR"
+)
 Resume = flag("--resume", "Go on with the run that the folder holds.")
 Anyway = flag(
     "--resume-anyway", "So also with other photographs or another number of processes; the model's card says so."
@@ -117,7 +168,9 @@ Anyway = flag(
 def train(
     output: options.OutputFolder,
     method: Method = None,
-    profile: Profile = "cpu",
+    profile: Profile = None,
+    start: Start = None,
+    data_folder: DataFolder = None,
     resume: Resume = False,
     anyway: Anyway = False,
     set_: options.Set = None,
@@ -134,6 +187,9 @@ def train(
 
     A run that was killed at any step and is resumed ends with the weights of an undisturbed one.
 
+    --data-folder trains on photographs and masks of your own, checked first; a fifth of each group is kept aside to
+    choose the model by. --start goes on from a checkpoint; without, the ImageNet backbone wants many photographs.
+
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
     no state in between: with --resume a finished run is kept, and one that was killed starts anew.
 
@@ -141,14 +197,16 @@ def train(
       coseg train --method ca --profile smoke --output runs/ca
       coseg train --method csa --profile cpu --output runs/csa --set steps=6000 --set seed=1 --data /data/sets
       coseg train --method ca --profile smoke --output runs/ca --resume
-      coseg train --method multiclass --profile smoke --output runs/scenes
+      coseg train --data-folder mine/ --start ca-mobilenet_v2 --output runs/mine
       coseg train --method multiclass --output runs/dogs --group dog+person --data /data/sets
       coseg train --method multiclass --output runs/walks --photos walks/ --classes 2
     """
-    from coseglib.training.configuration import load_profile, method_of
+    from coseglib.training.configuration import method_of
 
-    method = method or method_of(profile)
+    profile = profile or ("tune" if start else "cpu")
+    method = method or (None if start else method_of(profile))
     if options.learns_online(method):
+        options.refuse("multiclass learns on one group, without masks", data_folder=data_folder, start=start)
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
         config = options.learning(profile, accelerator, set_)
@@ -156,11 +214,13 @@ def train(
             group = group or "star+ring"
         typer.echo(str(_train_online(config, output, resume, group, photos, classes)))
         return
-    options.refuse(f"is for multiclass; {method} learns from the masks of whole data sets", group=group, photos=photos)
-    options.refuse("is for multiclass", classes=classes is not None)
-    from coseglib.training import loop
+    others = "is for multiclass; others learn from masks"
+    options.refuse(others, group=group, photos=photos, classes=classes is not None)
+    from coseglib.training import loop, tuning
 
-    config = load_profile(profile, method, options.fields(set_))
+    if data_folder and not start:
+        options.say("coseg: no --start: it trains from the ImageNet backbone, as on a whole data set")
+    config = tuning.tuned_config(profile, method, start, data_folder, options.fields(set_))
     where = {"devices": devices or "auto", "num_nodes": nodes, "accelerator": accelerator}
     model = loop.train(config, output, resume or anyway, anyway=anyway, **where)
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
@@ -223,14 +283,15 @@ def evaluate(
     set_: options.Set = None,
     ablations: Ablations = False,
     baselines: Baselines = False,
+    bfloat16: options.BFloat16 = None,
     accelerator: options.Accelerator = "auto",
     data: options.Data = None,
     weights: options.Weights = None,
 ) -> None:
     """Score a model on a data set: a row a group, and a last row `all`.
 
-    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, seconds (an image). With --protocol partner-swap
-    J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
+    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, precision, seconds (an image). With --protocol
+    partner-swap J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
 
     With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
     checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
@@ -243,27 +304,26 @@ def evaluate(
       coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
       coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
     """
-    from coseglib.core.devices import launch
+    from coseglib.core.devices import device_of
     from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table
 
     given = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, **given, ablations=ablations, baselines=baselines)
-    if model is not None:
-        model = model.to(launch(accelerator=accelerator).device)
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, **given, ablations=ablations, baselines=baselines)
+    model = model and model.to(device_of(accelerator))
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
         options.refuse("multiclass finds its classes without marks", references=references)
-        system = options.learning(profile or "cpu", accelerator, set_) if model is None else model
+        system = model or options.learning(profile or "cpu", accelerator, set_)
         table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
         how = {"quiet": False, "references": references}
         table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, **how)
         write_table(table, output)
-    shown = table.drop(columns=["protocol", "checkpoint sha256"], errors="ignore")
+    shown = table.drop(columns=["protocol", "checkpoint sha256", "precision"], errors="ignore")
     typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
 
 

@@ -1,9 +1,10 @@
-"""Where and in what numbers a job computes: one process or many on Lightning Fabric, bfloat16 where it is fast."""
+"""Where and in what numbers a job computes: one process, or many on Lightning Fabric, bfloat16 where it is fast."""
 
 import logging
 import os
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,12 +40,48 @@ def launch(devices: int | str = 1, num_nodes=1, accelerator="auto", precision="3
     return fabric
 
 
+class Alone:
+    """One process on one device, with what a launched Fabric has to divide work: importing Fabric takes 2 s."""
+
+    global_rank = local_rank = 0
+    world_size = 1
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def barrier(self) -> None:
+        pass
+
+    def broadcast(self, value):
+        return value
+
+    def all_reduce(self, value, reduce_op: str = "mean"):
+        return value
+
+
+def device_of(accelerator: str = "auto") -> torch.device:
+    """cpu, cuda or mps; "auto": the fastest that is here. Raises CosegError for one that is not."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(name for name in here if here[name]) if accelerator == "auto" else accelerator
+    if not here.get(name):
+        raise CosegError(f"--accelerator {accelerator}: not here; auto and cpu work everywhere")
+    return torch.device(name)
+
+
+def sharing(devices: int | str = 1, num_nodes: int = 1, accelerator: str = "auto"):
+    """What divides work among processes, of `launch`'s arguments: a launched Fabric, or `Alone`."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or num_nodes > 1 or str(devices) != "1":
+        return launch(devices, num_nodes, accelerator)
+    return Alone(device_of(accelerator))
+
+
 def device_name(device: torch.device, processes: int = 1) -> str:
     """What a result was computed on, for its record: the GPU's name, or "1 × CPU, 2 threads"."""
     cpus = f"{processes} × CPU, {torch.get_num_threads()} threads"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpus
 
 
+@cache
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware, so that autocast is faster than fp32."""
     with suppress(OSError):

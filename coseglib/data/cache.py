@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import clear_parts
 from coseglib.core.paths import CACHE
 from coseglib.core.progress import Progress
 from coseglib.data.by_class import areas_of
-from coseglib.data.record import Photo, check_masks, digest, file_versions, relabelled, resize_labels
+from coseglib.data.record import Photo, check_masks, digest, file_versions, relabelled, resize_image, resize_labels
 from coseglib.data.sets.msrc import SURROUNDINGS
 
 CACHE_FORMAT = 3  # since 2 label maps are sampled about pixel centres; since 3 a checksum of all is kept
@@ -113,7 +112,7 @@ def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path,
         for file, shape in ((images, (n, 3, side, side)), (maps, (n, side, side))):
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for i, photo in enumerate(photos):
-            pixels = tvf.resize(photo.image(), [side, side], antialias=True).numpy().tobytes()
+            pixels = resize_image(photo.image(), (side, side)).numpy().tobytes()
             images.write(pixels)
             new = {k: classes.index(c) + 1 for k, c in enumerate(_shared(photo.classes), 1) if c in classes}
             labels = relabelled(photo.labels(), new)

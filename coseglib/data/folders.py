@@ -1,12 +1,14 @@
 """What in a folder is a photograph: by its name, and not where we wrote it ourselves.
 
 Systems and file servers keep thumbnails and bins beside photographs (`is_hidden`); `coseg segment` and the explorer
-leave masks and overlays, which look like photographs of the same things (`is_ours`, `is_results`).
+leave masks, overlays and cutouts, which look like photographs of the same things (`is_ours`, `is_results`).
 """
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -33,7 +35,8 @@ _KEPT = """@eadir @__thumb @recently-snapshot @recycle #recycle #snapshot $recyc
 _SYSTEMS = {*_KEPT.split(), "system volume information"}
 
 IMAGES, TRUTH = "images", "ground_truth"  # the folders of a set of one's own
-WRITTEN = ("masks", "overlays")  # the folders of results
+EXPORTS = {"cutouts": (), "coco": ("coco.json", "coco_rle.json"), "page": ("page.html",)}  # of --export, files beside
+WRITTEN = ("masks", "overlays", "cutouts")  # the folders of results
 RECORDS = ("result.json", "session.json")  # beside them: of `coseg segment`, of the explorer
 MARK = "written by coseg"
 _CHUNKS = PngInfo()
@@ -55,6 +58,24 @@ def is_ours(file: str | Path) -> bool:
     return False
 
 
+def signed(text: str) -> str:
+    """A text of ours, whose first 256 characters hold the `MARK`: with what tells that nobody has edited it since."""
+    return text.replace(MARK, f"{MARK}, {_sum(text)}", 1)
+
+
+def is_signed(file: Path) -> bool:
+    """Is this text as `signed` gave it?"""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = file.read_text(encoding="utf-8") if is_ours(file) else ""
+        if found := re.search(f"{MARK}, ([0-9a-f]{{16}})", text[:300]):
+            return _sum(text.replace(found[0], MARK, 1)) == found[1]
+    return False
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
 def is_output(folder: Path) -> bool:
     """Has `coseg segment`, or a session of the explorer, written its results to this folder, or begun to?"""
     for record in RECORDS:
@@ -65,7 +86,7 @@ def is_output(folder: Path) -> bool:
 
 
 def is_results(folder: str | Path) -> bool:
-    """Masks or overlays of ours, wherever they were moved to with their record or are linked from; a set's masks."""
+    """What is `WRITTEN`, wherever it was moved to with its record or is linked from; a set's masks."""
     real = Path(os.path.realpath(folder))
     if real.name == TRUTH:
         return os.path.isdir(real.parent / IMAGES)

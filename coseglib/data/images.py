@@ -111,8 +111,8 @@ def read_image(path: str | Path, at_most: int | None = None) -> torch.Tensor:
         orientation = _orientation(picture)
         longer = max(picture.size)
         if at_most is not None and longer > at_most:
-            # A JPEG is decoded at 1/2, 1/4 or 1/8, as long as that is at least what is asked for.
-            picture.draft(None, tuple(max(1, -(-side * at_most // longer)) for side in picture.size))
+            # A JPEG is decoded at 1/2, 1/4 or 1/8, as long as that is more than half of what is asked for.
+            picture.draft(None, tuple(side * at_most // (2 * longer) + 1 for side in picture.size))
             factor = -(-max(picture.size) // at_most)
             picture = (picture if picture.mode in ("L", "RGB", "CMYK") else _rgb(picture)).reduce(factor)
         upright = _turned(_rgb(picture), orientation)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torchvision import tv_tensors
 
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
@@ -41,6 +40,11 @@ def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(flat, size=tuple(size), mode="nearest-exact").reshape(*labels.shape[:-2], *size)
 
 
+def resize_image(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A picture uint8 (3, H, W) at another size (H', W'): bilinear with antialiasing, as torchvision's v2 `resize`."""
+    return F.interpolate(pixels[None], size=tuple(size), mode="bilinear", antialias=True)[0]
+
+
 @dataclass(frozen=True)
 class Photo:
     """One photograph and, where there is one, its label map; both are read only when asked for.
@@ -64,24 +68,24 @@ class Photo:
         """Its name among all data sets, "voc/2007_000032"."""
         return f"{self.dataset}/{self.name}"
 
-    def image(self) -> tv_tensors.Image:
+    def image(self) -> torch.Tensor:
         """uint8 RGB (3, H, W), upright. Raises CosegError when the file cannot be read."""
-        return tv_tensors.Image(self.read_image())
+        return self.read_image()
 
-    def labels(self) -> tv_tensors.Mask:
+    def labels(self) -> torch.Tensor:
         """uint8 (H, W), values 0 … len(classes), 255 void. Raises CosegError where there is no mask."""
         if self.read_labels is None:
             raise CosegError(f"{self.path or self.name}: has no mask; give a ground_truth folder to score it")
-        return tv_tensors.Mask(self.read_labels())
+        return self.read_labels()
 
     def content(self) -> str:
         """What makes two photographs the same one: the file's SHA-256, whatever its name; without a file the name."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path else self.name
 
-    def mask(self, targets: tuple[str, ...]) -> tv_tensors.Mask:
+    def mask(self, targets: tuple[str, ...]) -> torch.Tensor:
         """The label map of `targets` alone: k where the k-th target is, 0 elsewhere, 255 void. uint8 (H, W)."""
         new = {self.classes.index(target) + 1: k for k, target in enumerate(targets, 1) if target in self.classes}
-        return tv_tensors.Mask(relabelled(self.labels(), new))
+        return relabelled(self.labels(), new)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Group:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def mask(self, index: int) -> tv_tensors.Mask:
+    def mask(self, index: int) -> torch.Tensor:
         """Photo `index`'s label map, 0 … len(targets), 255 void. uint8 (H, W)."""
         return self.photos[index].mask(self.targets)
 

@@ -4,12 +4,12 @@ Three kinds of group, with shares to set: `GroupSampler`'s `plain`, `hard` and `
 The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
 share of the second classes is pasted in from other photographs (`paste`).
 
-A class is *present* in a photograph where it covers `by_class.PRESENT` of it: it can be asked for. A photograph *holds*
-a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even held. No photograph
-stands twice in a group but as a twin.
+A class is *present* in a photograph where it covers `least` of it, `by_class.PRESENT`: it can be asked for. A
+photograph *holds* a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even
+held. No photograph stands twice in a group but as a twin.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Batch:
     weights: Tensor  # float (B, N, N), the partners'
     classes: Tensor  # float (B, L), 1 for the class that a group has in common
     kinds: tuple[str, ...]
+    marks: Tensor | None = None  # uint8 (B, N, S, S), 1 where a photograph is an example to the others; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class GroupPlan:
     targets: tuple[int, ...]
     weights: Tensor
     pastes: tuple[tuple[int, int, int], ...] = ()  # (which of the photographs, donor, label)
+    marks: tuple[int, ...] = ()  # the class that is marked in each photograph, where the group is asked by example
 
 
 @dataclass(eq=False)
@@ -70,13 +72,15 @@ class GroupSampler(Dataset):
     seed: int = 0
     rank: int = 0
     by_set: bool = False  # a class's photographs of two data sets are two classes: the small set is not drowned
+    examples: float = 0.0  # share of the groups that are asked by example: the partners come with their masks
+    least: float = PRESENT  # share of a photograph that a class covers where it can be asked for
 
     def __post_init__(self):
         if self.size < 2:
             raise CosegError(f"groups of {self.size}: a photograph needs a partner; set group_size to 2 or more")
         self.sides = (self.side,) if isinstance(self.side, int) else tuple(self.side)
         self.shares = np.asarray(self.shares, float) / sum(self.shares)
-        self.present = np.asarray(self.photographs.areas) >= PRESENT  # (n, K)
+        self.present = np.asarray(self.photographs.areas) >= self.least  # (n, K)
         self.holds = np.asarray(self.photographs.holds)  # (n, K')
         self.usable = np.flatnonzero(self.present.sum(0) >= self.size)
         if len(self.usable) < (2 if self.shares[1:].any() else 1):
@@ -164,8 +168,25 @@ class GroupSampler(Dataset):
         return GroupPlan("empty", tuple(first + second), (0,) * self.size, weights)
 
     def plan(self, rng) -> GroupPlan:
-        """A group of a kind drawn by the shares."""
-        return getattr(self, KINDS_OF_GROUP[rng.choice(3, p=self.shares)])(rng)
+        """A group of a kind drawn by the shares; a share of them asked by example."""
+        by_example = self.examples > 0 and rng.random() < self.examples
+        kind = KINDS_OF_GROUP[rng.choice(3, p=self.shares)]
+        if not by_example:
+            return getattr(self, kind)(rng)
+        plan = self.either(rng) if kind == "hard" and rng.random() < 0.5 else getattr(self, kind)(rng)
+        some = [np.flatnonzero(self.present[i]) + 1 for i in plan.photos]  # where nothing is common, each shows its own
+        marks = [label or int(rng.choice(own)) for label, own in zip(plan.targets, some, strict=True)]
+        return replace(plan, marks=tuple(marks))
+
+    def either(self, rng) -> GroupPlan:
+        """All photographs hold c and d, and c is asked for: only marks can tell. A hard group where there are none."""
+        for _ in range(TRIES):
+            c, pool = self._pool(rng)
+            d = self._pool(rng)[0]
+            photos = self._some(rng, pool[self.present[pool, d]], self.size) if c != d else None
+            if photos is not None:
+                return self._asking("hard", photos, c + 1)
+        return self.hard(rng)
 
     def _augmented(self, image: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Crops that lose most of what is asked for are drawn again: a question's answer must be in the picture."""
@@ -178,12 +199,12 @@ class GroupSampler(Dataset):
         return x, t
 
     def _pixels(self, plan: GroupPlan, n: int, side: int, rng) -> tuple[Tensor, Tensor]:
-        """Of a plan's photograph n image (3, side, side) and target (side, side)."""
+        """Of a plan's photograph n image (3, side, side) and target (side, side); of what it marks, in an example."""
         image, labels = self.photographs.photo(plan.photos[n])
         for which, donor, guest in plan.pastes:
             if which == n:
                 image, labels = self._pasted(image, labels, donor, guest, plan.targets[n], rng)
-        return self._augmented(image, target_of(labels, plan.targets[n]), side)
+        return self._augmented(image, target_of(labels, (plan.marks or plan.targets)[n]), side)
 
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self.steps:
@@ -203,7 +224,18 @@ class GroupSampler(Dataset):
         classes = torch.zeros(groups, len(self.photographs.classes) + 1)  # label 0: nothing in common
         classes.scatter_(1, torch.tensor([plan.targets[:1] for plan in plans]), 1.0)
         weights, kinds = torch.stack([plan.weights for plan in plans]), tuple(plan.kind for plan in plans)
-        return Batch(images, targets, weights, classes[:, 1:], kinds)
+        marks = self._marks(plans, targets) if self.examples else None
+        return Batch(images, targets, weights, classes[:, 1:], kinds, marks)
+
+    def _marks(self, plans: list[GroupPlan], targets: Tensor) -> Tensor:
+        """What is marked, (B, N, S, S); it is taken out of the targets of those for whom it is not asked."""
+        marks = (targets == 1).to(torch.uint8)
+        for b, plan in enumerate(plans):
+            if not plan.marks:
+                marks[b] = 0
+            elif plan.kind == "empty":
+                targets[b].masked_fill_(marks[b] == 1, 0)
+        return marks
 
     def _pasted(self, image, labels, donor: int, guest: int, asked: int, rng) -> tuple[Tensor, Tensor]:
         """Paste where at least half of what is asked for stays visible; after four tries leave it as it is."""

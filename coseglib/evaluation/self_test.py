@@ -3,6 +3,7 @@
 A card's `self_test` has J of a few drawn scenes, and each of their masks as 64 cells, a bit where most of it is marked.
 """
 
+import copy
 import time
 from collections.abc import Callable, Collection, Mapping
 
@@ -22,6 +23,8 @@ CLOSE_J, CLOSE_CELLS = 0.01, 0.02  # processors and versions of torch round diff
 
 def answers(model) -> dict:
     """What is pinned of a model: J and cells, 16 hexadecimal digits a mask, by argmax, which every machine has."""
+    model = copy.copy(model)  # shares its weights
+    model.precision = "32-true"  # which every machine has too
     group = load_synthetic(groups=("star", "ring"), photos=4, size=96)[0]
     masks = [mask.cpu() for mask in segment_group(model, group.photos, post="argmax")]
     cells = [(F.adaptive_avg_pool2d(mask[None].float(), 8) > 0.5).flatten().tolist() for mask in masks]
@@ -37,7 +40,7 @@ def _apart(found: Mapping, pinned: Mapping) -> float:
 
 def _judged(name: str, pinned: Mapping | None) -> tuple[str, str]:
     try:
-        found = answers(load_model(name))
+        found = answers(load_model(name, precision="32-true"))
     except CosegError as fault:
         return "FAIL", str(fault)
     if pinned is None:

@@ -35,7 +35,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("averaged", "earlier_rates", "trained_with")
+FROM_RUN += ("by_example", "averaged", "earlier_rates", "trained_with")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {
@@ -56,7 +56,7 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     Whether the mean is better is for validation to say (`reports/trials.md`, 5). Returns step and SHA-256 of each run's
     file. Raises CosegError for another model.
     """
-    models = [load_model(_file_of(run), model.card["method"]) for run in runs]
+    models = [load_model(_file_of(run), model.card["method"], folded=False) for run in runs]
     own = model.state_dict()
     for other in models:
         theirs = other.state_dict()
@@ -107,10 +107,13 @@ def ship(
     Returns its path, or the card's. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
-    model = load_model(source, looks=looks, post=post)
+    model = load_model(source, looks=looks, post=post, folded=False)
     if METHODS[model.card["method"]].online:
         raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
     about = {key: model.card[key] for key in FROM_RUN if key in model.card}
+    if any(run["training"]["data"] == "folder" for run in runs_of(about)):
+        why = "which may hold test photographs, so that its figures would say nothing; hand on the file itself"
+        raise CosegError(f"{source}: was trained on a folder of one's own, {why}")
     if folder is None:
         folder = SCENES if about["training"]["data"] == "synthetic" else MEASURED if card_only else CHECKPOINTS
     if averaged := average_in(model, average):

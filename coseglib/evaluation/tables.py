@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from coseglib.answering.masks import post_of, segment_group
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
 from coseglib.core.tables import write_table
@@ -24,6 +25,7 @@ from coseglib.scoring import metrics
 from coseglib.scoring.references import reference_rows, swap_by_reference
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
+from coseglib.unsupervised.floors import FEATURE_FLOORS, label_maps
 from coseglib.unsupervised.learner import co_segment
 from coseglib.unsupervised.scores import colour_kmeans, score_group, stripes
 
@@ -45,8 +47,10 @@ def _refused(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "images", "AUROC"])
 
 
-def _with_checksum(table: pd.DataFrame, checksum: str) -> pd.DataFrame:
-    table.insert(table.columns.get_loc("protocol") + 1, "checkpoint sha256", checksum)
+def _with_model(table: pd.DataFrame, checksum: str, precision: str) -> pd.DataFrame:
+    place = table.columns.get_loc("protocol") + 1
+    table.insert(place, "checkpoint sha256", checksum)
+    table.insert(place + 1, "precision", precision)
     return table
 
 
@@ -60,7 +64,8 @@ def evaluation_table(
     quiet: bool = True,
     references: int | None = None,
 ) -> pd.DataFrame:
-    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", seconds (an image); last row of group "all".
+    """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", precision, seconds (an
+    image); last row of group "all".
 
     model       from `load_model` or `build_floor`, on the device where it is to answer
     dataset     a name of `coseglib.data.NAMES` or a folder
@@ -99,7 +104,8 @@ def evaluation_table(
         table.insert(0, "dataset", groups[0].dataset)
         table["protocol"] = protocol
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
-    return _with_checksum(table, model.card["sha256"])
+    precision = precision_of(model.precision, next(model.parameters()).device)
+    return _with_model(table, model.card["sha256"], precision)
 
 
 # Several classes ------------------------------------------------------------------------------------------------------
@@ -113,7 +119,8 @@ ABLATIONS = {
 # What may be numbers in photographs' rows.
 NUMBERS = ("P", "J", *(f"J_{k}" for k in range(1, 256)), "seconds", "learning_rate", "loss", "epochs", "seed")
 NUMBERS = dict.fromkeys(NUMBERS, float)  # whole ones too: rows of another table in the same file have none
-BASELINES = ("colour k-means", "stripes across", "stripes down")
+WITHOUT_NETWORK = ("colour k-means", "stripes across", "stripes down")
+BASELINES = (*WITHOUT_NETWORK, *FEATURE_FLOORS)
 
 
 def _key(group: Group, system: object, *more: object) -> str:
@@ -124,14 +131,14 @@ def _key(group: Group, system: object, *more: object) -> str:
 def group_rows(
     group: Group, config: OnlineConfig, systems: Sequence[str] = ("SA+MA",), progress: Say = lambda text: None
 ) -> pd.DataFrame:
-    """A row a photograph and system: the baselines, and each of `systems` (see ABLATIONS) by argmax and by CRF.
+    """A row a photograph and system: the floors, and each of `systems` (see ABLATIONS) by argmax and by CRF.
 
     Columns as `score_group`'s, and system, learning_rate, epochs, loss, seconds (an image), seed, and the profile,
-    "changed" where single fields were. Baselines' clusters may all become classes; of the systems' K+1 maps the first
-    stays background.
+    "changed" where single fields were. The clusters of colours and stripes may all become classes; of the maps of what
+    sees features the first stays background.
     """
     clusters, tables = len(group.targets) + 1, []
-    for name in BASELINES:
+    for name in WITHOUT_NETWORK:
         began = time.perf_counter()
         if name == "colour k-means":
             labels = colour_kmeans(group.photos, clusters, config.seed)
@@ -139,6 +146,10 @@ def group_rows(
             sizes = [tuple(p.image().shape[-2:]) for p in group.photos]
             labels = [stripes(size, clusters, across=name.endswith("across")) for size in sizes]
         rows = score_group(group, labels, clusters, background=None)
+        tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
+    for name in FEATURE_FLOORS:
+        began = time.perf_counter()
+        rows = score_group(group, label_maps(name, group.photos, clusters - 1, config), clusters)
         tables.append(rows.assign(system=name, seconds=(time.perf_counter() - began) / len(group)))
     for name in systems:
         chosen, say = config.replaced(**ABLATIONS[name]), lambda text, name=name: progress(f"{name}: {text}")
@@ -229,6 +240,7 @@ def multiclass_table(
     learns = isinstance(system, OnlineConfig)
     post = post_of(system, post)
     checksum = "" if learns else system.card["sha256"]
+    precision = precision_of(system.precision, system.device if learns else next(system.parameters()).device)
 
     def run(group: Group, k: int, say: Say) -> pd.DataFrame:
         began = time.perf_counter()
@@ -246,6 +258,6 @@ def multiclass_table(
         return Part(key, partial(run, group, k))
 
     def table_from(rows: pd.DataFrame) -> pd.DataFrame:
-        return _with_checksum(metrics.aggregate(rows, "multiclass"), checksum)
+        return _with_model(metrics.aggregate(rows, "multiclass"), checksum, precision)
 
     return _group_by_group(groups, out, part_of, table_from, progress)

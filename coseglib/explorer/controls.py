@@ -1,70 +1,30 @@
-"""The page's widgets, where they stand, and their pictures as bytes; what they do is in `page`."""
+"""The page's widgets and where they stand; what they do is in `page`."""
 
 import html
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
-import matplotlib
 import numpy as np
-from PIL import Image
-from torch import Tensor
 
-from coseglib.data.folders import PICTURES
-from coseglib.explorer.session import MOST, Heat
+from coseglib.data.folders import EXPORTS, PICTURES
+from coseglib.explorer.pictures import encoded
+from coseglib.explorer.session import MOST
+from coseglib.explorer.stage import Stage
 from coseglib.figures import shortened
-from coseglib.figures.style import COLOUR_MAP
 from coseglib.models import METHODS
 
-OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probability", "Grad-CAM", "Matches"
-LOOKS = "Where it looks"
-CELLS = 14  # a side, of the grid that is clicked: as fine as a network of 224 pixels compares positions, at stride 16
+THIS, NOT_THIS, MATCH, BRUSH, ERASER = "this", "not this", "what matches?", "brush", "eraser"
+TOOLS = {  # what a click is for: how the browser draws it, and what it says beside the mouse
+    THIS: ("this", "a click: on the object; a drawn box: it lies in here. With the shift key: not on the object"),
+    NOT_THIS: ("not", "a click: not on the object. With the shift key: on it"),
+    BRUSH: ("line", "paints in the mask. With the shift key: erases"),
+    ERASER: ("line", "erases in the mask. With the shift key: paints"),
+    MATCH: ("match", "a click: which places of the other photographs look like this one?"),
+}
 STYLE_SHEET = Path(__file__).with_name("explorer.css")
 FAULTS = 3  # faults that are named one by one
 WIDE = {"layout": {"width": "auto"}, "style": {"description_width": "90px"}}
-HEAT_COLOURS = (255 * matplotlib.colormaps[COLOUR_MAP](np.arange(256))[:, :3]).round().astype(np.uint8)  # (256, 3)
-
-
-def encoded(pixels: np.ndarray) -> tuple[bytes, str]:
-    """uint8 (H, W) as PNG, (3, H, W) as JPEG: (bytes, "png" or "jpeg"). Both take milliseconds at the page's size."""
-    file, kind = io.BytesIO(), "png" if pixels.ndim == 2 else "jpeg"
-    image = Image.fromarray(pixels if kind == "png" else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    image.save(file, kind, quality=90, subsampling=0)  # of JPEG alone
-    return file.getvalue(), kind
-
-
-def heated(picture: Tensor, map_: Tensor | None, limits: tuple[float, float], peak: bool = False) -> np.ndarray:
-    """A heat map over its photograph in grey, as `figures.show_heat` draws it. uint8 (3, H, W); no map: grey alone.
-
-    picture  uint8 (3, H, W)     map_  (h, w), of any size     limits  the ends of the colour scale
-    peak     a ring around the largest value
-    """
-    grey = np.tensordot((0.299, 0.587, 0.114), np.asarray(picture, np.float32), axes=1)  # (H, W)
-    if map_ is None:
-        return np.repeat((0.5 * grey + 60).astype(np.uint8)[None], 3, axis=0)
-    height, width = grey.shape
-    low, high = limits
-    level = np.clip((np.asarray(map_, np.float32) - low) / (high - low), 0, 1)
-    large = Image.fromarray(level).resize((width, height), Image.Resampling.BILINEAR)
-    colours = HEAT_COLOURS[np.rint(255 * np.asarray(large)).astype(int)]  # (H, W, 3)
-    result = np.rint(0.65 * colours.transpose(2, 0, 1) + 0.35 * grey).astype(np.uint8)
-    if peak:
-        row, column = np.unravel_index(int(np.argmax(map_)), map_.shape)
-        y, x = (row + 0.5) * height / map_.shape[0], (column + 0.5) * width / map_.shape[1]
-        away = np.hypot(np.arange(height)[:, None] + 0.5 - y, np.arange(width) + 0.5 - x)
-        radius = max(height, width) / 32
-        result[:, np.abs(away - radius) < 2.5] = 0
-        result[:, np.abs(away - radius) < 1.2] = 255
-    return result
-
-
-def scale_bar(heat: Heat) -> str:
-    """The colour scale of all pictures of a view, as HTML."""
-    stops = ", ".join(matplotlib.colors.to_hex(HEAT_COLOURS[i] / 255) for i in range(0, 256, 51))
-    low, high = (f"{value:.3g}" for value in heat.limits)
-    bar = f'<span class="coseg-bar" style="background: linear-gradient(to right, {stops})"></span>'
-    return f"<div>{low} {bar} {high} &ensp;{html.escape(heat.unit)}</div>"
 
 
 def _classed(name: str, widget: widgets.DOMWidget) -> widgets.DOMWidget:
@@ -74,43 +34,34 @@ def _classed(name: str, widget: widgets.DOMWidget) -> widgets.DOMWidget:
 
 
 class Card:
-    """A photograph on the page: its picture, the grid over it, and whether it is a partner.
+    """A photograph on the page: its picture, which takes clicks and strokes, and whether it is a partner."""
 
-    Over the picture lie CELLS × CELLS transparent buttons, one widget of radio buttons, dressed by the style sheet.
-    """
-
-    def __init__(self, name: str, clicked: Callable, changed: Callable):
-        self.image = widgets.Image(layout={"width": "100%"})
-        places = [f"row {i // CELLS + 1}, column {i % CELLS + 1}" for i in range(CELLS**2)]
-        # Labels that are their own places: the browser then makes the buttons once, and not at every change.
-        options, style = [(str(i), i) for i in range(CELLS**2)], {"button_width": "auto"}
-        cells = widgets.ToggleButtons(options=options, value=None, tooltips=places, style=style)
-        self.cells = _classed("cells", cells)
-        self.cells.observe(lambda change: clicked(change.new), "value")
+    def __init__(self, name: str, size: tuple[int, int], moved: Callable, changed: Callable):
+        """size: (H, W) of the photograph."""
+        self.stage = Stage(moved, name=name, size=size[::-1], layout={"width": "100%"})
         self.partner = widgets.Checkbox(True, description=shortened(name), indent=False, tooltip=f"{name}: a partner?")
         self.partner.observe(lambda change: changed(change.new), "value")
         self.values = widgets.HTML()
-        stage = _classed("stage", widgets.Box([self.image, self.cells]))
-        self.box = _classed("card", widgets.VBox([stage, self.partner, self.values]))
+        self.box = _classed("card", widgets.VBox([self.stage, self.partner, self.values]))
 
     def state(self) -> tuple:
         """What it shows, for `restore`."""
-        return self.image.format, self.image.value, self.values.value, self.cells.value
+        return self.stage.kind, self.stage.value, self.values.value, self.stage.marks
 
     def restore(self, state: tuple) -> None:
         """Show again what it showed."""
-        with self.image.hold_sync():
-            self.image.format, self.image.value, self.values.value, self.cells.value = state
+        with self.stage.hold_sync():
+            self.stage.kind, self.stage.value, self.values.value, self.stage.marks = state
 
     def close(self) -> None:
         """Take it off the browser's and the kernel's lists."""
-        for widget in (self.box, *self.box.children, *self.box.children[0].children):
+        for widget in (self.box, *self.box.children):
             widget.close()
 
-    def show(self, pixels: np.ndarray, values: str, place: int | None) -> None:
-        """A new picture, the line below it, and the cell that is marked, or none."""
+    def show(self, pixels: np.ndarray, values: str, marks: list[dict]) -> None:
+        """A new picture, the line below it, and what is marked in it, as `Stage.marks`."""
         data, kind = encoded(pixels)
-        self.restore((kind, data, f'<div class="coseg-values">{html.escape(values)}</div>', place))
+        self.restore((kind, data, f'<div class="coseg-values">{html.escape(values)}</div>', marks))
 
 
 class Controls(widgets.VBox):
@@ -140,7 +91,25 @@ class Controls(widgets.VBox):
         self.threshold = _classed("threshold", threshold)
         self.crf = widgets.Checkbox(description="contours by a dense CRF", indent=False, layout=WIDE["layout"])
         self.save_to = widgets.Text(str(save_to), description="save into", **WIDE)
-        self.save = widgets.Button(description="save masks", icon="save")
+        tips = "beside the masks: cut-out objects, COCO annotations, a page; several with Ctrl or Cmd"
+        kinds = {"options": list(EXPORTS), "rows": len(EXPORTS), "description": "and export", "tooltip": tips}
+        self.exports = widgets.SelectMultiple(**kinds, **WIDE)
+        self.save = widgets.Button(description="save", icon="save", tooltip="masks, overlays, and all that was said")
+        self.reopen = widgets.Button(description="open", icon="folder-open", tooltip="go on with what was saved there")
+
+        tips = [tip for _, tip in TOOLS.values()]
+        tool = widgets.ToggleButtons(options=list(TOOLS), tooltips=tips, style={"button_width": "auto"})
+        self.tool = _classed("tools", tool)
+        self.radius = widgets.FloatSlider(3, min=0.5, max=15, step=0.5, description="brush, % of the longer side")
+        self.radius.style.description_width = "auto"
+        self.undo = widgets.Button(description="undo", icon="undo")
+        self.clear = widgets.Button(description="clear", tooltip="take back all that was said and painted; undo helps")
+        self.hand = _classed("hand", widgets.Box([self.tool, self.radius, self.undo, self.clear]))
+        self.typed_in = widgets.Dropdown(description="typed, in", **WIDE)
+        places = "x,y  or  x0,y0 x1,y1  in pixels, then Enter"
+        self.typed = widgets.Text(description="at", placeholder=places, **path)
+        self.example = widgets.Button(description="its corrected mask is right", tooltip="mark the object by it")
+        self.said = _classed("said", widgets.VBox())
 
         self.view = _classed("views", widgets.ToggleButtons(style={"button_width": "auto"}))
         self.trouble, self.status = widgets.HTML(), widgets.HTML()
@@ -149,12 +118,27 @@ class Controls(widgets.VBox):
         sections = {
             "Photographs": [self.source, self.group, self.count, self.folder, self.upload, self.forget],
             "System": [self.system, self.checkpoint, self.file, self.pooling],
-            "Masks": [self.threshold, self.crf, self.save_to, self.save],
+            "Masks": [self.threshold, self.crf, self.save_to, self.exports, self.save, self.reopen],
+            "What is meant": [self.typed_in, self.typed, self.example, self.said],
         }
         boxes = [widgets.VBox([widgets.HTML(f"<b>{name}</b>"), *some]) for name, some in sections.items()]
         style = _classed("style", widgets.HTML(f"<style>{STYLE_SHEET.read_text(encoding='utf-8')}</style>"))
         controls = _classed("controls", widgets.Box(boxes))
-        self.children = [style, controls, self.trouble, self.view, self.scale, self.status, self.pictures]
+        self.children = [style, controls, self.trouble, self.view, self.hand, self.scale, self.status]
+        self.children += (self.pictures,)
+
+    def list_said(self, lines: Sequence[tuple[str, Callable]]) -> None:
+        """What was said, a line each, and what to do where it is taken back."""
+        before, rows = self.said.children, []
+        if [html.escape(text) for text, _ in lines] == [row.children[0].value for row in before]:
+            return
+        for text, remove in lines:
+            button = widgets.Button(icon="times", tooltip=f"take back: {text}")
+            button.on_click(lambda _, remove=remove: remove())
+            rows.append(widgets.HBox([widgets.HTML(html.escape(text)), button]))
+        self.said.children = rows
+        for widget in (w for row in before for w in (*row.children, row)):
+            widget.close()
 
     def say(self, *lines: str) -> None:
         """Lines of trouble at the head of the page; none: it is over."""

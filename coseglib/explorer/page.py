@@ -3,9 +3,9 @@
     Explorer()                      the procedural scenes and the shipped checkpoint
     Explorer("photos/", photos=12)  a folder of your own, or a data set by its name
 
-It is ipywidgets alone, so nothing has to be installed in JupyterLab. Here is what the user's actions do. What cannot
-be done is one line at the head of the page, and everything is as it was before the action. Without a browser
-(papermill, nbval) the page is made and waits for nothing.
+It is ipywidgets, and anywidget for pictures that say where they are clicked. Here is what the user's actions do. What
+cannot be done is one line at the head of the page, and everything is as it was before the action. Without a browser
+(papermill, nbval) the page is made and waits for nothing; what a hand does in a picture can be typed as well.
 """
 
 import time
@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
@@ -26,13 +25,16 @@ from coseglib.core.paths import CHECKPOINTS, DEFAULT_CHECKPOINT, SCENES
 from coseglib.data import available, load
 from coseglib.data.record import Group
 from coseglib.evaluation.cards import cards
-from coseglib.explorer import controls
-from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, Card, Controls
-from coseglib.explorer.session import MOST, Heat, Session, Uploads
+from coseglib.explorer.controls import Card
+from coseglib.explorer.hand import Hand
+from coseglib.explorer.pictures import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, cell_of, drawn
+from coseglib.explorer.saved import read
+from coseglib.explorer.session import MOST, Session
+from coseglib.explorer.uploads import Uploads
 from coseglib.figures import show_group
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
-from coseglib.segmenting.overlays import class_colours, mark_colour, overlay
+from coseglib.segmenting.exports import export
 
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 
@@ -54,7 +56,7 @@ def _shipped(method: str) -> list[str]:
     return [name for folder, name in named if (folder / f"{name}.safetensors").is_file()]
 
 
-class Explorer(Controls):
+class Explorer(Hand):
     """The page; `session` is what it shows.
 
     data     a data set (`coseglib.data.NAMES`) or a folder      group       one of its groups; "": the first
@@ -99,13 +101,18 @@ class Explorer(Controls):
             self.system: self._on_system,
             self.checkpoint: self._on_checkpoint,
             self.file: self._on_file,
+            self.typed: self._on_typed,
             self.pooling: lambda how: (self.session.set_how(how), self._draw()),
             **dict.fromkeys((self.threshold, self.crf, self.view), lambda _: self._draw()),
         }
         for widget, action in actions.items():
             widget.observe(lambda change, action=action: self._act(action, change.new), "value")
-        self.forget.on_click(lambda _: self._act(self._on_forget, None))
-        self.save.on_click(lambda _: self._act(self._on_save, None))
+        buttons = {self.forget: self._on_forget, self.save: self._on_save, self.reopen: self._on_open}
+        buttons |= self._hands_buttons()
+        for button, action in buttons.items():
+            button.on_click(lambda _, action=action: self._act(action, None))
+        for widget in (self.tool, self.radius):
+            widget.observe(lambda _: self._hand_tool(), "value")
 
     @contextmanager
     def _quietly(self):
@@ -185,6 +192,10 @@ class Explorer(Controls):
             self.view.options, self.view.value = views, view
             for i, shown in enumerate(self._cards):
                 shown.partner.value = i in self.session.partners
+            named = tuple((name, i) for i, name in enumerate(self.session.names))
+            if self.typed_in.options != named:  # else the one that is chosen stays
+                self.typed_in.options, self.typed_in.value = named, 0
+            self._list_said()
 
     # What the user does ----------------------------------------------------------------------------------------------
 
@@ -205,14 +216,21 @@ class Explorer(Controls):
         count = min(looked.count, MOST, len(chosen))
         faults = self.session.set_photos(chosen.photos[:count], chosen.targets)
         self._looked, self._at = looked._replace(count=count), None
+        self._show_photos()
+        self.say(*faults)
+
+    def _show_photos(self) -> None:
+        """A card for each photograph of the session."""
         changed = partial(self._act, self._on_partner)
-        clicked = [partial(self._act, partial(self._on_click, i)) for i in range(len(self.session.photos))]
+        self._cards = []
+        for i, (name, o) in enumerate(zip(self.session.names, self.session.photos, strict=True)):
+            moved = partial(self._act, partial(self._on_hand, i))
+            self._cards.append(Card(name, o.picture.size, moved, changed))
         with self._quietly():
-            self._cards = [Card(*of, changed) for of in zip(self.session.names, clicked, strict=True)]
             self.pictures.children = [card.box for card in self._cards]
+        self._hand_tool()
         self._agree()
         self._draw()
-        self.say(*faults)
 
     def _on_source(self, source: str) -> None:
         if source == UPLOADS:
@@ -281,15 +299,30 @@ class Explorer(Controls):
         self.session.set_partners([i for i, card in enumerate(self._cards) if card.partner.value])
         self._draw()
 
-    def _on_click(self, i: int, place: int) -> None:
-        self._at = i, place
-        with self._quietly():
-            self.view.value = MATCHES
-        self._draw()
-
     def _on_save(self, _) -> None:
         files = self.session.save(self.save_to.value or ".", *self._asked)
-        self._status(f"{len(files)} masks saved in {files[0].parent.resolve()}")
+        made = export(files[0].parents[1], self.exports.value)
+        more = f", and {', '.join(self.exports.value)}" if made else ""
+        self._status(f"{len(files)} masks saved in {files[0].parent.resolve()}{more}")
+
+    def _on_open(self, _) -> None:
+        """Go on with what was saved: its system, photographs, and all that was said."""
+        folder = Path(self.save_to.value or ".").expanduser()
+        found = read(folder)
+        if found.sha256 != self.session.model.card.get("sha256"):
+            model = load_model(found.checkpoint)
+            if found.sha256 != model.card.get("sha256"):
+                raise CosegError(
+                    f"{folder}: was made by another {found.checkpoint}; name its file on the page, then open"
+                )
+            self.session.set_model(model)
+        self.session.open(folder)
+        photos = [o.photo for o in self.session.photos]
+        group = Group("folder", folder.absolute().name, tuple(photos))
+        self._looked, self._at = _Looked([group], 0, FOLDER, str(folder), len(photos)), None
+        with self._quietly():
+            self.crf.value, self.threshold.value = found.post == "crf", found.threshold or self.threshold.value
+        self._show_photos()
 
     # What is drawn ---------------------------------------------------------------------------------------------------
 
@@ -312,32 +345,6 @@ class Explorer(Controls):
         row, column = np.unravel_index(int(p.argmax()), p.shape)
         return 0, int(row * CELLS // p.shape[0] * CELLS + column * CELLS // p.shape[1])
 
-    def _heat(self, view: str, post: str) -> Heat:
-        i, place = self._clicked
-        if view == PROBABILITY:
-            return self.session.probability(post)
-        if view == GRAD_CAM:
-            return self.session.grad_cam(i)
-        if view == LOOKS:
-            return self.session.spatial_maps()
-        return self.session.matches(i, *((k + 0.5) / CELLS for k in divmod(place, CELLS)))
-
-    def _drawn(self, view: str, masks: list[Tensor], post: str) -> tuple[list[np.ndarray], str, Heat | None]:
-        """The pictures, uint8 (H, W) or (3, H, W), what their colours mean, as HTML, and the maps that they show."""
-        shown, classes = [o.shown for o in self.session.photos], self.session.model.classes
-        if view == MASKS:
-            of = "white: foreground" if classes == 1 else "black: background, a grey for each class"
-            return [np.asarray(m) * (255 // classes) for m in masks], f"<div>{of}</div>", None
-        if view == OVERLAYS:
-            colours = class_colours(classes) if classes > 1 else [mark_colour(shown, masks)]  # one for the whole group
-            pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
-            return pictures, "<div>in colour: foreground. Click a place to see what it matches</div>", None
-        heat, clicked = self._heat(view, post), self._clicked[0]
-        peaks = [view == MATCHES and i != clicked for i in range(len(shown))]
-        maps = zip(shown, heat.maps, peaks, strict=True)
-        pictures = [controls.heated(picture, m, heat.limits, peak) for picture, m, peak in maps]
-        return pictures, controls.scale_bar(heat), heat
-
     def _draw(self) -> None:
         """All pictures of the view that is chosen; where the CRF is still to be computed, first as they are without."""
         self.busy("computing …")
@@ -351,9 +358,14 @@ class Explorer(Controls):
     def _paint(self, post: str) -> None:
         view = self.view.value
         masks, scores = (ask(self.threshold.value, post) for ask in (self.session.masks, self.session.scores))
-        pictures, scale, heat = self._drawn(view, masks, post)
-        clicked, place = self._clicked
-        place = place if self._at is not None or view == MATCHES else None
+        (clicked, place), sizes = self._clicked, [o.picture.size for o in self.session.photos]
+        pictures, scale, heat = drawn(self.session, view, masks, post, (clicked, place))
+        marks = [
+            [{"kind": s.kind, "at": s.at} for s in self.session.said if s.photo == i and s.at]
+            for i in range(len(masks))
+        ]
+        if view == MATCHES:
+            marks[clicked].append({"kind": "cell", "at": cell_of(place, sizes[clicked])})
         with self._quietly():
             for i, (card, pixels, mask, score) in enumerate(zip(self._cards, pictures, masks, scores, strict=True)):
                 values = [f"{float((mask != 0).float().mean()):.0%} marked"]
@@ -361,7 +373,7 @@ class Explorer(Controls):
                     values.append(f"J {score:.2f}")
                 if view == MATCHES and i != clicked and heat.maps[i] is not None:
                     values.append(f"best {float(heat.maps[i].max()):.2g}")
-                card.show(pixels, ", ".join(values), place if i == clicked else None)
+                card.show(pixels, ", ".join(values), marks[i])
         self.scale.value = scale
 
     # For notebooks ---------------------------------------------------------------------------------------------------

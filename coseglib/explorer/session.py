@@ -6,42 +6,37 @@ No widgets here. *Partners* are the photographs that every photograph of the ses
 A session keeps what it has computed, so that a question costs only what it changes:
 
     another threshold              nothing of the network: masks are read from the kept logits
+    a click, a box, a stroke       what is marked is learned, and added to the kept logits
     another set of partners        context models decode again (they meet the group in one vector); partner models have
                                    kept each pair's answer; group models are asked as a whole again
     other photographs, or a model  all
 """
 
-import json
 import math
-import re
-import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tvf
 
 from coseglib.analysis.maps import grad_cam, spatial_maps
 from coseglib.answering.answers import BATCH, Engine, Question, check_pooling
 from coseglib.answering.crf import refined
 from coseglib.answering.masks import decide, masks_from_logits, post_of
 from coseglib.answering.reading import Memory, Photographs, Picture, picture_of
+from coseglib.answering.reference import evidence_of
 from coseglib.core.errors import CosegError
-from coseglib.core.files import write_text
-from coseglib.data.folders import AS_OURS, RECORDS
-from coseglib.data.images import read_image, write_png
-from coseglib.data.record import Photo
+from coseglib.data.record import Photo, resize_image, resize_labels
+from coseglib.explorer import saved
+from coseglib.explorer.said import Marks, Told, references_of
 from coseglib.scoring.metrics import jaccard
-from coseglib.segmenting.finding import check_output, output_names, result_files
+from coseglib.segmenting.finding import output_names
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
 MOST = 24  # photographs of a session
 KEPT = 8  # answers to other partners that are kept: of 24 photographs they are some 100 MB
-SETTINGS = RECORDS[1]  # beside saved masks: what made them
 REMEMBERED = 2**30  # bytes of features and comparisons
 
 
@@ -59,43 +54,9 @@ def opened(photo: Photo, targets: tuple[str, ...] = ()) -> Opened:
     picture = picture_of(photo)
     sides = picture.pixels.shape[-2:]
     size = [max(1, round(side * SHOWN / max(sides))) for side in sides]
-    shown = tvf.resize(picture.pixels, size, antialias=True)
+    shown = resize_image(picture.pixels, size)
     known = len(targets) == 1 and photo.read_labels is not None
     return Opened(photo, picture, shown, torch.as_tensor(photo.mask(targets)) if known else None)
-
-
-def file_name(name: str) -> str:
-    """What a browser calls a file, as a name that any folder takes: no path, no control characters, not too long."""
-    plain = re.sub(r"[\x00-\x1f\x7f]", "", re.split(r"[/\\]", name)[-1]).strip(" .") or "photo"
-    stem, dot, ending = plain.rpartition(".")
-    return f"{stem[:50]}{dot}{ending[:8]}" if stem else plain[:50]
-
-
-class Uploads:
-    """Photographs that a browser hands over, in their order, in a folder of their own that goes when this does."""
-
-    def __init__(self):
-        self.photos: tuple[Photo, ...] = ()
-        self._folder = tempfile.TemporaryDirectory(prefix="coseg-")
-
-    def add(self, files: Sequence[dict]) -> list[str]:
-        """Add files, each with a name and its content; a line for each that is no photograph or here already."""
-        faults = []
-        for file in files:
-            name, content = file_name(file["name"]), bytes(file["content"])
-            if any(p.path.name == name and p.path.read_bytes() == content for p in self.photos):
-                faults.append(f"{name}: is here already")
-                continue
-            path = Path(tempfile.mkdtemp(dir=self._folder.name), name)
-            path.write_bytes(content)
-            photo = Photo("folder", name, ("uploads",), partial(read_image, path), None, path)
-            try:
-                opened(photo)
-            except CosegError as fault:
-                faults.append(str(fault).replace(str(path), name))
-            else:
-                self.photos += (photo,)
-        return faults
 
 
 class _Read(Photographs):
@@ -117,8 +78,10 @@ def _limits(maps: Sequence[Tensor | None]) -> tuple[float, float]:
     return 0.0, most if most > 0 else 1.0
 
 
-class Session:
-    """Photographs, a model in evaluation mode, partners and pooling. Nothing is computed before it is asked for.
+class Session(Told):
+    """Photographs, a model in evaluation mode, partners and pooling, and what was said of them (`said.Told`).
+
+    Nothing is computed before it is asked for.
 
     Raises CosegError as `set_model` and `set_photos` do.
     """
@@ -127,6 +90,7 @@ class Session:
         self.photos: list[Opened] = []
         self.partners: tuple[int, ...] = ()
         self.how = "mean"
+        self._forget_marks()
         self.set_model(model)
         if photos is not None:  # else they come later
             self.set_photos(photos, targets)
@@ -150,6 +114,7 @@ class Session:
         if not read:
             raise CosegError(faults[0] if faults else "no photographs: give at least one")
         self.photos, self.partners = read, tuple(range(len(read)))
+        self._forget_marks()
         self._forget()
         return faults
 
@@ -187,12 +152,12 @@ class Session:
 
     def _forget(self) -> None:
         self._engine = Engine(self.model, _Read(self.photos), memory=Memory(REMEMBERED), pairs=True)
-        self._of_group: dict = {}  # (partners, how) -> what depends on these too
+        self._of_group: dict = {}  # (partners, how, what was said) -> what depends on these too
 
-    def _kept(self, key, compute: Callable):
-        """What `compute` gives, once for the present partners and pooling."""
+    def _kept(self, key, compute: Callable, told: bool = False):
+        """What `compute` gives, once for the present partners and pooling and, where it is told, what was said."""
         self._need_photos()
-        group = self.partners, self.how
+        group = self.partners, self.how, self.marks.key if told else ()
         found = self._of_group[group] = self._of_group.pop(group, {})  # the last one used stands last
         while len(self._of_group) > KEPT:
             del self._of_group[next(iter(self._of_group))]
@@ -213,27 +178,50 @@ class Session:
         return self._engine.context(self.partners, self.how)
 
     def logits(self, post: str = "argmax") -> list[Tensor]:
-        """(K, h, w) of each photograph, K = 2 or classes + 1; of one class by the CRF where `post` is "crf"."""
+        """(K, h, w) of each photograph, K = 2 or classes + 1; of one class by the CRF where `post` is "crf".
+
+        Raises CosegError where something was said to a system that takes no references.
+        """
         post = post_of(self.model, post)
         questions = [Question(i, self.partners) for i in range(len(self.photos))]
         plain = self._kept("argmax", lambda: [a.logits for a in self._engine.answers(questions, self.how)])
+        if self.marks.key:
+            plain = self._kept("told", lambda alone=plain: self._with_evidence(alone), told=True)
         if post == "argmax" or self.model.online:
             return plain
         pairs = zip(self.photos, plain, strict=True)
-        return self._kept("crf", lambda: [refined(o.picture.pixels, x) for o, x in pairs])
+        return self._kept("crf", lambda: [refined(o.picture.pixels, x) for o, x in pairs], told=True)
+
+    @torch.no_grad()
+    def _with_evidence(self, alone: list[Tensor]) -> list[Tensor]:
+        """What was said added to the system's own logits; batches as the engine's, so that masks are the command's."""
+        references = list(references_of(self.marks, [o.picture for o in self.photos]))
+        evidence = evidence_of(self._engine, references, self.partners, self.how)
+        told = []
+        for places in self._engine.batches(range(len(self.photos))):
+            maps = self._engine.features(self._engine.read(places))
+            told += evidence.add(torch.stack([alone[i] for i in places]), maps)
+        return told
 
     @property
     def contours_known(self) -> bool:
         """Has the CRF, which may take seconds, been computed for the present partners?"""
-        return "crf" in self._of_group.get((self.partners, self.how), {})
+        return "crf" in self._of_group.get((self.partners, self.how, self.marks.key), {})
 
     def masks(self, threshold: float = 0.5, post: str = "argmax", own: bool = False) -> list[Tensor]:
-        """uint8 (H, W), 0 and 1; label maps 0 … K of a multi-class model, which has no threshold.
+        """uint8 (H, W), 0 and 1, corrected ones as they are; label maps 0 … K of several classes, without a threshold.
 
         threshold  foreground is where its probability, by the CRF where `post` is "crf", is above this
         own        at the photographs' own sizes; else at those that are shown
         Raises ValueError for a threshold outside (0, 1), CosegError where the CRF is missing.
         """
+        found = self._answered(threshold, post, own)
+        for i, corrected in self.marks.corrected.items():
+            found[i] = corrected.mask if own else resize_labels(corrected.mask, tuple(self.photos[i].shown.shape[-2:]))
+        return found
+
+    def _answered(self, threshold: float, post: str, own: bool) -> list[Tensor]:
+        """`masks` without corrections."""
         if not 0 < threshold < 1:
             raise ValueError(f"threshold {threshold}: a probability between 0 and 1")
         sizes = [o.picture.size if own else tuple(o.shown.shape[-2:]) for o in self.photos]
@@ -241,7 +229,7 @@ class Session:
         if self.model.online:
             pictures = [Picture(o.picture.pixels, size) for o, size in zip(self.photos, sizes, strict=True)]
             asked = zip(pictures, [x[None] for x in logits], strict=True)
-            return self._kept(("labels", post, own), lambda: [decide(*one, post, online=True)[0] for one in asked])
+            return [*self._kept(("labels", post, own), lambda: [decide(*one, post, online=True)[0] for one in asked])]
         # p > t where the foreground's logit is above the background's by log t / (1 − t)
         shift = torch.tensor([math.log(threshold / (1 - threshold)), 0.0])[:, None, None]
         return [masks_from_logits(x + shift, size) for x, size in zip(logits, sizes, strict=True)]
@@ -332,27 +320,25 @@ class Session:
     # Files -----------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, threshold: float = 0.5, post: str = "argmax") -> list[Path]:
-        """Write folder/masks/<name>.png, at the photographs' own sizes, and what made them to folder/session.json.
+        """Write masks, overlays and all that was said: `coseglib.explorer.saved.write`. Returns the masks' files."""
+        return saved.write(self, folder, threshold, post)
 
-        0 and 255, or the labels 0 … K of a multi-class model. Each file is there whole or not at all.
-        Raises CosegError where the folder cannot be written, or holds what no session has saved: it may be yours.
+    def open(self, folder: str | Path) -> saved.Settings:
+        """Go on where `save` left off: its photographs, partners, and all that was said and corrected.
+
+        Raises CosegError as `coseglib.explorer.saved.read`, and where a photograph is gone; all then stays as it was.
         """
-        folder = Path(folder).expanduser()
-        settings, names = folder / SETTINGS, self.names
-        if (masks := folder / "masks").exists() and not settings.exists():
-            raise CosegError(f"{masks}: is there already, and not from here; name another folder")
-        check_output(folder, names, SETTINGS)
-        made = {"checkpoint": self.model.card.get("name"), "sha256": self.model.card.get("sha256"), "group": self.how}
-        made |= {"threshold": None if self.model.online else threshold, "post": post}
-        made["partners"] = [names[i] for i in self.partners]
-        made["photos"] = {n: str(o.photo.path or o.photo.name) for n, o in zip(names, self.photos, strict=True)}
-        files = [folder / result_files(name)[0] for name in names]
-        pixels = self.masks(threshold, post, own=True)
+        found, before = saved.read(folder), dict(vars(self))
         try:
-            files[0].parent.mkdir(parents=True, exist_ok=True)
-            write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-        for file, mask in zip(files, pixels, strict=True):
-            write_png(file, mask if self.model.online else 255 * mask, **AS_OURS["PNG"])
-        return files
+            for fault in self.set_photos(saved.saved_photos(found, [o.photo for o in self.photos])):
+                raise CosegError(fault)
+            self.set_how(found.group)
+            self.set_partners(found.partners)
+            self._forget_marks(Marks((), saved.corrections(found, [o.picture.size for o in self.photos])))
+            for said in found.said:
+                self.say(said.photo, **{said.kind: said.at or True})
+            self._forget_marks(self.marks)
+        except CosegError:
+            vars(self).update(before)
+            raise
+        return found

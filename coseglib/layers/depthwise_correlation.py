@@ -11,7 +11,6 @@ in float32, or float64, under autocast as well: sums of 361 products are not for
 from collections.abc import Sequence
 
 import torch
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -65,6 +64,8 @@ def _kernel_gradient(base: Tensor, grad: Tensor, k: int) -> Tensor:
 
     A transform of side n repeats the maps every n positions; n ≥ H + ⌊k/2⌋: no lag reaches the repetition.
     """
+    from scipy.fft import next_fast_len  # in training alone: its import takes as long as many answers
+
     lags = k // 2
     size = [next_fast_len(max(n + lags, k), real=True) for n in base.shape[-2:]]
     product = torch.fft.rfft2(base, s=size) * torch.fft.rfft2(grad, s=size).conj()

@@ -25,7 +25,6 @@ rounding, there are no two clusters: s = 0, no gradient. The sign of s is arbitr
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -82,9 +81,11 @@ def _top_pair(c: Tensor) -> tuple[Tensor, Tensor]:
     if c.device.type != "cpu":  # on CPUs LAPACK computes one pair in a third of the time that all take
         values, vectors = torch.linalg.eigh(c)
         return values[..., -1], vectors[..., -1:]
+    from scipy.linalg import eigh
+
     top = c.shape[-1] - 1
     one_pair = {"subset_by_index": [top, top], "driver": "evr", "check_finite": False, "overwrite_a": True}
-    pairs = [scipy.linalg.eigh(one.T, **one_pair) for one in c.flatten(0, 1).numpy()]  # LAPACK's own layout
+    pairs = [eigh(one.T, **one_pair) for one in c.flatten(0, 1).numpy()]  # LAPACK's own layout
     values, vectors = (torch.from_numpy(np.stack(found)) for found in zip(*pairs, strict=True))
     return values.view(c.shape[:2]), vectors.view(*c.shape[:3], 1)
 

@@ -1,10 +1,11 @@
 """ImageNet backbones as feature pyramids: five maps at strides 2, 4, 8, 16 and 32.
 
-HRNets are timm's, the others torchvision's, but for `resnet10`: it is ours, knows drawn scenes alone, and its weights
-ship (`coseglib.training.classifier`). Weights come from a local folder (`COSEG_WEIGHTS`) where it holds
-`<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from the libraries'
-own download. Where they come from decides how images are padded and normalised (`Origin`). A local file's origin is
-what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never its name.
+HRNets are timm's, the others torchvision's or as there (`small_nets`), but for `resnet10`: it is ours, knows drawn
+scenes alone, and its weights ship (`coseglib.training.classifier`). Weights come from a local folder (`COSEG_WEIGHTS`)
+where it holds `<name>.safetensors`, `<name>.fp16.safetensors` or `<name>-<8 hexadecimal digits>.safetensors`, else from
+the libraries' own download. Where they come from decides how images are padded and normalised (`Origin`). A local
+file's origin is what the caller says, else its metadata ("origin"), else what is known of its checksum (`KNOWN`); never
+its name.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import NAMING, weights_root
+from coseglib.models.small_nets import BasicBlock, MobileNetV2
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,6 @@ class HRNet(Backbone):
 
 def _narrow_stages() -> list[nn.Module]:
     """Of `resnet10`: a strided convolution, then one of ResNet's basic blocks a stride. Quick to learn from nothing."""
-    from torchvision.models.resnet import BasicBlock
-
     first = NARROW[0]
     stem = nn.Sequential(nn.Conv2d(3, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True))
     shortcuts = (nn.Sequential(nn.Conv2d(a, b, 1, 2, bias=False), nn.BatchNorm2d(b)) for a, b in pairwise(NARROW))
@@ -222,6 +222,12 @@ def build_backbone(
             net = HRNet(name, download, origin)
         elif name == "resnet10":
             net = Backbone(name, _narrow_stages(), NARROW, origin)
+        elif name == "mobilenet_v2":
+            net = MobileNetV2()
+            if download:
+                from torchvision.models import MobileNet_V2_Weights
+
+                net.load_state_dict(MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True))
         else:
             import torchvision.models as zoo
 

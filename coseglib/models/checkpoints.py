@@ -8,11 +8,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic, read_json
 from coseglib.core.paths import CHECKPOINTS, SCENES
 from coseglib.models.backbones import fill, read_safetensors, sha256
 from coseglib.models.contract import LOOKS, POSTS, Model
+from coseglib.models.folding import fold
 from coseglib.models.registry import build_model
 
 __all__ = ["FORMAT", "find", "in_half", "load_model", "read_tensors", "save_model", "sha256", "write_tensors"]
@@ -107,12 +109,20 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def load_model(
-    name_or_path: str | Path, expect: str | None = None, looks: int | None = None, post: str | None = None
+    name_or_path: str | Path,
+    expect: str | None = None,
+    looks: int | None = None,
+    post: str | None = None,
+    precision: str = "auto",
+    folded: bool = True,
 ) -> Model:
     """A trained model in evaluation mode, fp32, with `model.card`: the header, name, file, sha256, and, where the card
     beside the file has them, common_from (`coseglib.evaluation.shipping`) and withdrawn (`coseglib.evaluation.cards`).
 
     expect  the method that it must be of     looks, post  None: as its header or its training says, else its method
+    precision  in which it is to answer, `model.precision`
+    folded  with its batch norms in its convolutions where it answers in 32 bits (`coseglib.models.folding`); False: to
+            train or save it
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """
@@ -145,4 +155,6 @@ def load_model(
     stated = {key: beside[key] for key in ("common_from", "withdrawn") if key in beside}
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
     model.card = {**header, **about, **stated}
-    return model.eval()
+    model.precision = model.precision if model.online else precision
+    exact = precision_of(precision, "auto") == "32-true"
+    return fold(model) if folded and exact and not model.online else model.eval()  # online: the very maps it learned

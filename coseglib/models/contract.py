@@ -99,6 +99,7 @@ class Model(nn.Module):
     group_size = 1  # images that a group model answers at once
     looks = 1  # of LOOKS
     post = "argmax"  # of POSTS, where nobody says
+    precision = "auto"  # of `coseglib.core.devices.precision_of`, in which it answers
     objective = "cross_entropy"  # of OBJECTIVES: what its answers are trained by
     COMPARES: str | None = None  # what `match` shows; None: no positions are compared
     strides_compared: tuple[int, ...] = ()  # of the maps that `match` offers, the finest last
@@ -183,8 +184,8 @@ class ContextModel(Model):
     includes_itself = False  # whether an image's own attention belongs to what its context is pooled from
     context_size: int
 
-    def attention(self, maps: list[Tensor]) -> Tensor:
-        """maps, from `encode` -> (B, D), D = `context_size`."""
+    def attention(self, maps: list[Tensor], mask: Tensor | None = None) -> Tensor:
+        """maps, from `encode` -> (B, D), D = `context_size`. mask (B, H, W), 1 on what is meant: of that alone."""
         raise NotImplementedError
 
     def answer(self, maps: list[Tensor], context: Tensor) -> Tensor:
@@ -196,27 +197,38 @@ class ContextModel(Model):
         self.choose(how=(how, POOLINGS))
         return alpha.mean(dim=0) if how == "mean" else alpha.amin(dim=0)
 
-    def contexts(self, alpha: Tensor, weights: Tensor | None = None) -> Tensor:
+    def contexts(self, alpha: Tensor, weights: Tensor | None = None, marked: Tensor | None = None) -> Tensor:
         """alpha (B, N, D), weights (B, N, N) or None -> (B, N, D): what each image is decoded by, in training too.
 
         The weighted mean of the others' attention; or, where it includes the image's own, the mean over the image and
         all that it has weight to (None: the whole group).
+        marked  (B, N, D), the attention that the *others* see of an image, where it is asked by example; None: alpha
         """
         b, n, _ = alpha.shape
+        marked = alpha if marked is None else marked
         if self.includes_itself:
             members = torch.ones(b, n, n) if weights is None else (weights > 0) + torch.eye(n).to(weights) > 0
             weights = members / members.sum(dim=2, keepdim=True)
         elif weights is None:
             weights = others_equally(n).expand(b, n, n)
-        return (weights.to(alpha)[..., None] * alpha[:, None]).sum(dim=2)  # no product of matrices: float32 in autocast
+        weights = weights.to(alpha)
+        context = (weights[..., None] * marked[:, None]).sum(dim=2)  # no product of matrices: float32 in autocast
+        if marked is not alpha:  # its own as it is: its mask is what is asked of it
+            context = context + weights.diagonal(dim1=1, dim2=2)[..., None] * (alpha - marked)
+        return context
 
-    def forward(self, images: Tensor, weights: Tensor | None = None) -> Output:
-        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras alpha, context."""
+    def forward(self, images: Tensor, weights: Tensor | None = None, marks: Tensor | None = None) -> Output:
+        """images (B, N, 3, H, W), weights (B, N, N) or None -> logits (B, N, 2, H, W), extras alpha, context.
+
+        marks  (B, N, H, W), 1 on what is meant in an image that is an example to the others, 0 all over in one that is
+               none; None: no examples
+        """
         _check(images, GROUPS, weights)
         b, n = images.shape[:2]
         maps = self.encode(images.flatten(0, 1))
         alpha = self.attention(maps).unflatten(0, (b, n))  # (B, N, D)
-        context = self.contexts(alpha, weights)
+        marked = None if marks is None else self.attention(maps, marks.flatten(0, 1)).unflatten(0, (b, n))
+        context = self.contexts(alpha, weights, marked)
         logits = self.answer(maps, context.flatten(0, 1)).unflatten(0, (b, n))
         more = {name: extra.unflatten(0, (b, n)) for name, extra in self.more_extras(maps).items()}
         return Output(logits, {"alpha": alpha, "context": context, **more})

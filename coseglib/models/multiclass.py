@@ -135,7 +135,7 @@ class MultiClass(GroupModel):
 
     paper = Paper("multiclass-thesis", ("SA+MA",), "multiclass")
     group_size = 8
-    online, post = True, "crf"
+    online, post, precision = True, "crf", "32-true"
     EXTRAS: ClassVar = {
         "features": "(B, N, C, H/32, W/32)",  # F
         "attended": "(B, N, C, H/32, W/32)",  # F + γ (SA + MA)

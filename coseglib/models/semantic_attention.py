@@ -17,6 +17,8 @@ Where this differs
   * Any backbone, not VGG16 alone; the decoder's dropout rate (.1) is ours, the paper states none.
   * The released code has other layers (two linear layers 512 -> 4096 -> tanh -> 512, residual blocks, 5×5 convolutions
     with reflected borders) and resizes masks so that objects grow; we build what the paper prints.
+  * Asked by example (`attention`'s mask), which no paper does: a partner whose object is marked gives the mean over it
+    in the place of GAP, so that of two things in it the marked one is asked for.
   * variant="workbook" is not in the paper: attention for strides 32, 16 and 8, all from the pooled stride-32
     embedding; attended and plain features concatenated; a decoder with laterals (`LateralDecoder`).
 """
@@ -26,6 +28,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coseglib.layers.decoders import LateralDecoder, PlainDecoder
 from coseglib.models.backbones import Backbone
@@ -38,6 +41,18 @@ CHEN2018 = Paper("chen2018", protocol="chen2018", backbone="VGG16", trained_on="
 def spatial_attention(f: Tensor) -> Tensor:
     """alpha^s = σ(mean over the channels of f), eqs. (10), (11). (B, C, h, w) -> (B, 1, h, w)."""
     return torch.sigmoid(f.mean(dim=1, keepdim=True))
+
+
+def mean_over(f: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Σ_p m_p f_p / Σ_p m_p. f (B, C, h, w), mask (B, H, W) or None -> (B, C).
+
+    m  the share of position p that is 1 in the mask, (B, h, w). Without a mask, or where it marks nothing: all 1, GAP
+    """
+    if mask is None:
+        return f.mean(dim=(-2, -1))
+    m = F.adaptive_avg_pool2d((mask == 1).to(f.dtype)[:, None], f.shape[-2:])  # (B, 1, h, w)
+    m = torch.where(m.amax(dim=(-2, -1), keepdim=True) > 0, m, torch.ones_like(m))
+    return (m * f).sum(dim=(-2, -1)) / m.sum(dim=(-2, -1))
 
 
 class SemanticAttention(ContextModel):
@@ -62,9 +77,12 @@ class SemanticAttention(ContextModel):
         self.attention_layers = nn.ModuleList(layers)
         self.decoder = PlainDecoder(c32) if variant == "paper" else LateralDecoder((2 * c32, 2 * c16, 2 * c8, c4))
 
-    def attention(self, maps: list[Tensor]) -> Tensor:
-        """maps at strides 2 … 32 -> alpha (B, D) = σ(W GAP(f) + b), eqs. (1), (2), (8), (9)."""
-        pooled = self.backbone.embed(maps[-1]).float().mean(dim=(-2, -1))  # GAP  (B, C)
+    def attention(self, maps: list[Tensor], mask: Tensor | None = None) -> Tensor:
+        """maps at strides 2 … 32 -> alpha (B, D) = σ(W GAP(f) + b), eqs. (1), (2), (8), (9).
+
+        mask  (B, H, W), 1 on what is meant, not in the paper: `mean_over` it in the place of GAP
+        """
+        pooled = mean_over(self.backbone.embed(maps[-1]).float(), mask)  # GAP  (B, C)
         return torch.sigmoid(torch.cat([layer(pooled) for layer in self.attention_layers], dim=1).float())
 
     def attended(self, f: Tensor, alpha: Tensor, level: int) -> Tensor:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coseglib.core.errors import CosegError, one_line
+from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.core.progress import Progress
 from coseglib.data.folders import IMAGES, RECORDS, TRUTH, folders_in, is_hidden, is_output
 from coseglib.data.images import colours_of_mask, image_size, photo_of, read_image
 from coseglib.data.sets.binary import homes_of
 from coseglib.segmenting.finding import find_photos
+from coseglib.segmenting.groups import Found, find_groups
 
 SMALL = 32  # pixels: a side that shows little
 
@@ -46,9 +48,18 @@ def check_folder(folder: Path, quiet: bool = False) -> Checked:
     remarks += [Remark(Path(path), why) for path, why in left]
     if home == folder and (folder / TRUTH).is_dir():
         remarks.append(Remark(folder / TRUTH, "masks, and no folder images beside it; move the photographs there"))
-    beside = {record.parent for name in RECORDS for record in home.rglob(name)}
+    outputs = {p for name in RECORDS for record in home.rglob(name) if is_output(p := record.parent)}
+    remarks += [  # those of groups are told by the folder above them
+        Remark(p, "holds results of an earlier run, which are passed by", False)
+        for p in outputs
+        if p.parent not in outputs
+    ]
+    found = find_groups([folder])
+    remarks += [Remark(p, "no photographs of its own, so no group", False) for p in found.empty]
     remarks += [
-        Remark(p, "holds results of an earlier run, which are passed by", False) for p in beside if is_output(p)
+        Remark(group.folder, f"lies beside {home.name}: a group for `segment`, and passed by in `evaluate`", False)
+        for group in found.groups
+        if not group.photos[0].is_relative_to(home)
     ]
     if ignored:
         remarks.append(Remark(home, f"files that are no photographs, passed by: {ignored}", False))
@@ -75,7 +86,7 @@ def check_folder(folder: Path, quiet: bool = False) -> Checked:
         spare = [p for p in masks.rglob("*") if p not in expected and not p.is_dir() and not is_hidden(p.name)]
         remarks += [Remark(p, "no photograph in images has this name; passed by", False) for p in sorted(spare)]
     remarks = sorted(dict.fromkeys(remarks), key=lambda remark: (not remark.grave, str(remark.path)))
-    return Checked(remarks, list(_advice(folder, groups, sum(mask.is_file() for mask in expected), remarks)))
+    return Checked(remarks, list(_advice(folder, groups, sum(mask.is_file() for mask in expected), remarks, found)))
 
 
 def _of_group(place: Path, photos: Sequence[Path], truth: Path | None, deep: bool) -> Iterator[Remark]:
@@ -118,7 +129,9 @@ def _of_mask(mask: Path, photo: Path) -> Iterator[Remark]:
             yield Remark(mask, str(fault))
 
 
-def _advice(folder: Path, groups: dict[Path, list[Path]], masks: int, remarks: list[Remark]) -> Iterator[str]:
+def _advice(
+    folder: Path, groups: dict[Path, list[Path]], masks: int, remarks: list[Remark], found: Found
+) -> Iterator[str]:
     photos, grave = sum(map(len, groups.values())), sum(remark.grave for remark in remarks)
     named = ", ".join(f"{place.name} {len(some)}" for place, some in list(groups.items())[:8])
     of = f" ({named}{', …' if len(groups) > 8 else ''})" if len(groups) > 1 else ""
@@ -129,11 +142,12 @@ def _advice(folder: Path, groups: dict[Path, list[Path]], masks: int, remarks: l
         yield "segment, evaluate, train: not before there are photographs that can be read"
         return
     largest = shlex.quote(str(max(able, key=able.__getitem__)))
-    yield f"segment   coseg segment {largest} -o out" + ("  # and so on for each group" if len(groups) > 1 else "")
+    yield f"segment   coseg segment {shlex.quote(str(folder))} -o out" + (f"  # {found.note}" if found.note else "")
     if not masks:
         yield f"evaluate  not without masks: {IMAGES}/<group>/* with {TRUTH}/<group>/<stem>.png"
     elif grave:
         yield "evaluate  not before what is marked FAIL is mended"
     else:
         yield f"evaluate  coseg evaluate --dataset {shlex.quote(str(folder))} -o table.csv"
+        yield f"train     coseg train --data-folder {shlex.quote(str(folder))} --start {DEFAULT_CHECKPOINT} -o run"
     yield f"train     coseg train --method multiclass --photos {largest} --classes K -o run  # one group, no masks"

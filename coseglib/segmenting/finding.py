@@ -3,14 +3,25 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
-from coseglib.data.folders import PICTURES, RECORDS, WRITTEN, is_hidden, is_ours, is_output, is_results
+from coseglib.data.folders import (
+    EXPORTS,
+    PICTURES,
+    RECORDS,
+    WRITTEN,
+    is_hidden,
+    is_ours,
+    is_output,
+    is_results,
+    is_signed,
+)
 
+TEXTS = (*RECORDS, *chain(*EXPORTS.values()))  # what stands beside the folders of results
 LINKED = "a link that leads nowhere; mend it, or take it away"
 OURS = "what `coseg segment` or the explorer wrote is no photograph; name the photographs"
 
@@ -62,7 +73,7 @@ def _below(top: Path, closed: set[str]) -> tuple[list[Path], list[tuple[str, str
         inside = {os.path.realpath(Path(folder, f)): f for f in below}  # of two links to one, the first
         folders[:] = [f for real, f in inside.items() if real not in entered]
         entered |= inside.keys()
-        ours = RECORDS if is_output(Path(folder)) else ()
+        ours = TEXTS if is_output(Path(folder)) else ()
         for file in (Path(folder, f) for f in sorted(files) if not is_hidden(f) and f not in ours):
             if file.suffix.lower() in PICTURES and not is_ours(file):
                 found.append(file)
@@ -80,36 +91,57 @@ def _theirs(file: Path) -> bool:
     return not file.is_file() or file.stat().st_size > 0
 
 
-def _in_the_way(out: Path, names: Sequence[str], record: str) -> Iterator[Path]:
-    """What is not ours, where masks or overlays of these names and the record of them are to be written."""
+def _in_the_way(out: Path, names: Sequence[str], record: str, exports: Sequence[str]) -> Iterator[Path]:
+    """What is not ours, where masks, overlays and exports of these names and the record of them are to be written."""
     ours = is_output(out)
-    for place, number in zip((out / name for name in WRITTEN), count()):
+    for place in (out / name for name in WRITTEN if name not in EXPORTS or name in exports):
         if not place.is_dir():
             yield from [place] * os.path.lexists(place)
-        elif ours:
-            yield from filter(_theirs, (out / result_files(name)[number] for name in names))
-        elif any(map(_theirs, place.iterdir())):
+        elif not ours and any(map(_theirs, place.iterdir())):
             yield place
+    if ours:
+        yield from filter(_theirs, (out / file for name in names for file in result_files(name)))
     yield from (out / r for r in RECORDS if (r != record or not ours) and os.path.lexists(out / r))
+    yield from theirs_of_exports(out, [result_files(name)[0] for name in names], exports)
 
 
-def check_output(out: Path, names: Sequence[str], record: str = RECORDS[0]) -> None:
+def theirs_of_exports(out: Path, masks: Iterable[str], exports: Sequence[str]) -> list[Path]:
+    """What these exports of the masks, which are below `out`, would write over and is not ours, or edited since."""
+    pictures = (out / cutout_file(mask) for mask in masks) if "cutouts" in exports else ()
+    texts = (out / name for kind in exports for name in EXPORTS[kind])
+    edited = (text for text in texts if os.path.lexists(text) and not is_signed(text))
+    return [*filter(_theirs, pictures), *edited]
+
+
+def check_output(out: Path, names: Sequence[str], record: str = RECORDS[0], exports: Sequence[str] = ()) -> None:
     """Before any work: raises CosegError where something that is not ours would be written over, or mixed with ours.
 
+    exports  of `EXPORTS`, what else is to be written
     Ours is what bears our mark: masks that were mended by hand in other software are the user's.
     """
-    own = list(_in_the_way(out, names, record))
+    refuse_theirs(list(_in_the_way(out, names, record, exports)))
+    for name in ("", *WRITTEN):
+        if name not in EXPORTS or name in exports:
+            writable(out / name, folder=True)
+    for name in (record, *chain(*(EXPORTS[kind] for kind in exports))):
+        writable(out / name, folder=False)
+
+
+def refuse_theirs(own: Sequence[Path]) -> None:
+    """Raises CosegError that names the first of the user's own files, if there are any."""
     if own:
         more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
         raise CosegError(f"{own[0]}: is there already, and not from here{more}; give another folder, or move it away")
-    for name in ("", *WRITTEN):
-        writable(out / name, folder=True)
-    writable(out / record, folder=False)
 
 
 def result_files(name: str) -> tuple[str, str]:
     """Where the mask and the overlay of this name are, in the folder of results."""
     return f"{WRITTEN[0]}/{name}.png", f"{WRITTEN[1]}/{name}.jpg"
+
+
+def cutout_file(mask: str) -> str:
+    """Where the cutout is whose mask is there: "dogs/masks/1.png" -> "dogs/cutouts/1.png"."""
+    return str(PurePosixPath(mask).parents[1] / WRITTEN[2] / PurePosixPath(mask).name)
 
 
 def output_names(photos: Sequence[Path]) -> list[str]:

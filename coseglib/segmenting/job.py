@@ -5,13 +5,17 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, references, ignored, note, photos}, an
-entry a photograph in the order found: {file, mask, overlay, width, height, foreground_share, score, seconds} or
-{file, skipped}. score says how sure the model is (`foreground_score`), the note whether anything is common. Of a
-multi-class model also classes and learning, and class_shares for score. Every file is written beside its place and
-moved there.
+`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, precision, references, ignored, note,
+apart, look_first, photos}, an entry a photograph in the order found: {file, mask, overlay, width, height, area, box,
+foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels, box [x, y, width, height] or null
+where the mask is empty; score says how sure the model is that something is there (`foreground_score`), expected_j how
+well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why} of the masks that a person should
+check, the note whether anything is common, apart which files seem to be another group's (`coseglib.segmenting.apart`).
+Of a multi-class model also classes and learning, and class_shares for score and expected_j. Every file is written
+beside its place and moved there. What else can be made of it: `coseglib.segmenting.exports`.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -22,7 +26,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,7 +35,7 @@ from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import foreground_score, masks, post_of
 from coseglib.answering.reading import MOST_BYTES, Memory, Photographs, Picture
 from coseglib.answering.reference import Reference, check_references, evidence_of
-from coseglib.core.devices import launch
+from coseglib.core.devices import precision_of, sharing
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
@@ -40,11 +43,16 @@ from coseglib.data import images
 from coseglib.data.folders import AS_OURS, is_ours
 from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
+from coseglib.segmenting.apart import find_apart, is_asked, note_on, with_vectors
+from coseglib.segmenting.coco import box_of
+from coseglib.segmenting.exports import export
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
+from coseglib.segmenting.look_first import expected_jaccard, look_first
 from coseglib.segmenting.overlays import class_colours, overlay
 
-FITTING = 64  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
-write_png = partial(images.write_png, **AS_OURS["PNG"])  # so that no later run takes them for photographs
+FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
+# marked, so that no later run takes them for photographs; masks are small at every level of compression
+write_png = partial(images.write_png, compress_level=3, **AS_OURS["PNG"])
 write_jpg = partial(images.write_jpg, **AS_OURS["JPEG"])
 
 
@@ -93,6 +101,8 @@ def _identity(model) -> str:
     """What tells one trained model from another: its checkpoint's SHA-256, else a hash of its tensors."""
     if "sha256" in model.card:
         return model.card["sha256"]
+    import joblib
+
     tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return joblib.hash([type(model).__qualname__, str(model), tensors], "sha1")
 
@@ -121,6 +131,7 @@ class _Job(Photographs):
         self.skipped: dict[int, str] = {}
         self.pass_seconds = 0.0  # of the first pass, a photograph
         self.done: dict[int, dict] = {}
+        self.vectors: dict[int, np.ndarray] = {}  # of those that are done, see `coseglib.segmenting.apart`
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
@@ -140,9 +151,11 @@ class _Job(Photographs):
             for line in file.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError):  # the last line of a killed process may be half a line
                     entry = json.loads(line)
-                    number = entry.pop("photo")
+                    number, vector = entry.pop("photo"), entry.pop("vector", "")
                     if all((self.out / entry[k]).is_file() for k in ("mask", "overlay")):
                         self.done[number] = entry
+                        if vector:
+                            self.vectors[number] = np.frombuffer(base64.b64decode(vector), np.int8)
         for done in self.gather(self.done):
             self.done |= done
         self.earlier = len(self.done)
@@ -150,27 +163,51 @@ class _Job(Photographs):
             if self.log.tell():
                 self.log.write(b"\n")
             yield
-        for done, skipped in self.gather((self.done, self.skipped)):
+        for done, skipped, vectors in self.gather((self.done, self.skipped, self.vectors)):
             self.done |= done
             self.skipped |= skipped
+            self.vectors |= vectors
 
     def entries(self) -> list[dict]:
         """The photographs of result.json, in the order found."""
         about = (self.done.get(i) or {"skipped": self.skipped[i]} for i in range(len(self)))
         return [{"file": str(file), **entry} for file, entry in zip(self.photos, about, strict=True)]
 
+    def result(self, left_out: list[tuple[str, str]], referred: bool) -> dict:
+        """What result.json says of the photographs, and of what was left out. referred: to references."""
+        common_from = None if referred else self.model.card.get("common_from")  # it is measured without references
+        entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
+        apart = self.apart()
+        note = "; ".join(filter(None, [note_for(self.done.values(), common_from), note_on(apart, len(self.done))]))
+        return {"note": note, "apart": apart, "look_first": look_first(entries), "photos": entries}
+
+    def apart(self) -> list[str]:
+        """The files that stand apart from the rest, as one process finds and all know."""
+        found = None
+        if self.fabric.global_rank == 0:
+            found = find_apart(self.model, self.photos, self.vectors)
+        return [str(self.photos[place]) for place in self.fabric.broadcast(found)]
+
     def older(self) -> tuple[str, ...]:
         """Masks of ours that are none of this run's."""
         masks = {self.out / entry["mask"] for entry in self.done.values()}
         return tuple(sorted(f.name for f in (self.out / "masks").glob("*.png") if f not in masks and is_ours(f)))
 
-    def finish(self, result: dict) -> None:
-        """Write result.json, and clear away what was kept for another run."""
+    def summary(self, result: dict, seconds: float) -> Summary:
+        """What is said of a run with this result.json."""
+        skipped = tuple((entry["file"], entry["skipped"]) for entry in result["photos"] if "skipped" in entry)
+        counts = len(self), len(self.done), self.earlier
+        said = skipped, result["ignored"], result["note"], self.older()
+        return Summary(self.out, *counts, *said, seconds, self.fabric.global_rank)
+
+    def finish(self, result: dict, goes_on: bool = False) -> None:
+        """Write result.json, and clear away what was kept for another run, unless the run goes on elsewhere."""
         if self.fabric.global_rank == 0:
             write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         self.fabric.barrier()
         if self.fabric.local_rank == 0:
-            shutil.rmtree(self.out / ".coseg", ignore_errors=True)
+            if not goes_on:
+                shutil.rmtree(self.out / ".coseg", ignore_errors=True)
             for part in [*self.out.glob("masks/.*.part"), *self.out.glob("overlays/.*.part")]:  # of a killed process
                 part.unlink(missing_ok=True)
         self.fabric.barrier()
@@ -241,6 +278,17 @@ class _Job(Photographs):
             write_tensors(file, {"pooled": pools[group].pooled}, header)
         return pools
 
+    def answer_all(self, engine: Engine, how: str, post: str, references: Sequence[Reference]) -> None:
+        """Write what is not yet done."""
+        evidence = evidence_of(engine, references, range(len(self)), how) if references else None
+        answers = engine.answers(whole_group(len(self)), how, evidence=evidence)
+        missing = (answer for answer in answers if answer.photo not in self.done)
+        if is_asked(self.model) and not references:
+            missing = with_vectors(engine, missing, self.vectors)
+        count = len(self) - self.earlier if self.fabric.world_size == 1 else 0  # other processes have the other cores
+        for answer, mask in masks(self.model, missing, post, count):
+            self.write(answer, mask)
+
     # What is written --------------------------------------------------------------------------------------------------
 
     def write(self, answer: Answer, mask: Tensor) -> None:
@@ -252,15 +300,20 @@ class _Job(Photographs):
         write_png(self.out / files["mask"], mask if classes else 255 * mask)
         shown = resize_labels(mask, tuple(picture.shape[-2:]))
         write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
-        entry = {**files, "width": size[1], "height": size[0]}
-        entry["foreground_share"] = round(int(mask.count_nonzero()) / mask.numel(), 6)
+        area = int(mask.count_nonzero())
+        entry = {**files, "width": size[1], "height": size[0], "area": area, "box": box_of(mask.numpy())}
+        entry["foreground_share"] = round(area / mask.numel(), 6)
         if classes:
             counts = torch.bincount(mask.flatten(), minlength=classes + 1)[1:]
             entry["class_shares"] = [round(int(count) / mask.numel(), 6) for count in counts]
         else:
             entry["score"] = round(foreground_score(answer.logits), 4)
+            entry["expected_j"] = round(expected_jaccard(answer.logits, mask), 4)
         entry["seconds"] = round(self.pass_seconds + answer.seconds + time.perf_counter() - started, 4)
-        self.log.write(json.dumps({"photo": answer.photo, **entry}, allow_nan=False).encode() + b"\n")
+        line = {"photo": answer.photo, **entry}
+        if answer.photo in self.vectors:
+            line["vector"] = base64.b64encode(self.vectors[answer.photo]).decode()
+        self.log.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         self.log.flush()
         self.done[answer.photo] = entry
 
@@ -272,19 +325,24 @@ def segment_photos(
     how: str = "mean",
     *,
     batch: int = BATCH,
-    bfloat16: bool = False,
     post: str | None = None,
     references: Sequence[Reference] = (),
+    exports: Sequence[str] = (),
     quiet: bool = False,
+    fabric=None,
+    goes_on: bool = False,
     **where: int | str,
 ) -> Summary:
     """Segment what the photographs have in common; the job behind `coseg segment`.
 
     named   files and folders, see `find_photos`          out  the folder to write to, made where there is none
     model   in evaluation mode, from `load_model`         how  the group's attention: "mean" or "min"
-    where   devices, num_nodes, accelerator of `launch`. Several processes give the very masks of one
+    where   devices, num_nodes, accelerator of `sharing`. Several processes give the very masks of one
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
+    exports  what else is made of the masks, see `coseglib.segmenting.exports`
+    fabric, goes_on  of `coseglib.segmenting.groups`: launched already; and this group is one of a run that is not over,
+            which finds it done should it be killed and started again
 
     What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
     when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
@@ -295,41 +353,35 @@ def segment_photos(
     check_pooling(model, how)  # before anything is written
     check_references(model, references)
     found = find_photos(named, leave_out=out)
-    check_output(out, output_names(found[0]))
-    fabric = launch(**where)
+    check_output(out, output_names(found[0]), exports=exports)
+    fabric = fabric or sharing(**where)
     photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
+    precision = precision_of(model.precision, fabric.device)
     job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
-    key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, bfloat16, model.classes]
+    key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
     key += [reference.key() for reference in references]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
             memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
-            engine = Engine(model, job, batch, bfloat16, memory)
-            evidence = evidence_of(engine, references, range(len(photos)), how) if references else None
-            answers = engine.answers(whole_group(len(photos)), how, evidence=evidence)
-            missing = (answer for answer in answers if answer.photo not in job.done)
-            count = len(photos) - job.earlier if fabric.world_size == 1 else 0  # other processes have the other cores
-            for answer, mask in masks(model, missing, post, count):
-                job.write(answer, mask)
-        common_from = None if references else model.card.get("common_from")  # it is measured without references
-        note = note_for(job.done.values(), common_from)
-        entries = [*job.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
-        job.finish(_about(model, how, post, references) | {"ignored": ignored, "note": note, "photos": entries})
+            job.answer_all(Engine(model, job, batch, memory), how, post, references)
+        about = _about(model, how, post, precision, references) | {"ignored": ignored}
+        result = about | job.result(left_out, bool(references))
+        job.finish(result, goes_on)
+        if exports and fabric.global_rank == 0:
+            export(out, exports, quiet)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
-    skipped = tuple((e["file"], e["skipped"]) for e in entries if "skipped" in e)
-    counts = len(photos), len(job.done), job.earlier
-    return Summary(out, *counts, skipped, ignored, note, job.older(), time.perf_counter() - started, fabric.global_rank)
+    return job.summary(result, time.perf_counter() - started)
 
 
-def _about(model, how: str, post: str, references: Sequence[Reference]) -> dict:
+def _about(model, how: str, post: str, precision: str, references: Sequence[Reference]) -> dict:
     """What result.json says of the model and the way in which it was asked."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
-    about |= {"post": post, "references": [reference.about() for reference in references]}
+    about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
     if model.online:
         learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
         about |= {"classes": model.classes, "learning": learning}

@@ -4,14 +4,16 @@ Colours are told apart by colour-blind readers too (Okabe and Ito): a foreground
 most from what is under and around it, labels have a colour each. Blue is left to true outlines.
 """
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from PIL.ImageColor import getrgb
-from scipy import ndimage
 
 OKABE_ITO = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+DARK = 20  # grey level of the line around a mask
 MARKS = ("#E69F00", "#F0E442", "#009E73", "#CC79A7", "#D55E00")  # orange, yellow, green, pink, vermilion: far from blue
 CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
 
@@ -37,7 +39,7 @@ def mark_colour(images: Sequence, masks: Sequence) -> str:
     inks = cielab(np.array([getrgb(name) for name in MARKS]).T)
     worst = np.full(len(MARKS), np.inf)
     for image, mask in zip(images, masks, strict=True):
-        step = max(1, max(image.shape[-2:]) // 200)  # a photograph of 200 pixels says as much about its colours
+        step = max(1, max(image.shape[-2:]) // 100)  # a photograph of 100 pixels says as much about its colours
         pixels = np.asarray(image[:, ::step, ::step])
         y, x = (np.arange(n) * old // n for n, old in zip(pixels.shape[-2:], mask.shape, strict=True))
         near = _grown(np.asarray(mask)[y][:, x] != 0, max(1, max(pixels.shape) // 50))
@@ -57,7 +59,16 @@ def class_colours(count: int) -> list[str]:
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
     """The mask and all within `radius` pixels of it, in a square. bool (H, W)."""
-    return ndimage.maximum_filter(mask.view(np.uint8), 2 * radius + 1, mode="constant").view(bool)
+    for _ in range(2):  # along the columns, then along the rows
+        grown, reach = mask.copy(), 0
+        while reach < radius:  # what has grown by `reach` and is moved by `step` has grown by both
+            step = min(reach + 1, radius - reach)
+            before = grown.copy()
+            grown[step:] |= before[:-step]
+            grown[:-step] |= before[step:]
+            reach += step
+        mask = grown.T
+    return mask
 
 
 def overlay(image, mask, colours: Sequence[str] | None = None):
@@ -81,7 +92,21 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
         inner = _grown(~region, line) & region
         for channel, colour in zip(result, getrgb(name), strict=True):
             tinted = np.round(np.arange(256) * 0.5 + colour * 0.5).astype(np.uint8)
-            np.copyto(channel, tinted[channel], where=region)
-            channel[inner] = colour
-    result[:, around] = 20
+            np.copyto(channel, tinted.take(channel), where=region)
+            np.copyto(channel, np.uint8(colour), where=inner)
+    np.copyto(result, np.uint8(DARK), where=around)
     return result if isinstance(image, np.ndarray) else torch.from_numpy(result).as_subclass(type(image))
+
+
+def veil(labels: np.ndarray, colours: Sequence[str]) -> bytes:
+    """A mask to be laid over its photograph by others: a PNG, see-through but for tints and a thin dark line around.
+
+    labels uint8 (H, W), 0 nothing, k in the k-th of at most 254 colours
+    """
+    picture = labels.astype(np.uint8)
+    picture[_grown(labels != 0, 1) & (labels == 0)] = 255
+    made, palette = Image.fromarray(picture, "P"), np.full((256, 3), DARK, np.uint8)
+    palette[1 : len(colours) + 1] = [getrgb(name) for name in colours]
+    made.putpalette(palette.tobytes())
+    made.save(content := io.BytesIO(), "PNG", optimize=True, transparency=bytes([0] + [150] * 254 + [255]))
+    return content.getvalue()

@@ -13,7 +13,11 @@ from coseglib.models.backbones import BACKBONES
 
 PROFILES = Path(__file__).parent / "profiles"
 # Fields that a resumed run may change: they decide how it is computed and reported, not what.
-MAY_CHANGE = frozenset({"workers", "log_every", "save_every"})
+# What a folder of one's own holds is compared by content, wherever it lies.
+MAY_CHANGE = frozenset({"workers", "log_every", "save_every", "folder"})
+YOUNGER = frozenset(
+    {"frozen_norms", "example_share"}
+)  # fields that came later: at their defaults they change nobody's digest
 
 
 class TrainConfig(Config):
@@ -25,7 +29,8 @@ class TrainConfig(Config):
     options: dict[str, Any] = Field({})  # of the method: what its model's constructor takes besides
     pretrained: bool = True  # ImageNet weights; False: random
     start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
-    data: Literal["real", "coco-seg", "synthetic"] = "real"  # "real": VOC train + MSRC training part
+    data: Literal["real", "coco-seg", "synthetic", "folder"] = "real"  # "real": VOC train + MSRC training part
+    folder: str = ""  # of one's own photographs and masks, for data = folder (`coseglib.training.tuning`)
     synthetic_photos: Count = 240  # of the synthetic set
     steps: Count = 1000
     groups: Count = 8  # B, groups a step, over all processes and accumulated parts
@@ -37,6 +42,7 @@ class TrainConfig(Config):
     shares: tuple[Weight, Weight, Weight] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
     pasted: Share = 0.5  # share of the hard groups whose second class is pasted in
     by_set: bool = False  # draw a class's photographs of two data sets as two classes
+    example_share: Share = 0.0  # of the groups, asked by example: their partners come with masks; ca, fca and csa
     twins: Share = 0.0  # share of the plain groups that are crops of one photograph
     dice: Weight = 0.0  # of the foreground dice beside cross-entropy
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -47,6 +53,7 @@ class TrainConfig(Config):
     warmup: Natural = 0  # steps
     halve_every: Count = 25000  # steps
     stem_every: Count = 1  # steps between those in which the layers below stride 8 learn too; 1: all
+    frozen_norms: bool = False  # batch norms keep the means and variances that they start with
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average; 0: none
     accumulate: Count = 1  # parts that a step's groups are split into
     precision: Literal["auto", "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"] = "auto"
@@ -82,9 +89,22 @@ class TrainConfig(Config):
             if name not in known:
                 has = ", ".join(known) or "it has none"
                 raise CosegError(f"options.{name}: {self.method} has no such option; {has}")
+        if (self.data == "folder") != bool(self.folder):
+            raise CosegError(
+                f"data = {self.data}, folder = {self.folder or 'none'}: go together; --data-folder sets both"
+            )
+        if self.example_share and METHODS[self.method].kind != "context":
+            raise CosegError(
+                f"example_share = {self.example_share}: is for ca, fca and csa; leave it out for {self.method}"
+            )
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
         return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide a result; two trainings that agree in them are one."""
+        usual = {name: type(self).model_fields[name].default for name in YOUNGER}
+        return {k: v for k, v in self.fields().items() if k not in MAY_CHANGE and usual.get(k, self) != v}
 
 
 def method_of(profile: str) -> str:

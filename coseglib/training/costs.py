@@ -69,7 +69,7 @@ def training_costs(runs: Mapping[str, TrainingRun], share: float = 0.9) -> pd.Da
     """
     when, rows = time_to(tidy_logs(runs), share), {}
     for name, run in runs.items():
-        model = load_model(run.folder / "model.safetensors", run.config.method)
+        model = load_model(run.folder / "model.safetensors", run.config.method, folded=False)
         last, reached = run.log.dropna(subset=["loss"]).iloc[-1], when.loc[name]
         rows[name] = {
             "backbone": run.config.backbone,
@@ -101,7 +101,7 @@ def loss_terms(run: TrainingRun) -> pd.DataFrame:
     config = run.config
     batch = build_batches(config, cached_photographs(config))[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(run.folder / "model.safetensors", config.method).train().to(device)
+    model = load_model(run.folder / "model.safetensors", config.method, folded=False).train().to(device)
     weights = [p for p in model.parameters() if p.requires_grad]
     torch.manual_seed(config.seed)  # dropout
     rows = []

@@ -13,7 +13,7 @@ A run's folder holds  state.safetensors  the newest training state, for --resume
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -33,16 +33,19 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import clear_parts, write_text
 from coseglib.core.progress import Progress
 from coseglib.data import training_photos, validation_groups
+from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.sampler import Batch, GroupSampler
 from coseglib.data.synthetic import load_synthetic, synthetic_photos
 from coseglib.models import METHODS, build_model
+from coseglib.models.backbones import fill
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.losses import batch_jaccard
 from coseglib.scoring.metrics import aggregate, auroc
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
+from coseglib.training.tuning import OwnFolder, own_folder
 
 SPOILT = 1e3  # a loss like this (ln 2 at chance) is of weights that no lower rate will mend: they are not kept
 
@@ -79,14 +82,15 @@ def train(
     say = (lambda text: None) if silent else partial(print, flush=True)
     say("\n".join(f"  {name}: {value}" for name, value in config.fields().items()))
     with fabric.rank_zero_first():  # one process decodes, the others find the cache
-        photos = cached_photographs(config, silent)
+        own = own_folder(config.folder) if config.folder else None
+        photos = cached_photographs(config, silent, own)
     sampler = build_batches(config, photos, fabric.world_size, fabric.global_rank)
     fabric.seed_everything(config.seed, verbose=False)
     model = _initial_model(config, len(photos.classes)).to(memory_format=torch.channels_last)
-    run = begin(fabric, model, build_optimiser(model, config), config, output, saved)
+    run = begin(fabric, model, build_optimiser(model, config), config, output, saved, own)
     now = {"photographs": len(photos), "content": photos.content, "processes": fabric.world_size}
     run.at.go_on_with(now, anyway, output)
-    score = build_validation(config) if config.validate_every and first else None
+    score = build_validation(config, own) if config.validate_every and first else None
     output.mkdir(parents=True, exist_ok=True)
     if first:
         clear_parts(output)
@@ -103,6 +107,8 @@ def train(
     with Progress("training", config.steps, "steps", silent, done=run.at.step) as progress:
         _steps(run, iter(batches), score, progress)
     fabric.barrier()
+    if own and run.at.best >= 0:
+        say(own.verdict(config.start, run.at.before, run.at.best))
     return output / MODEL
 
 
@@ -115,7 +121,9 @@ def _steps(run: "Run", batches: Iterator[Batch], score: Callable | None, progres
     def keep(**values) -> None:
         log.row(step=at.step, seconds=round(at.seconds, 1), **values)
 
-    run.model.train()
+    if run.own and config.start and score and at.step == 0:
+        keep(val_J=round(run.keep_model(score)["val_J"], 4))
+    run.learn()
     while at.step < config.steps:
         run.seed_dropout()
         run.model.backbone.stem_learns = at.step % config.stem_every == 0
@@ -159,6 +167,14 @@ class Run:
     schedule: LambdaLR
     average: AveragedModel | None
     at: Progressed
+    own: OwnFolder | None = None  # what it trains on, where that is a folder of one's own
+
+    def learn(self) -> None:
+        """The model learns from here on: its batch norms by the batch, unless they are frozen."""
+        self.model.train()
+        for module in self.model.modules() if self.config.frozen_norms else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
     def seed_dropout(self) -> None:
         """Dropout draws from this generator alone: the step decides it, not the steps that this process has seen."""
@@ -175,8 +191,9 @@ class Run:
         config, device = self.config, self.fabric.device
         x = batch.images.to(device, non_blocking=True).float().div_(255)
         y, w = batch.targets.to(device, non_blocking=True), batch.weights.to(device)
+        marks = () if batch.marks is None else (batch.marks.to(device),)
         with self.fabric.no_backward_sync(self.wrapped, enabled=part < config.accumulate - 1):
-            answer = self.wrapped(x, w)
+            answer = self.wrapped(x, w, *marks)
             loss = sum(self.model.loss(answer, y, batch.classes.to(device), config.dice).values())
             if not torch.isfinite(loss):
                 self.stop("the loss is")
@@ -200,15 +217,19 @@ class Run:
         self.at.step += 1
 
     def keep_model(self, score: Callable | None) -> dict[str, float]:
-        """Write the model that is used, unless it scores below an earlier one. -> the scores; {} without `score`."""
+        """Write the model that is used, unless it scores below an earlier one, or no better than what a tuning starts
+        from. -> the scores; {} without `score`."""
         used = (self.model if self.average is None else self.average.module).eval()
         if not all(value.isfinite().all() for value in used.state_dict().values()):
             self.stop("weights are")  # of the last step no loss would tell it
         marks = score(used) if score else {}
-        if not marks or marks["val_J"] >= self.at.best:
-            self.at.best = marks.get("val_J", self.at.best)
+        best, now = self.at.best, marks.get("val_J", self.at.best)
+        if not self.at.step:
+            self.at.before = now
+        if now > best or (now == best and (not marks or best != self.at.before)):
+            self.at.best = now
             save_model(self.output / MODEL, used, self._about())
-        self.model.train()
+        self.learn()
         return marks
 
     def _about(self) -> dict:
@@ -218,12 +239,23 @@ class Run:
         about["device"] = device_name(fabric.device, fabric.world_size)
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         about["trained_with"] = at.trained_with
+        about |= {"by_example": True} if config.example_share else {}
+        if self.own:
+            about["data_folder"] = self.own.about() | {"J_before": at.before, "J": at.best}
         # the run before this one, and the one before that
         return about | ({"started_from": self.model.started_from} if config.start else {})
 
 
-def cached_photographs(config: TrainConfig, quiet: bool = True) -> TrainingSet:
-    """Decoded and resized once, kept on disk. quiet: False says on stderr how far it is."""
+def cached_photographs(config: TrainConfig, quiet: bool = True, own: OwnFolder | None = None) -> TrainingSet:
+    """Decoded and resized once, kept on disk. quiet: False says on stderr how far it is; own: where it is read already.
+
+    Raises CosegError for a folder of one's own that cannot train.
+    """
+    if config.folder:
+        own = own or own_folder(config.folder)
+        found = training_set(list(own.training), config.cache_side, quiet=quiet)
+        own.check_enough(found, config.group_size)
+        return replace(found, content=own.content)  # of what is kept aside, too
     if config.data == "synthetic":
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
     else:
@@ -234,13 +266,18 @@ def cached_photographs(config: TrainConfig, quiet: bool = True) -> TrainingSet:
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
     """The batches of one process of several, each a part of a step."""
     same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
+    if config.folder and len(photos.classes) == 1:  # nothing to tell it from
+        same["shares"] = (1.0, 0.0, 0.0)
     groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate
     side = config.sides or config.input_size
+    same |= {"examples": config.example_share, "least": 1e-9 if config.folder else PRESENT}  # own marks are meant
     return GroupSampler(photos, config.group_size, groups, side, steps=steps, rank=rank, **same)
 
 
-def build_validation(config: TrainConfig) -> Callable[..., dict[str, float]]:
-    """A function model -> {val_J, val_swap, val_refusal}."""
+def build_validation(config: TrainConfig, own: OwnFolder | None = None) -> Callable[..., dict[str, float]]:
+    """A function model -> {val_J, val_swap, val_refusal}; of a folder of one's own val_J alone."""
+    if own:
+        return lambda model: {"val_J": own.jaccard_aside(model, config.validate_photos)}
     groups = load_synthetic("val") if config.data == "synthetic" else validation_groups()
 
     def score(model) -> dict[str, float]:
@@ -307,7 +344,9 @@ def build_average(model: nn.Module, decay: float, step: int = 0) -> AveragedMode
     return averaged
 
 
-def begin(fabric: Fabric, model, optimiser: Optimizer, config: TrainConfig, output: Path, saved: Saved | None) -> Run:
+def begin(
+    fabric: Fabric, model, optimiser: Optimizer, config: TrainConfig, output: Path, saved: Saved | None, own=None
+) -> Run:
     """Everything on its device, then brought to the saved state: in this order, or Adam meets two devices."""
     at = saved.progressed if saved else Progressed()
     average = build_average(model, config.average, at.step)
@@ -317,7 +356,7 @@ def begin(fabric: Fabric, model, optimiser: Optimizer, config: TrainConfig, outp
     if saved:
         restore(saved, model, optimiser, average)
     schedule = build_schedule(optimiser, config, at.step)
-    return Run(fabric, config, output, model, wrapped, optimiser, schedule, average, at)
+    return Run(fabric, config, output, model, wrapped, optimiser, schedule, average, at, own)
 
 
 def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
@@ -327,13 +366,21 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
         options.setdefault("categories", categories)
     if not config.start:
         return build_model(*built, "imagenet" if config.pretrained else None, options=options)
-    trained = load_model(config.start, config.method)
+    trained = load_model(config.start, config.method, folded=False)
     for name in ("backbone", "variant"):
         theirs, ours = trained.card[name], getattr(config, name)
         if theirs != ours:
             raise CosegError(f"{config.start}: its {name} is {theirs}, not {ours}; set {name}")
     model = build_model(*built, weights=None, origin=trained.card["origin"], options=options)
-    model.load_state_dict(trained.state_dict())
-    keys = ("sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "trained_with")
+    theirs, ours = trained.state_dict(), model.state_dict()
+    if "categories" in options:  # what names other classes begins anew
+        named = options["categories"], trained.card["options"].get("categories")
+        new = [k for k, v in theirs.items() if k in ours and (*ours[k].shape[:1], *v.shape[:1]) == named]
+        theirs |= {k: ours[k] for k in new if ours[k].shape != theirs[k].shape}
+    if wrong := fill(model, theirs):
+        raise CosegError(f"{config.start}: its tensors do not fit {config.method} with these options (first: {wrong})")
+    if config.folder:  # answers as what it starts from, in validation too
+        model.looks, model.post = trained.looks, trained.post
+    keys = ("name", "sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "trained_with")
     model.started_from = {key: trained.card[key] for key in (*keys, "started_from") if key in trained.card}
     return model

@@ -56,8 +56,8 @@ def plan_trainings(methods: Sequence[str], profile: str, overrides: Mapping | No
 
 def training_folder(root: str | Path, name: str, config: TrainConfig) -> Path:
     """`root`/<name>-<8 digits of the fields that decide the result>, so that other settings never meet its files."""
-    deciding = {name: value for name, value in config.fields().items() if name not in MAY_CHANGE}
-    return Path(root) / f"{name}-{hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]}"
+    deciding = json.dumps(config.deciding(), sort_keys=True)
+    return Path(root) / f"{name}-{hashlib.sha256(deciding.encode()).hexdigest()[:8]}"
 
 
 def run_config(folder: str | Path) -> TrainConfig:

@@ -30,6 +30,7 @@ class Progressed:
     """How far a run is.
 
     earlier_rates  {until, learning_rate, backbone_learning_rate} of rates given up at a step
+    before         J in validation of what a tuning starts from; −1: not known
     trained_with   {since, photographs, content, processes}, one where nothing changed on resuming; content: a SHA-256
     """
 
@@ -38,6 +39,7 @@ class Progressed:
     best: float = -1.0
     earlier_rates: list[dict[str, float]] = field(default_factory=list)
     trained_with: list[dict] = field(default_factory=list)
+    before: float = -1.0
 
     def go_on_with(self, now: dict, anyway: bool, where: Path) -> None:
         """Note what is trained with from here on; CosegError, unless it is to be `anyway`, where that is another."""
@@ -87,6 +89,7 @@ def find_state(folder: Path, config: TrainConfig, resume: bool) -> Saved | None:
     if any(theirs[name] != getattr(config, name) for name in RATES):
         earlier.append({"until": header["step"], **{name: theirs[name] for name in sorted(RATES)}})
     far = (header["step"], header["seconds"], header["best"], earlier, list(header.get("trained_with", [])))
+    far += (header.get("before", -1.0),)
     return Saved(tensors, Progressed(*far))
 
 

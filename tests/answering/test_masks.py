@@ -1,9 +1,11 @@
+import time
+
 import pytest
 import torch
 from tiny_models import TinyContext
 from torch.nn import functional as F
 
-from coseglib.answering.answers import pooled_context
+from coseglib.answering.answers import BATCH, pooled_context
 from coseglib.answering.kinds import Pool
 from coseglib.answering.masks import masks_from_logits, segment_group
 from coseglib.answering.reading import Memory, resize_to_input
@@ -172,8 +174,13 @@ def test_records_are_read_when_their_turn_comes_and_are_let_go(photos):
     next(segment_group(TinyContext(), group, batch=2))
     assert read == [0, 1, 2, 3, 4, 5, 6]  # few photographs are read once
     read.clear()
-    next(segment_group(TinyContext(), group, batch=2, memory=Memory(0)))
-    assert read == [0, 1, 2, 3, 4, 5, 6, 0, 1]  # of many, no more than a batch is held
+    masks = segment_group(TinyContext(), group * 10, batch=2, memory=Memory(0))
+    next(masks)
+    assert read[:72] == [0, 1, 2, 3, 4, 5, 6] * 10 + [0, 1]
+    time.sleep(0.2)
+    assert len(read) <= 70 + BATCH + 4  # of many, no more than the answers waiting for their turn are held
+    masks.close()
+    assert len(read) < 140
 
 
 def test_an_iterator_is_refused_since_a_group_is_read_twice(photos):
@@ -195,5 +202,7 @@ def test_a_model_of_an_unknown_kind_is_refused(photos):
 
 
 def test_bfloat16_is_not_left_switched_on_between_masks(photos):
-    for mask in segment_group(TinyContext(), photos, bfloat16=True):
+    model = TinyContext()
+    model.precision = "bf16-mixed"
+    for mask in segment_group(model, photos):
         assert not torch.is_autocast_enabled("cpu") and mask.dtype == torch.uint8

@@ -106,6 +106,45 @@ def test_the_score_is_added_to_the_clipped_answer(tiny):
     torch.testing.assert_close(told[1] - told[0], expected, rtol=1e-3, atol=1e-3)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["ca", "fca", "csa"])
+def test_a_system_trained_by_example_answers_by_the_attention_over_what_is_marked(awake, method):
+    model, images = awake(method), [torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)]
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[:32] = 1
+    engine, group = Engine(model, images), range(3)
+    given = [Reference(images[3], mask), Reference(images[2], mask)]
+    assert evidence_of(engine, given, group).pool is None
+    model.card = {"by_example": True}
+    evidence = evidence_of(engine, given, group)
+    maps = engine.encode([engine.photos.read(place) for place in (0, 2, 3)])
+    theirs = model.attention([m[1:] for m in maps], torch.stack([mask, mask]))
+    torch.testing.assert_close(evidence.pool.context(), theirs.mean(dim=0), rtol=1e-4, atol=1e-5)
+    context = theirs.mean(dim=0)
+    if method == "fca":  # with its own, as in training
+        context = (theirs.sum(dim=0) + model.attention([m[:1] for m in maps])[0]) / 3
+    want = evidence.add(model.answer([m[:1] for m in maps], context), [m[:1] for m in maps])
+    found = next(engine.answers([Question(0, group)], evidence=evidence)).logits
+    torch.testing.assert_close(found[1] - found[0], want[0, 1] - want[0, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_of_two_things_in_every_picture_the_one_marked_in_the_reference_is_asked_for(drawn):
+    """Attention over the mask of the one says it better than the whole group's, which says both."""
+    model, swap = load_model("ca-scenes"), {False: [], True: []}
+    for first, second in zip(drawn, drawn[1:] + drawn[:1], strict=True):
+        scenes = [p for p in first.photos if p in second.photos]
+        group, engine = range(len(scenes)), Engine(model, scenes)
+        for by_example, asked in ((way, kind) for way in swap for kind in (first.name, second.name)):
+            model.card = {**model.card, "by_example": by_example}
+            evidence = evidence_of(engine, [Reference(scenes[0], scenes[0].mask((asked,)))], group)
+            questions = [Question(i, group) for i in group[1:]]
+            for answer, mask in masks(model, engine.answers(questions, evidence=evidence)):
+                j = {of: jaccard(mask, scenes[answer.photo].mask((of,))) for of in (first.name, second.name)}
+                swap[by_example].append(2 * j[asked] - sum(j.values()))
+    usual, over_the_mask = (sum(scores) / len(scores) for scores in swap.values())
+    assert over_the_mask > usual + 0.1, (usual, over_the_mask)
+
+
 @pytest.mark.parametrize(
     ("marks", "said"),
     [
@@ -145,6 +184,39 @@ def test_a_box_or_a_point_says_nearly_what_a_mask_says(kind, drawn, swaps):
             j.append(jaccard(found, swap.photo.mask(targets[swap.asked])))
     by_mask, by_mark = torch.tensor(j).view(-1, 2).mean(dim=0).tolist()
     assert by_mark > by_mask - 0.1, (by_mask, by_mark)
+
+
+def test_what_is_not_meant_is_taken_with_a_box_and_alone_beside_another_reference(drawn):
+    scene, other = drawn[0].photos[:2]
+    engine, group = Engine(load_model("ca-scenes"), [scene, other]), range(2)
+    rows, columns = (scene.mask(drawn[0].targets) == 1).nonzero(as_tuple=True)
+    bounds = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+    place = int(columns[len(columns) // 2]), int(rows[len(rows) // 2])
+    boxed = Reference(scene, box=bounds)
+    told = [[boxed], [Reference(scene, box=bounds, not_points=(place,))]]
+    told.append([boxed, Reference(other, not_points=((3, 3),))])
+    z = []
+    for references in told:
+        (answer,) = engine.answers([Question(0, group)], evidence=evidence_of(engine, references, group))
+        z.append(answer.logits[1])
+    row, column = (int(p * m / s) for p, m, s in zip(place[::-1], z[0].shape, scene.image().shape[-2:], strict=True))
+    assert z[1][row, column] < z[0][row, column] and not z[2].equal(z[0])
+    with pytest.raises(CosegError, match="says only what is not meant"):
+        evidence_of(engine, told[2][1:], group)
+
+
+def test_marks_that_change_ask_the_network_nothing_again(drawn):
+    model, calls = load_model("ca-scenes"), []
+    engine, plain = Engine(model, drawn[0].photos[:2]), model.encode
+    picture = engine.photos.read(0)
+    model.encode = lambda images: calls.append(len(images)) or plain(images)
+    first = evidence_of(engine, [Reference(picture, points=((30, 30),))], range(2))
+    asked = len(calls)
+    assert evidence_of(engine, [Reference(picture, box=(10, 10, 60, 60))], range(2)).bias != first.bias
+    again = evidence_of(engine, [Reference(picture, points=((30, 30),))], range(2))
+    assert again.weight.equal(first.weight) and len(calls) == asked
+    evidence_of(engine, [Reference(picture, points=((30, 30),))], (0,))  # another group: its own answer is another
+    assert len(calls) > asked
 
 
 def test_references_are_nested_and_none_is_scored(drawn):

@@ -18,7 +18,7 @@ from coseglib.models.checkpoints import load_model, save_model
 from coseglib.unsupervised import learner
 
 QUICK = ["--profile", "smoke", "--set", "epochs=1"]
-COLUMNS = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+COLUMNS = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds"]
 
 
 def _run(*arguments) -> int:
@@ -254,7 +254,7 @@ SCORE = ["evaluate", "--dataset", "synthetic-multiclass", "-o", "t.csv"]
         ([*TRAIN, "--photos", "a.jpg", "--classes", "2", "--group", "dog+person"], "--group: is a group of its own"),
         ([*TRAIN, "--devices", "2"], "--devices: multiclass learns in one process"),
         (["train", "-o", "out", "--method", "multiclass"], "name it, --group dog+person"),
-        (["train", "-o", "out", "--group", "dog+person"], "--group: is for multiclass; ca learns from the masks"),
+        (["train", "-o", "out", "--group", "dog+person"], "--group: is for multiclass; others learn from masks"),
         (["train", "-o", "out", "--classes", "2"], "--classes: is for multiclass"),
         ([*SCORE, "--method", "multiclass", "--group", "mean"], "--group: multiclass pools no attention"),
         ([*SCORE, "--method", "multiclass", "--partner", "self"], "--partner: multiclass has no partners"),

@@ -152,12 +152,12 @@ def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoin
 
 def test_evaluate_computes_where_it_is_asked_to_and_reads_its_checkpoint_once(checkpoint, monkeypatch, tmp_path):
     asked, read = [], []
-    where, find = devices.launch, checkpoints.find
-    monkeypatch.setattr(devices, "launch", lambda **given: asked.append(given) or where(accelerator="cpu"))
+    where, find = devices.device_of, checkpoints.find
+    monkeypatch.setattr(devices, "device_of", lambda name: asked.append(name) or where("cpu"))
     monkeypatch.setattr(checkpoints, "find", lambda name: read.append(name) or find(name))
     given = ["--checkpoint", str(checkpoint), "--dataset", "synthetic", "--limit", "1", "-o", str(tmp_path / "t.csv")]
     assert cli.main(["evaluate", *given, "--accelerator", "mps"]) == 0
-    assert asked == [{"accelerator": "mps"}] and read == [str(checkpoint)]
+    assert asked == ["mps"] and read == [str(checkpoint)]
 
 
 def test_a_damaged_checkpoint_is_one_line(capsys, tmp_path, photos):
@@ -212,6 +212,19 @@ def test_segment_writes_masks_and_ends_with_0_or_2_or_1(checkpoint, photos, tmp_
     assert stays in capsys.readouterr().out
 
 
+def test_segment_exports_what_is_asked_for_and_names_what_there_is(checkpoint, photos, tmp_path, capsys):
+    where = (photos, "-o", tmp_path / "out", "--checkpoint", checkpoint)
+    assert "--export pages: no such export; cutouts, coco, page" in _refused(
+        capsys, "segment", *where, "--export", "pages"
+    )
+    assert not (tmp_path / "out").exists()
+    assert cli.main([str(a) for a in ("segment", *where, "--export", "coco,page")]) == 0
+    names = {"masks", "overlays", "result.json", "coco.json", "coco_rle.json", "page.html"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    assert cli.main([str(a) for a in ("segment", *where, "--export", "cutouts")]) == 0
+    assert len(list((tmp_path / "out" / "cutouts").iterdir())) == 2
+
+
 def test_a_floor_segments_too(photos, tmp_path):
     out = tmp_path / "out"
     assert cli.main(["segment", str(photos), "-o", str(out), "--checkpoint", "everything", "--accelerator", "cpu"]) == 0
@@ -248,7 +261,7 @@ def test_the_model_that_train_leaves_is_what_evaluate_takes(tmp_path, monkeypatc
     score = ["evaluate", "--checkpoint", str(model), "--dataset", "synthetic", "--limit", "2", "-o", str(table)]
     assert cli.main(score) == 0
     rows = pd.read_csv(table)
-    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds"]
     assert list(rows.columns) == names and rows.group.iloc[-1] == "all"
 
 

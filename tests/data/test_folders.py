@@ -13,7 +13,7 @@ from PIL import Image
 from coseglib.core.errors import CosegError
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load
-from coseglib.data.folders import AS_OURS, PICTURES, is_ours
+from coseglib.data.folders import AS_OURS, MARK, PICTURES, is_ours, is_signed, signed
 from coseglib.data.images import read_image, read_mask, write_jpg, write_png
 from coseglib.segmenting.finding import find_photos, output_names
 
@@ -120,6 +120,17 @@ def test_what_we_wrote_bears_a_mark_that_other_software_drops(tmp_path):
     Image.open(tmp_path / "mask.png").save(tmp_path / "edited.png")
     assert found(tmp_path) == ["edited.png", "plain.png"]
     assert [p.name for g in load(tmp_path) for p in g.photos] == ["edited.png", "plain.png"]
+
+
+def test_a_text_of_ours_is_known_until_somebody_edits_it(tmp_path):
+    file, text = tmp_path / "page.html", signed(f"<!-- {MARK} -->\né and more\n")
+    file.write_text(text, encoding="utf-8")
+    assert is_signed(file) and is_ours(file)
+    for other in (text.replace("more", "less"), text + " ", f"<!-- {MARK} -->\n", "mine", ""):
+        file.write_text(other, encoding="utf-8")
+        assert not is_signed(file)
+    file.write_bytes(MARK.encode() + b", 0123456789abcdef \xff")
+    assert not is_signed(file) and not is_signed(tmp_path) and not is_signed(tmp_path / "none")
 
 
 NAMES = ["007", "nan", "None", "NA", "1e5", "2020-01-01", " ", "all", "true", "-", "a,b", "a\nb", "é", "\udcff\udcfe"]

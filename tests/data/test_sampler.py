@@ -197,3 +197,41 @@ def test_groups_of_one_and_sets_too_small_are_refused(photographs):
         GroupSampler(photographs, size=1)
     with pytest.raises(CosegError, match="no class"):
         GroupSampler(photographs, size=40)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_share_of_the_groups_is_asked_by_example(photographs, size):
+    """What is marked is what is asked for; where nothing is common, a partner shows what the photograph lacks."""
+    sampler = GroupSampler(photographs, size=size, groups=40, side=SIDE, shares=(1, 1, 1), pasted=0.5, examples=0.4)
+    batch, rng = sampler[0], np.random.default_rng((0, 0, 0, 1))
+    plans = [sampler.plan(rng) for _ in range(40)]
+    assert 6 < sum(bool(plan.marks) for plan in plans) < 26
+    for plan, marks, targets in zip(plans, batch.marks, batch.targets, strict=True):
+        if not plan.marks:
+            assert not marks.any()
+        elif plan.kind == "empty":
+            assert not (targets == 1).any() and marks.flatten(1).any(dim=1).all()
+            held = [sampler.holds[i] for i in plan.photos]
+            for i, j in plan.weights.nonzero().tolist():
+                assert not held[i][plan.marks[j] - 1]
+        else:
+            assert plan.marks == plan.targets and torch.equal(marks == 1, targets == 1) and marks.any()
+
+
+def test_of_two_things_in_every_photograph_only_marks_can_tell(photographs):
+    sampler = GroupSampler(photographs, size=3, side=SIDE, shares=(0, 1, 0), pasted=0, examples=1)
+    plans = [sampler.plan(np.random.default_rng(step)) for step in range(30)]
+    both = [plan for plan in plans if sampler.present[list(plan.photos)].all()]
+    assert 5 < len(both) < 25 and {plan.marks[0] for plan in both} == {1, 2}
+    assert all(plan.marks == plan.targets for plan in plans)
+
+
+def test_without_examples_nothing_is_drawn_for_them(photographs):
+    usual = GroupSampler(photographs, groups=4, side=SIDE, shares=(1, 1, 1))
+    assert usual[3].marks is None
+    drawn = [usual.plan(np.random.default_rng(step)).photos for step in range(5)]
+    kinds = [np.random.default_rng(step).choice(3, p=usual.shares) for step in range(5)]
+    assert [usual.plan(np.random.default_rng(s)).kind for s in range(5)] == [
+        ("plain", "hard", "empty")[k] for k in kinds
+    ]
+    assert drawn == [usual.plan(np.random.default_rng(step)).photos for step in range(5)]

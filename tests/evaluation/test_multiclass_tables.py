@@ -32,9 +32,10 @@ def ran(monkeypatch) -> list[int]:
 def test_the_table_has_baselines_and_both_ways_for_every_group_and_over_them(tmp_path, ran):
     groups, out = [group_of(3), group_of(4, "other")], tmp_path / "table.csv"
     table = evaluate_groups(groups, FAST, out)
-    systems = ["colour k-means", "stripes across", "stripes down", "SA+MA, argmax", "SA+MA, crf"]
+    systems = ["colour k-means", "stripes across", "stripes down", "feature k-means", "feature factors"]
+    systems += ["SA+MA, argmax", "SA+MA, crf"]
     assert table.system.tolist() == [s for s in systems for _ in range(3)]
-    assert table.group.tolist() == ["square+disc", "other", "all"] * 5
+    assert table.group.tolist() == ["square+disc", "other", "all"] * 7
     assert set(table.protocol) == {"multiclass"} and table.J.between(0, 1).all()
     colours = table[table.system == "colour k-means"]
     assert colours.J.min() > 0.9  # scenes of three colours
@@ -45,7 +46,8 @@ def test_the_table_has_baselines_and_both_ways_for_every_group_and_over_them(tmp
     written = pd.read_csv(out)
     assert written.J.tolist() == pytest.approx(table.J.tolist(), abs=1e-6)
     assert "square" in written.classes[0] and set(written.profile.dropna()) == {"changed"}
-    assert written.learning_rate[9] == pytest.approx(1e-3) and written.loss[9] == 0.5 and written.epochs[9] == 2
+    learned = written[written.system == "SA+MA, argmax"].iloc[0]
+    assert learned.learning_rate == pytest.approx(1e-3) and learned.loss == 0.5 and learned.epochs == 2
 
 
 def test_a_run_that_was_killed_does_only_what_is_missing(tmp_path, ran):
@@ -83,7 +85,7 @@ def test_a_table_of_one_way_has_the_columns_of_every_evaluation_and_goes_on_afte
     multiclass_table([first], FAST, out)
     table = multiclass_table([first, second], FAST, out)
     assert ran == [3, 4] and table.group.tolist() == ["square+disc", "other", "all"]
-    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds"]
+    names = ["dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds"]
     assert list(table.columns) == names and list(pd.read_csv(out).columns) == names
     assert table.J.tolist() == [1, 1, 1] and set(table.protocol) == {"multiclass"}
     multiclass_table([first], FAST, out, post="crf")  # another way, or another K, is another run

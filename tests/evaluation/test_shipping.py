@@ -44,6 +44,16 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
 
 
+def test_what_was_trained_on_a_folder_of_ones_own_is_not_shipped_nor_what_started_from_it(run, tiny, tmp_path):
+    own = {**load_model(run / "model.safetensors").card, "training": {"data": "folder", "folder": "mine", "seed": 0}}
+    later = {**own, "training": {"data": "real", "seed": 0}, "started_from": own}
+    for about in (own, later):
+        save_model(tmp_path / "own.safetensors", tiny("ca", "workbook"), about)
+        with pytest.raises(CosegError, match="was trained on a folder of one's own, which may hold test photographs"):
+            ship(tmp_path / "own.safetensors", "own", tmp_path / "shipped", say=lambda _: None)
+    assert not (tmp_path / "shipped").exists()
+
+
 def test_a_card_alone_leaves_no_weights_and_knows_no_limit(run, few_scenes, tmp_path, monkeypatch):
     monkeypatch.setattr("coseglib.evaluation.shipping.LARGEST", 1000)
     with pytest.raises(CosegError, match="--card-only measures"):
@@ -98,13 +108,13 @@ def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_
 
 
 def test_averaged_runs_ship_the_mean_of_their_weights_and_name_each(run, few_scenes, tiny, tmp_path):
-    one, other = load_model(run / "model.safetensors"), tiny("ca", "workbook")
+    one, other = load_model(run / "model.safetensors", folded=False), tiny("ca", "workbook")
     with torch.no_grad():
         for p in other.parameters():
             p.add_(1)
     save_model(tmp_path / "later.safetensors", other, {**one.card, "step": 9})
     path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, average=[tmp_path / "later.safetensors"])
-    mean = load_model(path)
+    mean = load_model(path, folded=False)
     for name, value in one.named_parameters():
         wanted = (value + other.get_parameter(name)) / 2
         torch.testing.assert_close(mean.get_parameter(name), wanted, rtol=2e-3, atol=2e-3)  # fp16

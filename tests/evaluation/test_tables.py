@@ -19,7 +19,7 @@ def groups(monkeypatch):
 def test_a_row_a_group_and_the_mean_over_groups_last(checkpoint, groups, tiny):
     table = evaluation_table(load_model(checkpoint), "synthetic", limit=2)
     assert list(table.columns) == [
-        "dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "seconds",
+        "dataset", "group", "images", "P", "J", "protocol", "checkpoint sha256", "precision", "seconds",
     ]  # fmt: skip
     assert list(table.group) == [g.name for g in groups] + ["all"]
     assert list(table.images) == [2, 2, 2, 6]

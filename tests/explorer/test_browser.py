@@ -51,6 +51,12 @@ return Array.from(document.querySelectorAll('.coseg-stage img')).map(img => {
   return [canvas.width, ...sums.map(s => s / (canvas.width * canvas.height))];
 });
 """
+# The column and the row of the cell that is marked.
+CELL = """
+const cell = document.querySelector('.coseg-stage .coseg-cell rect'), [,, width, height] =
+  (cell?.closest('svg').getAttribute('viewBox') ?? '').split(' ');
+return cell && [Math.round(cell.getAttribute('x') * 14 / width), Math.round(cell.getAttribute('y') * 14 / height)];
+"""
 
 
 def ended(process: psutil.Process) -> None:
@@ -222,12 +228,37 @@ class Page:
         handle = self.seen(lambda: self.all(".coseg-explorer .coseg-threshold .noUi-handle"), "no threshold")
         ActionChains(self.driver).click_and_hold(handle).move_by_offset(pixels, 0).release().perform()
 
-    def click_picture(self, number: int, y: float, x: float) -> None:
-        """At a place in shares of the picture's height and width, whatever lies above it there."""
+    def hand(self, number: int, *path: tuple[float, float], shift: bool = False) -> None:
+        """A click, or a path with the button held; (y, x) in shares of the picture's height and width."""
         stage = self.seen(lambda: self.all(".coseg-stage")[number:], f"no picture {number}")
-        size = stage.size
-        offset = round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"])
-        ActionChains(self.driver).move_to_element_with_offset(stage, *offset).click().perform()
+        height, width = stage.size["height"], stage.size["width"]
+        places = [(round((x - 0.5) * width), round((y - 0.5) * height)) for y, x in path]
+        chain = ActionChains(self.driver, duration=50)
+        if shift:
+            chain.key_down(Keys.SHIFT)
+        chain.move_to_element_with_offset(stage, *places[0]).click_and_hold()
+        for place in places[1:]:
+            chain.move_to_element_with_offset(stage, *place)
+        chain.release()
+        if shift:
+            chain.key_up(Keys.SHIFT)
+        chain.perform()
+
+    def marked(self, kind: str) -> int:
+        """How many marks of a kind are drawn now."""
+        return len(self.all(f".coseg-stage .coseg-{kind}"))
+
+    def until_said(self, count: int, line: int, text: str, *near: int) -> None:
+        """Until the list has so many lines, one with this text and numbers near these, and all is drawn."""
+
+        def said() -> list[str]:
+            return [row.text for row in self.all(".coseg-said .widget-html")]
+
+        self.until(lambda: len(said()) == count and text in said()[line], f"{text} is not line {line} of {count}")
+        self.settle()
+        found = said()[line].partition(text)[2]
+        assert list(map(int, re.findall(r"\d+", found))) == pytest.approx(near, abs=2 if len(near) > 1 else 0)
+        assert not self.text(".coseg-trouble")
 
     def upload(self, *files: Path) -> None:
         """As by the file dialogue, which has no window here: its input is put where it can be reached."""
@@ -239,7 +270,7 @@ class Page:
         self.one("#chosen").send_keys("\n".join(map(str, files)))
 
 
-def test_a_person_moves_the_threshold_clicks_a_place_and_uploads(lab, browser, tmp_path):
+def test_a_person_moves_the_threshold_says_what_is_meant_and_uploads(lab, browser, tmp_path):
     page = Page(browser)
     page.open(lab)
     page.run_all()
@@ -258,16 +289,16 @@ def test_a_person_moves_the_threshold_clicks_a_place_and_uploads(lab, browser, t
     assert all(b <= a for a, b in zip(before, page.brightness(), strict=True))
 
     # A click asks what the place matches; the pictures become heat maps, and the cell is marked.
-    page.click_picture(1, 0.4, 0.6)
+    page.press("what matches?", ".coseg-tools")
+    page.hand(1, (0.4, 0.6))
     page.until(lambda: "cosine" in page.text(".coseg-scale"), "no matches after a click")
-    cells = ".coseg-cells button.mod-active"
-    where = page.until(lambda: [e.get_attribute("title") for e in page.all(cells)], "no cell is marked")
-    assert where == ["row 6, column 9"]  # .4 and .6 of 14 cells
+    cell = page.until(lambda: browser.execute_script(CELL), "no cell is marked")
+    assert cell == [8, 5]  # .6 and .4 of 14 cells
     page.until(lambda: any(abs(p[1] - p[3]) > 3 for p in page.pictures()), "the pictures stay grey")
     page.until(lambda: page.text(".coseg-values").count("best") == 5, "the best matches are not named")
     page.settle()
     first = page.brightness()
-    page.click_picture(1, 0.05, 0.05)
+    page.hand(1, (0.05, 0.05))
     page.until(lambda: page.brightness() != first, "another place, the same matches")
 
     # A partner less.
@@ -275,6 +306,48 @@ def test_a_person_moves_the_threshold_clicks_a_place_and_uploads(lab, browser, t
     partner = page.seen(lambda: page.all(".coseg-card input[type='checkbox']"), "no partner to choose")
     partner.send_keys(Keys.SPACE)
     page.until(lambda: "5 of 6 photographs are partners" in page.text(".coseg-status"), "the partner is still one")
+
+    # A click says this, with the shift key not this, a drawn box where; the browser marks it before the kernel answers.
+    page.settle()
+    page.press("Overlays", ".coseg-views")
+    page.press("this", ".coseg-tools")
+    page.until(lambda: "in colour: foreground" in page.text(".coseg-scale"), "no overlays")
+    page.settle()
+    plain = page.brightness()
+    page.hand(0, (0.5, 0.4))
+    assert page.marked("point") == 1
+    page.until_said(1, 0, ": this, at", 51, 64)  # of 128 pixels
+    assert page.marked("point") == 1 and page.brightness() != plain
+    page.hand(0, (0.1, 0.9), shift=True)
+    assert page.marked("not_point") == 1
+    page.until_said(2, 1, ": not this, at", 115, 13)
+    page.hand(2, (0.2, 0.25), (0.5, 0.5), (0.75, 0.8))
+    assert page.marked("box") == 1
+    page.until_said(3, 2, ": this, in", 32, 25, 103, 97)
+    assert (page.marked("box"), page.marked("point"), page.marked("not_point")) == (1, 1, 1)
+
+    # The brush paints in one mask; a thing said is taken back by its button, what was done last by undo.
+    page.press("brush", ".coseg-tools")
+    page.hand(3, (0.1, 0.1), (0.1, 0.5), (0.1, 0.9))
+    page.until_said(4, 3, ": mask corrected,", 1)
+    page.hand(3, (0.1, 0.5), shift=True)
+    page.until_said(4, 3, ": mask corrected,", 2)
+    page.press("undo", ".coseg-hand")
+    page.until_said(4, 3, ": mask corrected,", 1)
+    page.click(lambda: page.all(".coseg-said button"), "nothing to take back")
+    page.until_said(3, 0, ": not this, at", 115, 13)
+    page.press("clear", ".coseg-hand")
+    page.until(lambda: not page.text(".coseg-said").strip(), "not cleared")
+    page.settle()
+
+    # The same typed; what is wrong is one line.
+    page.press("this", ".coseg-tools")
+    typed = page.seen(lambda: page.all(".coseg-explorer input[placeholder^='x,y']"), "nowhere to type")
+    typed.send_keys("500,3", Keys.ENTER)
+    page.until(lambda: "point 500,3 is outside the photograph's 128 × 128" in page.text(".coseg-trouble"), "no line")
+    typed.clear()
+    typed.send_keys("40,41", Keys.ENTER)
+    page.until_said(1, 0, ": this, at", 40, 41)
 
     # What is no photograph is named in one line, and all stays; what is one is shown.
     broken, sound = tmp_path / "broken.jpg", tmp_path / "sound.png"

@@ -14,11 +14,13 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import REPOSITORY
 from coseglib.data.images import write_png
 from coseglib.data.synthetic import load_synthetic
-from coseglib.explorer import controls
 from coseglib.explorer import page as explorer
-from coseglib.explorer.controls import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, STYLE_SHEET
+from coseglib.explorer import pictures
+from coseglib.explorer.controls import BRUSH, MATCH, NOT_THIS, THIS
 from coseglib.explorer.page import Explorer
-from coseglib.explorer.session import Heat, file_name
+from coseglib.explorer.pictures import CELLS, GRAD_CAM, LOOKS, MASKS, MATCHES, OVERLAYS, PROBABILITY, cell_of
+from coseglib.explorer.session import Heat
+from coseglib.explorer.uploads import file_name
 from coseglib.models.checkpoints import load_model
 
 
@@ -30,7 +32,7 @@ def page(checkpoint, tmp_path, monkeypatch):
 
 
 def pixels(page) -> list[np.ndarray]:
-    return [np.asarray(Image.open(io.BytesIO(card.image.value)), float) for card in page._cards]
+    return [np.asarray(Image.open(io.BytesIO(card.stage.value)), float) for card in page._cards]
 
 
 def chosen(*files: tuple[str, bytes]) -> tuple[dict, ...]:
@@ -63,8 +65,8 @@ def test_a_threshold_changes_every_view_of_masks(page):
     for threshold in (0.05, 0.5, 0.95):
         page.threshold.value = threshold
         for card, mask in zip(page._cards, page.session.masks(threshold), strict=True):
-            assert card.image.format == "png"
-            shown = np.asarray(Image.open(io.BytesIO(card.image.value)))
+            assert card.stage.kind == "png"
+            shown = np.asarray(Image.open(io.BytesIO(card.stage.value)))
             assert (shown == 255 * mask.numpy()).all()
         marked.append(page.table().marked.sum())
     assert marked[0] >= marked[1] >= marked[2] and marked[0] > marked[2]
@@ -82,25 +84,32 @@ def test_a_partner_less_is_another_group(page):
     assert not page.trouble.value and page.session.partners == (0, 2)
 
 
+def hand(page, i, *path, shift=False) -> None:
+    """What the browser tells of a hand in picture i; places in shares of its sides."""
+    page._cards[i].stage.hear({"path": [list(place) for place in path], "shift": shift})
+
+
 def test_a_click_shows_what_the_place_matches_and_marks_it(page):
-    assert all(card.cells.value is None for card in page._cards)
+    assert not any(card.stage.marks for card in page._cards)
     before = pixels(page)
-    page._cards[1].cells.value = 3 * CELLS + 5
+    page.tool.value = MATCH
+    hand(page, 1, (5.5 / CELLS, 3.2 / CELLS))
     assert page.view.value == MATCHES and "cosine" in page.scale.value
-    assert [card.cells.value for card in page._cards] == [None, 3 * CELLS + 5, None]
+    cell = {"kind": "cell", "at": cell_of(3 * CELLS + 5, page.session.photos[1].picture.size)}
+    assert [card.stage.marks for card in page._cards] == [[], [cell], []]
     heat = page.session.matches(1, 3.5 / CELLS, 5.5 / CELLS)
     for i, (card, was) in enumerate(zip(page._cards, before, strict=True)):
-        data, _ = controls.encoded(controls.heated(page.session.photos[i].shown, heat.maps[i], heat.limits, i != 1))
-        assert card.image.value == data and not np.array_equal(pixels(page)[i], was)
+        data, _ = pictures.encoded(pictures.heated(page.session.photos[i].shown, heat.maps[i], heat.limits, i != 1))
+        assert card.stage.value == data and not np.array_equal(pixels(page)[i], was)
         assert ("best" in card.values.value) == (i != 1)
-    page._cards[2].cells.value = 0
-    assert [card.cells.value for card in page._cards] == [None, None, 0]
+    hand(page, 2, (0, 0))
+    assert [bool(card.stage.marks) for card in page._cards] == [False, False, True]
 
 
 @pytest.mark.parametrize("view", [OVERLAYS, PROBABILITY, GRAD_CAM, MATCHES])
 def test_every_view_draws_every_photograph(page, view):
     page.view.value = view
-    assert not page.trouble.value and len({card.image.value for card in page._cards}) == 3
+    assert not page.trouble.value and len({card.stage.value for card in page._cards}) == 3
 
 
 def test_the_file_of_another_system_is_asked_instead(page, tiny, tmp_path, monkeypatch):
@@ -127,13 +136,13 @@ def test_masks_are_seen_before_their_contours_are_drawn(page):
     page.view.value = MASKS
     page.crf.value = False
     seen = []
-    page._cards[0].image.observe(lambda change: seen.append(change.new), "value")
+    page._cards[0].stage.observe(lambda change: seen.append(change.new), "value")
     page._cards[1].partner.value = False
     page.threshold.value = float(page.session.probability().maps[0].median())  # some of it is foreground
-    plain, seen[:] = page._cards[0].image.value, []
+    plain, seen[:] = page._cards[0].stage.value, []
     page.session._forget()
     page.crf.value = True
-    contours = page._cards[0].image.value
+    contours = page._cards[0].stage.value
     assert contours != plain and seen == [contours]  # the first picture was the one before
     seen.clear()
     page.crf.value = False
@@ -237,6 +246,14 @@ def test_masks_are_saved_where_the_page_says(page, tmp_path):
     page.save.click()
     assert "3 masks saved in" in page.status.value and len(list((tmp_path / "saved" / "masks").glob("*.png"))) == 3
     assert json.loads((tmp_path / "saved" / "session.json").read_text())["threshold"] == 0.6
+    page.exports.value = ("coco", "page")
+    page.save.click()
+    assert "3 masks saved in" in page.status.value and ", and coco, page" in page.status.value, page.trouble.value
+    assert (tmp_path / "saved" / "page.html").is_file() and (tmp_path / "saved" / "coco.json").is_file()
+    page.exports.value = ("cutouts",)  # drawn scenes are no files that an object could be cut from
+    page.save.click()
+    assert "3 photographs have no cutout" in page.trouble.value
+    page.exports.value = ()
     (tmp_path / "theirs" / "masks").mkdir(parents=True)
     page.save_to.value = str(tmp_path / "theirs")
     page.save.click()
@@ -252,8 +269,8 @@ def test_an_error_that_nobody_foresaw_is_a_line_too(page, monkeypatch):
 def everything(page) -> tuple:
     """What a user sees, and what the next action starts from."""
     names = ["source", "group", "count", "system", "checkpoint", "pooling", "threshold", "crf", "view", "scale"]
-    shown = [(card.image.value, card.values.value, card.partner.value, card.cells.value) for card in page._cards]
-    session = page.session.model, page.session.photos, page.session.partners, page.session.how
+    shown = [(card.stage.value, card.values.value, card.partner.value, card.stage.marks) for card in page._cards]
+    session = page.session.model, page.session.photos, page.session.partners, page.session.how, page.session.marks
     boxes = [card.box for card in page._cards]
     return (
         {name: getattr(page, name).value for name in (*names, "status")},
@@ -261,6 +278,7 @@ def everything(page) -> tuple:
         session,
         boxes,
         list(page.pictures.children),
+        [row.children[0].value for row in page.said.children],
     )
 
 
@@ -283,7 +301,10 @@ def broken(*given):
         ("view", MASKS),
         ("view", GRAD_CAM),
         ("partner", False),
-        ("cell", 7),
+        (MATCH, [(0.5, 0.5)]),
+        (THIS, [(0.5, 0.5)]),
+        (THIS, [(0.2, 0.2), (0.8, 0.8)]),
+        (BRUSH, [(0.2, 0.2), (0.8, 0.8)]),
     ],
 )
 def test_a_fault_in_the_middle_of_an_action_leaves_everything_as_it_was(page, monkeypatch, control, value):
@@ -294,8 +315,11 @@ def test_a_fault_in_the_middle_of_an_action_leaves_everything_as_it_was(page, mo
     monkeypatch.setattr(explorer, "cards", lambda *_: [shipped])
     with monkeypatch.context() as patch:
         patch.setattr("coseglib.explorer.session.Session.masks", broken)
-        if control in ("partner", "cell"):
-            getattr(page._cards[1], "cells" if control == "cell" else control).value = value
+        if control == "partner":
+            page._cards[1].partner.value = value
+        elif control in (THIS, NOT_THIS, MATCH, BRUSH):
+            page.tool.value = control
+            hand(page, 1, *value)
         elif control == "upload":
             page.upload.value = chosen(("a.png", picture(1)))
         else:
@@ -329,17 +353,162 @@ def test_heat_is_drawn_on_one_scale_and_no_map_is_grey():
     picture = torch.full((3, 20, 40), 128, dtype=torch.uint8)
     map_ = torch.zeros(2, 4)
     map_[1, 3] = 2
-    cold, hot = controls.heated(picture, torch.zeros(2, 4), (0, 2)), controls.heated(picture, map_, (0, 2))
+    cold, hot = pictures.heated(picture, torch.zeros(2, 4), (0, 2)), pictures.heated(picture, map_, (0, 2))
     assert cold.shape == (3, 20, 40) and len(np.unique(cold[0])) == 1
     assert (hot[:, :5, :5] == cold[:, :5, :5]).all() and hot[0, -1, -1] > cold[0, 0, 0] + 100
-    ringed = controls.heated(picture, map_, (0, 2), peak=True)
+    ringed = pictures.heated(picture, map_, (0, 2), peak=True)
     rows, columns = np.nonzero((ringed != hot).any(axis=0))
     assert rows.min() > 10 and columns.min() > 30  # around (15, 35)
-    grey = controls.heated(picture, None, (0, 2))
+    grey = pictures.heated(picture, None, (0, 2))
     assert (grey[0] == grey[1]).all() and (grey[0] == grey[2]).all()
-    bar = controls.scale_bar(Heat([], "a < b", (0.0, 0.5)))
+    bar = pictures.scale_bar(Heat([], "a < b", (0.0, 0.5)))
     assert "0.5" in bar and "a &lt; b" in bar
 
 
-def test_the_style_sheet_has_as_many_cells_as_the_page():
-    assert f"repeat({CELLS}, 1fr) / repeat({CELLS}, 1fr)" in STYLE_SHEET.read_text()
+# What is said --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scenes_page(tmp_path, monkeypatch):
+    """Three scenes and a system that knows them: what is said means something."""
+    monkeypatch.setenv("COSEG_DATA", str(tmp_path))
+    return Explorer("synthetic", "ring", 3, "ca-scenes", tmp_path / "saved")
+
+
+def listed(page) -> list[str]:
+    return [row.children[0].value for row in page.said.children]
+
+
+def test_a_click_says_this_with_shift_not_this_and_a_drawn_box_where(scenes_page):
+    page = scenes_page
+    before, (height, width) = pixels(page), page.session.photos[0].picture.size
+    hand(page, 0, (0.5, 0.25))
+    at = width // 2, height // 4
+    assert page.session.said == ((0, "point", at),) and page._cards[0].stage.marks == [{"kind": "point", "at": at}]
+    assert page.view.value == OVERLAYS and any((a != b).any() for a, b in zip(pixels(page), before, strict=True))
+    hand(page, 1, (0.05, 0.95), shift=True)
+    hand(page, 1, (0.8, 0.9), (0.5, 0.3), (0.25, 0.25))
+    box = (width // 4, height // 4, -(-4 * width // 5), -(-9 * height // 10))
+    assert [(s.photo, s.kind) for s in page.session.said[1:]] == [(1, "not_point"), (1, "box")]
+    assert page.session.said[2].at == box
+    name = page.session.names[1]
+    assert listed(page)[1:] == [
+        f"{name}: not this, at {width // 20},{19 * height // 20}",
+        f"{name}: this, in {','.join(map(str, box))}",
+    ]
+    page.said.children[1].children[1].click()
+    assert len(page.session.said) == 2 == len(page.said.children) and page.session.said[1].kind == "box"
+    page.tool.value = NOT_THIS
+    assert {card.stage.tool for card in page._cards} == {"not"}
+    hand(page, 0, (0.02, 0.02))
+    assert page.session.said[-1].kind == "not_point"
+    hand(page, 0, (0.02, 0.02), (0.5, 0.5))
+    assert "a box says where the object is; click what it is not" in page.trouble.value and len(listed(page)) == 3
+    page.clear.click()
+    assert not page.session.said and not listed(page) and not page._cards[0].stage.marks
+    assert all((a == b).all() for a, b in zip(pixels(page), before, strict=True))
+    page.undo.click()
+    assert len(listed(page)) == 3 and not page.trouble.value
+
+
+def test_without_a_mouse_places_are_typed(scenes_page):
+    page = scenes_page
+    page.typed_in.value = 2
+    page.typed.value = "40,30"
+    assert page.session.said == ((2, "point", (40, 30)),) and page.typed.value == "" and page.typed_in.value == 2
+    page.typed.value = "10,12 60,70"
+    assert page.session.said[-1] == (2, "box", (10, 12, 60, 70))
+    page.tool.value = MATCH
+    page.typed.value = "5,5"
+    assert page.view.value == MATCHES and page._cards[2].stage.marks[-1]["kind"] == "cell"
+    for wrong, why in (
+        ("5", "type a place as x,y"),
+        ("a,b", "type a place"),
+        ("nan,3", "type a place"),
+        ("5,500", "outside"),
+    ):
+        page.typed.value = wrong
+        assert why in page.trouble.value and page.trouble.value.count("<div>") == 1
+    for tool in (THIS, NOT_THIS):
+        page.tool.value = tool
+        page.typed.value = "-4,5"
+        assert "point -4,5 is outside the photograph" in page.trouble.value and len(page.session.said) == 2
+    page.tool.value = THIS
+    page.typed.value = "5,5 500,20"
+    assert "box 5,5,500,20 is not within" in page.trouble.value
+    hand(page, 2, (0.5, 0.5), (1.3, 0.9))  # a hand may leave the picture
+    assert not page.trouble.value and page.session.said[-1].at[2] == page.session.photos[2].picture.size[1]
+
+
+def test_a_brush_corrects_a_mask_which_is_saved_and_opened_again(scenes_page, tmp_path):
+    page = scenes_page
+    page.tool.value, page.radius.value = BRUSH, 5
+    assert page._cards[0].stage.tool == "line"
+    assert page._cards[0].stage.radius == pytest.approx(0.05 * max(page.session.photos[0].picture.size))
+    before = page.session.masks(*page._asked, own=True)[0]
+    hand(page, 0, (0.1, 0.1), (0.3, 0.1))
+    height, width = page.session.photos[0].picture.size
+    mask = page.session.masks(*page._asked, own=True)[0]
+    assert mask[height // 10, width // 5] == 1 and listed(page) == [
+        f"{page.session.names[0]}: mask corrected, 1 stroke"
+    ]
+    hand(page, 0, (0.2, 0.1), shift=True)
+    assert page.session.masks(*page._asked, own=True)[0][height // 10, width // 5] == 0
+    page.typed_in.value = 0
+    page.typed.value = f"{width // 2},{height // 2} {width // 2 + 9},{height // 2}"
+    assert len(page.session.marks.corrected[0].strokes) == 3
+    page.example.click()
+    assert listed(page)[0] == f"{page.session.names[0]}: its corrected mask" and not page.trouble.value
+    page.typed_in.value = 1
+    page.example.click()
+    assert "its mask is not corrected; paint in it first" in page.trouble.value
+    page.threshold.value, mask = 0.6, page.session.masks(*page._asked, own=True)[0]
+    page.save.click()
+    others = [m.clone() for m in page.session.masks(*page._asked, own=True)]
+    page.count.value = 2
+    assert not listed(page)
+    page.file.value = str(tmp_path / "model.safetensors")  # another system: that of the session comes back
+    page.reopen.click()
+    assert not page.trouble.value and len(page.session.photos) == 3 and page.threshold.value == 0.6
+    assert page.session.model.card["name"] == "ca-scenes" == page.checkpoint.value
+    assert all(a.equal(b) for a, b in zip(page.session.masks(*page._asked, own=True), others, strict=True))
+    assert listed(page)[1] == f"{page.session.names[0]}: mask corrected"
+    page.said.children[1].children[1].click()  # taken back, and the reference that it was
+    assert not listed(page) and page.session.masks(*page._asked, own=True)[0].equal(mask) is False
+    assert before.shape == mask.shape
+
+
+def test_what_cannot_be_opened_is_one_line_and_costs_nothing(page, tmp_path):
+    page.reopen.click()
+    assert "session.json: cannot be read" in page.trouble.value and len(page.session.photos) == 3
+    page.save.click()
+    file = tmp_path / "saved" / "session.json"
+    file.write_text(file.read_text().replace('"sha256": "', '"sha256": "0'))
+    before = everything(page)
+    page.reopen.click()
+    assert "model: no such checkpoint" in page.trouble.value and everything(page) == before
+    page.file.value = str(tmp_path / "none.safetensors")
+
+
+def test_to_a_system_of_several_classes_nothing_is_said(page, tiny, tmp_path):
+    from coseglib.models.checkpoints import save_model
+
+    about = {"method": "multiclass", "backbone": "mobilenet_v2", "classes": 2}
+    save_model(tmp_path / "m.safetensors", tiny("multiclass", classes=2), about)
+    page.file.value = str(tmp_path / "m.safetensors")
+    assert not page.trouble.value and page.session.model.online
+    for tool, why in ((THIS, "has no use for a reference"), (BRUSH, "are not painted in")):
+        page.tool.value = tool
+        hand(page, 0, (0.5, 0.5))
+        assert why in page.trouble.value and not listed(page)
+
+
+def test_the_page_and_the_browser_agree_on_the_words_they_exchange():
+    from coseglib.explorer.controls import TOOLS
+    from coseglib.explorer.stage import Stage
+
+    script = str(Stage._esm)
+    for name in ("value", "kind", "name", "size", "tool", "radius", "marks"):
+        assert f'model.get("{name}")' in script
+    for word in ("path:", "shift:", "message.done", *(f'"{tool}"' for tool, _ in TOOLS.values())):
+        assert word in script

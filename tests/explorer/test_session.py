@@ -16,7 +16,8 @@ from coseglib.core.errors import CosegError
 from coseglib.data.images import read_image, read_mask, write_png
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
-from coseglib.explorer.session import KEPT, MOST, SETTINGS, SHOWN, Session
+from coseglib.explorer.saved import SETTINGS
+from coseglib.explorer.session import KEPT, MOST, SHOWN, Session
 from coseglib.scoring.metrics import jaccard
 
 MODELS = (TinyContext, TinyPartner, TinyGroup)
@@ -235,7 +236,7 @@ def test_saved_masks_are_the_present_ones_and_say_what_made_them(group, tmp_path
         assert read_image(file).unique().tolist() in ([0, 255], [0], [255]) and read_mask(file).equal(mask)
     made = json.loads((tmp_path / "out" / SETTINGS).read_text())
     assert made["threshold"] == 0.4 and made["group"] == "mean" and made["post"] == "argmax"
-    assert made["partners"] == [session.names[0], session.names[2]] and list(made["photos"]) == session.names
+    assert made["partners"] == [0, 2] and [e["file"] for e in made["photos"]] == [p.key for p in group.photos[:3]]
     assert len(session.save(tmp_path / "out", 0.6)) == 3  # its own may be replaced
     assert not list((tmp_path / "out").rglob("*.part"))
 

@@ -14,12 +14,13 @@ def pair():
     return torch.rand(1, 2, 3, 64, 64)
 
 
-def _loop_attention(model, f):
-    """Eqs. (1), (2) by plain loops: sigmoid(W · mean over the positions + b)."""
+def _loop_attention(model, f, shares=None):
+    """Eqs. (1), (2) by plain loops: sigmoid(W · mean over the positions + b). shares: of positions; None: all count."""
     w, b = model.attention_layers[0].weight, model.attention_layers[0].bias
     rows = []
-    for image in f:
-        pooled = [image[c].sum() / image[c].numel() for c in range(image.shape[0])]
+    for image, m in zip(f, [torch.ones(f.shape[-2:])] * len(f) if shares is None else shares, strict=True):
+        places = [(y, x) for y in range(m.shape[0]) for x in range(m.shape[1])]
+        pooled = [sum(m[at] * image[c][at] for at in places) / m.sum() for c in range(image.shape[0])]
         rows.append(torch.stack([1 / (1 + torch.exp(-(w[k] @ torch.stack(pooled) + b[k]))) for k in range(len(b))]))
     return torch.stack(rows)
 
@@ -32,6 +33,28 @@ def test_ca_attends_each_image_by_the_other_eqs_1_to_4(tiny, pair):
     torch.testing.assert_close(model(pair).extra("alpha")[0], alpha, rtol=1e-4, atol=1e-5)
     attended = torch.stack([f[0] * alpha[1][:, None, None], f[1] * alpha[0][:, None, None]])
     torch.testing.assert_close(model(pair).logits[0], model.decoder(attended), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_partner_that_is_an_example_is_attended_by_over_its_mask_alone(awake, pair, method):
+    """One quarter of the first image is marked, a void strip beside it, and nothing of the second."""
+    model = awake(method)
+    marks = torch.zeros(1, 2, 64, 64, dtype=torch.uint8)
+    marks[0, 0, :32, 32:] = 1
+    marks[0, 0, 32:48, :32] = 1
+    marks[0, 0, 48:] = 255
+    f = model.encode(pair[0])[-1]
+    alpha = _loop_attention(model, f)
+    seen = _loop_attention(model, f, [torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.ones(2, 2)])
+    torch.testing.assert_close(model.attention([f], marks[0]), seen, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(seen[0], alpha[0], atol=1e-4)
+    contexts = [seen[1], seen[0]] if method != "fca" else [(alpha[0] + seen[1]) / 2, (alpha[1] + seen[0]) / 2]
+    out = model(pair, None, marks)
+    torch.testing.assert_close(out.extra("context")[0], torch.stack(contexts), rtol=1e-4, atol=1e-5)
+    want = model.answer(model.encode(pair[0]), torch.stack(contexts))
+    torch.testing.assert_close(out.logits[0], want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(pair, None, torch.zeros_like(marks)).logits, model(pair).logits)
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def test_dense_crfs_on_several_processes_are_those_of_one(tiny, groups, monkeypa
     model.post = "crf"
     alone, swap = evaluate(model, groups, partner=("group", "self")), partner_swap(model, groups)
     monkeypatch.setattr("coseglib.answering.masks.MANY", 1)
-    monkeypatch.setattr("coseglib.answering.masks.cpu_count", lambda: 2)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     many = evaluate(model, groups, partner=("group", "self"))
     pd.testing.assert_frame_equal(many.drop(columns="seconds"), alone.drop(columns="seconds"))
     pd.testing.assert_frame_equal(partner_swap(model, groups), swap)

@@ -10,6 +10,7 @@ from PIL import Image
 from coseglib.cli.main import main
 from coseglib.core.errors import CosegError
 from coseglib.segmenting.check import check_folder
+from coseglib.segmenting.groups import find_groups
 
 SQUARE = np.zeros((36, 48), np.uint8)
 SQUARE[5:20, 5:20] = 255
@@ -45,9 +46,11 @@ def test_a_folder_without_faults_says_what_can_be_done_with_it(whole, capsys):
     assert main(["doctor", str(whole)]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{whole}: photographs 4 (cats 2, dogs 2), masks 4, faults 0, remarks 0"
-    assert lines[0] == f"segment   coseg segment {whole}/images/cats -o out  # and so on for each group"
+    assert lines[0] == f"segment   coseg segment {whole} -o out  # {find_groups([whole]).note}"
+    assert "2 groups, a folder each (cats 2, dogs 2)" in lines[0]
     assert lines[1] == f"evaluate  coseg evaluate --dataset {whole} -o table.csv"
-    assert lines[2].startswith(
+    assert lines[2] == f"train     coseg train --data-folder {whole} --start ca-mobilenet_v2 -o run"
+    assert lines[3].startswith(
         f"train     coseg train --method multiclass --photos {whole}/images/cats --classes K -o "
     )
     assert main([*lines[1].split()[2:-1], str(whole / "t.csv"), "--checkpoint", "ellipse"]) == 0
@@ -114,6 +117,19 @@ def test_what_is_worth_knowing_is_no_fault(whole):
         "images": "one photograph only",
     }
     assert remarks.keys() == expected.keys() and all(why in remarks[name] for name, why in expected.items())
+
+
+def test_what_segment_takes_for_groups_is_told_where_evaluate_does_not(whole):
+    photo(whole / "more" / "a.jpg")
+    photo(whole / "more" / "b.jpg")
+    (whole / "images" / "cows").mkdir()
+    remarks = told(whole)
+    assert remarks == {
+        "images/cows": "--   no photographs of its own, so no group",
+        "more": "--   lies beside images: a group for `segment`, and passed by in `evaluate`",
+    }
+    assert main(["segment", str(whole), "-o", str(whole / "out"), "--checkpoint", "ellipse"]) == 0
+    assert told(whole) == remarks  # the results lie beside images
 
 
 def test_photographs_alone_can_be_segmented_and_learned_on(tmp_path, capsys):

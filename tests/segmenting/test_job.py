@@ -449,6 +449,7 @@ def test_a_killed_run_goes_on_with_the_photos_not_yet_done(undisturbed, killed, 
         file.write(b'{"photo": 9, "mask": "mas')  # as if it had been killed within a line
     pooled = []
     monkeypatch.setattr("coseglib.answering.kinds.Pool.add", lambda *_: pooled.append(1))
+    monkeypatch.setattr("coseglib.segmenting.job.find_apart", lambda *_: [])  # which pools the two sides that it sees
     summary = segment([undisturbed / "photos"], out, batch=3)
     assert not pooled  # the first pass was over
     assert (summary.done, summary.earlier, summary.exit_code) == (9, 4, 2)  # the fifth lacked its overlay

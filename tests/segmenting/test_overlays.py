@@ -1,5 +1,6 @@
 """Overlays touch nothing but the mask and its outline; each class has a colour of its own."""
 
+import io
 import subprocess
 import sys
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from PIL import Image
 from torchvision import tv_tensors
 
-from coseglib.segmenting.overlays import MARKS, OKABE_ITO, _grown, cielab, class_colours, mark_colour, overlay
+from coseglib.segmenting.overlays import MARKS, OKABE_ITO, _grown, cielab, class_colours, mark_colour, overlay, veil
 
 ORANGE, BLUE = OKABE_ITO[:2]
 
@@ -126,3 +128,14 @@ def test_growing_a_mask_equals_looking_around_every_pixel(radius):
         for y in range(14)
     ]
     np.testing.assert_array_equal(_grown(mask, radius), around)
+
+
+def test_a_veil_is_see_through_but_for_the_tints_and_a_dark_line_around():
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:10, 5:10], labels[5:10, 18:25] = 1, 2
+    made = np.array(Image.open(io.BytesIO(veil(labels, [ORANGE, BLUE]))).convert("RGBA"))
+    for label, colour in ((1, ORANGE), (2, BLUE)):
+        assert (made[labels == label][:, :3] == rgb(colour)).all() and (made[labels == label][:, 3] == 150).all()
+    around = _grown(labels != 0, 1) & (labels == 0)
+    assert (made[around] == [20, 20, 20, 255]).all() and not made[~around & (labels == 0), 3].any()
+    assert not np.array(Image.open(io.BytesIO(veil(0 * labels, [ORANGE]))).convert("RGBA"))[..., 3].any()

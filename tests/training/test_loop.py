@@ -138,7 +138,7 @@ def test_training_can_start_from_a_checkpoint(config, tmp_path):
     still = {**SIX_STEPS, "start": str(first), "learning_rate": 0.0, "backbone_learning_rate": 0.0}
     again = train(load_profile("smoke", "ca", still), tmp_path / "second", quiet=True)
     assert load_model(again).card["started_from"]["sha256"] == load_model(first).card["sha256"]
-    one, two = (load_model(path).state_dict() for path in (first, again))
+    one, two = (load_model(path, folded=False).state_dict() for path in (first, again))
     assert all(torch.equal(v, two[k]) for k, v in one.items() if k.endswith(("weight", "bias")))
     with pytest.raises(CosegError, match="its variant is paper, not workbook"):
         train(load_profile("smoke", "ca", {**still, "variant": "workbook"}), tmp_path / "third", quiet=True)
@@ -159,3 +159,14 @@ def test_options_are_the_methods_own_and_are_kept_in_the_checkpoint(monkeypatch,
         load_profile("smoke", "ca", {"options.kernel": "3"})
     with pytest.raises(CosegError, match="options = 3: must be names with values"):
         load_profile("smoke", "ca", {"options": 3})
+
+
+def test_questions_by_example_train_context_models_and_the_card_says_so(tmp_path):
+    config = load_profile("smoke", "ca", {**SIX_STEPS, "example_share": 0.5})
+    by_example, usual = (
+        train(c, tmp_path / str(c.example_share), quiet=True) for c in (config, config.replaced(example_share=0.0))
+    )
+    assert load_model(by_example).card["by_example"] is True and "by_example" not in load_model(usual).card
+    assert _digest(by_example) != _digest(usual)
+    with pytest.raises(CosegError, match=r"example_share = 0\.5: is for ca, fca and csa; leave it out for dcnet"):
+        load_profile("smoke", "dcnet", {"example_share": 0.5})

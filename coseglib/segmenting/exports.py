@@ -1,0 +1,122 @@
+"""What others can use, made from a folder of results: cutouts, COCO annotations and a page to look through.
+
+`export` reads out/result.json (or the explorer's session.json), and the masks that its entries name. It can be called
+again on any such folder, also where masks lie in folders of groups, as long as the photographs are where they were.
+
+cutouts  out/cutouts/<name>.png beside masks/: RGBA, at the photograph's own size as displayed, alpha the mask, black
+         where it is 0, so that nothing else of the photograph is left
+coco     out/coco.json and out/coco_rle.json, see `coseglib.segmenting.coco`
+page     out/page.html, see `coseglib.segmenting.page`
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from coseglib.core.errors import CosegError
+from coseglib.core.files import read_json, write_bytes, write_text
+from coseglib.core.progress import Progress
+from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, signed
+from coseglib.data.images import read_image, read_labels, read_mask
+from coseglib.segmenting.coco import coco_datasets
+from coseglib.segmenting.finding import cutout_file, refuse_theirs, theirs_of_exports
+from coseglib.segmenting.page import results_page
+
+
+def kinds_of(named: str) -> tuple[str, ...]:
+    """The exports in words between commas, each once. Raises CosegError for a word that is none."""
+    words = [word.strip() for word in named.split(",")]
+    for word in words:
+        if word not in EXPORTS:
+            raise CosegError(
+                f"--export {word or named}: no such export; {', '.join(EXPORTS)}, or some of them, by commas"
+            )
+    return tuple(dict.fromkeys(words))
+
+
+def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool = True) -> list[Path]:
+    """Write these exports (`EXPORTS`) of a folder of results, anew where they are there; the files that were written.
+
+    Raises CosegError where there are no results, a mask cannot be read, or something that is not ours is in the way,
+    before anything is written; for photographs that are no longer there, after all else.
+    """
+    out = Path(out)
+    result = _results(out)
+    done = [entry for entry in result["photos"] if "mask" in entry]
+    refuse_theirs(theirs_of_exports(out, [entry["mask"] for entry in done], kinds))
+    made: list[Path] = []
+    faults: list[str] = []
+    try:
+        for kind in (kind for kind in EXPORTS if kind in kinds):
+            with Progress(kind, len(done), quiet=quiet) as progress:
+                made += _MAKERS[kind](out, result, _read(out, result, progress), faults)
+    except OSError as fault:
+        raise CosegError(f"{fault.filename or out}: {fault.strerror or fault}; make room or mend its rights") from fault
+    if faults:
+        raise CosegError(f"{faults[0]} ({len(faults)} photographs have no cutout)")
+    return made
+
+
+def _results(out: Path) -> dict:
+    """What result.json holds, or a session's record in its shape."""
+    record = next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
+    result = read_json(record, "name a folder that `coseg segment` has written to")
+    photos = result.get("photos")
+    if isinstance(photos, dict):
+        result["photos"] = [{"file": file, "mask": f"masks/{name}.png"} for name, file in photos.items()]
+    elif not isinstance(photos, list):
+        raise CosegError(f"{record}: names no photographs; name a folder that `coseg segment` has written to")
+    return result
+
+
+def _read(out: Path, result: dict, progress: Progress) -> Iterator[tuple[dict, np.ndarray]]:
+    """Each photograph's entry and its labels uint8 (H, W), 0 and 1 of a mask, also of one that was mended by hand."""
+    read = read_labels if result.get("classes") else read_mask
+    for entry in result["photos"]:
+        if "mask" in entry:
+            yield entry, read(out / entry["mask"]).numpy()
+            progress.add()
+
+
+def _cutouts(out: Path, result: dict, found: Iterator, faults: list[str]) -> Iterator[Path]:
+    for entry, labels in found:
+        file = out / cutout_file(entry["mask"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _cutout(Path(entry["file"]), labels != 0, file)
+        except CosegError as fault:
+            faults.append(str(fault))
+        else:
+            yield file
+
+
+def _cutout(photo: Path, mask: np.ndarray, file: Path) -> None:
+    image = read_image(photo).numpy()
+    if image.shape[1:] != mask.shape:
+        raise CosegError(f"{photo}: is not of its mask's size any more; segment it anew")
+    layers = np.empty((*mask.shape, 4), np.uint8)
+    for channel in range(3):
+        np.multiply(image[channel], mask, out=layers[..., channel])
+    layers[..., 3] = 255 * mask.view(np.uint8)
+    Image.fromarray(layers).save(content := io.BytesIO(), "PNG", **AS_OURS["PNG"])
+    write_bytes(file, content.getvalue())
+
+
+def _coco(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
+    files = [entry["file"] for entry in result["photos"] if "mask" in entry]
+    for name, dataset in coco_datasets(found, files, result.get("classes") or 0).items():
+        write_text(out / name, signed(json.dumps(dataset, allow_nan=False) + "\n"))
+        yield out / name
+
+
+def _page(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
+    (name,) = EXPORTS["page"]
+    write_text(out / name, signed(results_page(out, result, found)))
+    yield out / name
+
+
+_MAKERS = {"cutouts": _cutouts, "coco": _coco, "page": _page}
