@@ -128,7 +128,7 @@ def faults(code: int, said: str) -> list[str]:
 # SIGKILL ----------------------------------------------------------------------------------------------------------
 
 
-def kills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
+def kills(rng: np.random.Generator, count: int, work: Path, wanted: Sequence[str]) -> Iterator[dict]:
     """`count` kills of each command, at moments drawn over an undisturbed run's time. A run that ends is compared."""
     files = [str(file) for file in photographs(work / "photos", 24)]
     commands = {
@@ -137,6 +137,8 @@ def kills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
         "segment": ["segment", *files, "-o"],
     }
     for name, command in commands.items():
+        if wanted and name not in wanted:
+            continue
         resume = ["--resume"] if name.startswith("train") else []
         undisturbed = work / name.replace(",", "")
         for _ in range(2):  # the first decodes the scenes
@@ -186,7 +188,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def fills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
+def fills(rng: np.random.Generator, count: int, work: Path, wanted: Sequence[str]) -> Iterator[dict]:
     """`count` full disks for each command: the room left is drawn between nothing and what an undisturbed run needs."""
     files, own = photographs(work / "photos", 8), masked(work / "own", 4)
     commands = {
@@ -200,6 +202,8 @@ def fills(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
             yield {"what": "full disk", "tried": 0, "right": 0, "how": "skipped: no tmpfs can be mounted here"}
             return
         for name, command in commands.items():
+            if wanted and name not in wanted:
+                continue
             place, filler = disk / "out", disk / "filler"
             ends = {"evaluate": ["-o", str(place / "table.csv")], "report": []}.get(name, ["-o", str(place)])
             environment = os.environ | {"COSEG_REPORTS": str(place), "COSEG_CACHE": str(disk / "cache")}
@@ -387,7 +391,7 @@ def listing(folder: Path, leave_out: Path) -> dict[str, tuple[int, int]]:
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 
-def mutants(rng: np.random.Generator, count: int, work: Path) -> Iterator[dict]:
+def mutants(rng: np.random.Generator, count: int, work: Path, _: Sequence[str] = ()) -> Iterator[dict]:
     """`count` damaged files of each kind."""
     server, out = Server(Path(tempfile.mkstemp(suffix=".log")[1])), work / "out"
     for kind in kinds_of_files(work):
@@ -440,6 +444,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=PARTS, action="append", help="repeatable")
+    parser.add_argument(
+        "--commands", nargs="+", default=(), help="kills, fills: these alone, in a section of their own"
+    )
     parser.add_argument("--times", type=int, help="of each; default: 20 kills, 10 full disks, 30 damaged files")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -447,13 +454,14 @@ def main() -> None:
         serve()
         return
     text = f"Seed {given.seed}. Right: as an undisturbed run's, bit for bit, or an error of one line with nothing half"
+    of = f" ({', '.join(given.commands)})" if given.commands else ""
     for name in given.only or PARTS:
         part, usual, title = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
             rows = []
-            for row in part(np.random.default_rng(given.seed), given.times or usual, Path(folder)):
+            for row in part(np.random.default_rng(given.seed), given.times or usual, Path(folder), given.commands):
                 rows.append(row)  # written as they come: the whole takes half an hour
-                record(f"A drill: {title}", "benchmarks/drill.py", rows, f"{text} written.")
+                record(f"A drill: {title}{of}", "benchmarks/drill.py", rows, f"{text} written.")
 
 
 if __name__ == "__main__":
