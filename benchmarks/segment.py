@@ -14,6 +14,7 @@ Photographs are cut at random from the six rendered pictures of `data/pictures`,
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,10 @@ import time
 from pathlib import Path
 from unittest import mock
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does; before torch is imported
+
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from record import record
 
@@ -65,6 +69,7 @@ def run(folder: str, out: str, way: str, looks: int, post: str) -> dict:
             left_out.enter_context(mock.patch.object(crf, "CONTOUR", whole))
         batch = {"batch": 1} if way == "one photograph at a time" else {}
         summary = job.segment_photos([folder], out, model, quiet=True, **batch)
+    get_reusable_executor().shutdown()  # this process is a worker's child: it would wait for its own idle workers
     assert summary.done == summary.photos, summary
     return {"seconds": summary.seconds, "photos": summary.done}
 
