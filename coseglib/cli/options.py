@@ -67,8 +67,8 @@ Post = option(
 )
 BFloat16 = option(
     bool | None,
-    "Numbers of 16 bits in the network: half the time where the processor multiplies them, other masks in single "
-    "pixels.  [default: where it does]",
+    "Numbers of 16 bits in the network: faster where the processor multiplies them, other masks in single pixels.  "
+    "[default: where it does]",
     None,
     "--bfloat16/--no-bfloat16",
 )
