@@ -132,6 +132,7 @@ class _Job(Photographs):
         self.pass_seconds = 0.0  # of the first pass, a photograph
         self.done: dict[int, dict] = {}
         self.vectors: dict[int, np.ndarray] = {}  # of those that are done, see `coseglib.segmenting.apart`
+        self.memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class _Job(Photographs):
         """The files that stand apart from the rest, as one process finds and all know."""
         found = None
         if self.fabric.global_rank == 0:
-            found = find_apart(self.model, self.photos, self.vectors)
+            found = find_apart(self.model, self.photos, self.vectors, self.memory)
         return [str(self.photos[place]) for place in self.fabric.broadcast(found)]
 
     def older(self) -> tuple[str, ...]:
@@ -365,8 +366,7 @@ def segment_photos(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
-            memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
-            job.answer_all(Engine(model, job, batch, memory), how, post, references)
+            job.answer_all(Engine(model, job, batch, job.memory), how, post, references)
         about = _about(model, how, post, precision, references) | {"ignored": ignored}
         result = about | job.result(left_out, bool(references))
         job.finish(result, goes_on)
