@@ -55,6 +55,12 @@ def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
     return mask
 
 
+def outline(mask: np.ndarray, line: int) -> np.ndarray:
+    """The part of a mask (H, W) that is within `line` pixels of what is beside it, in a square. bool (H, W)."""
+    inside = np.asarray(mask) != 0
+    return _grown(~inside, line) & inside
+
+
 def overlay(image, mask, colours: Sequence[str] | None = None):
     """The mask over its photograph: tinted, an outline of the same colour inside the mask, a thin dark one around it.
 
@@ -73,7 +79,7 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
         region = labels == label
         if not region.any():
             continue
-        inner = _grown(~region, line) & region
+        inner = outline(region, line)
         for channel, colour in zip(result, getrgb(name), strict=True):
             tinted = np.round(np.arange(256) * 0.5 + colour * 0.5).astype(np.uint8)
             np.copyto(channel, tinted.take(channel), where=region)

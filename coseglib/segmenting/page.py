@@ -28,9 +28,9 @@ from coseglib.segmenting.exemplars import Exemplars, crop_of, shown_of
 from coseglib.segmenting.finding import class_cutout_file, cutout_file
 from coseglib.segmenting.labels import class_colours, class_names, shares_of
 from coseglib.segmenting.look_first import look_first
-from coseglib.segmenting.overlays import mark_colour, veil
+from coseglib.segmenting.overlays import mark_colour, outline, veil
 
-CROP = 200  # pixels of a crop's longer side
+CROP = 176  # pixels of a crop's longer side
 LISTED = 6  # classes of a photograph, the largest
 SIDE, LEAST, MANY = 200, 48, 2000  # pixels of a thumbnail; photographs from which on it is smaller
 AT_ONCE = 300  # photographs: of thousands, sorting and drawing all would take a browser many seconds
@@ -101,7 +101,7 @@ def _classes(out: Path, best: Exemplars, names: list[str], cards: list[dict]) ->
                 continue
             picture, mask = crop
             size = {"width": picture.shape[2], "height": picture.shape[1], "card": cards[place.number - 1]}
-            seen = _data(veil(mask, [colours[label - 1]]), "png") if mask is not None else None
+            seen = _data(veil(outline(mask, 2), [colours[label - 1]]), "png") if mask is not None else None
             crops.append({"picture": _jpeg(picture), "veil": seen, **size})
         found.append(about | {"share": share, "of": of_group[_text(group)], "crops": crops})
     return found
@@ -118,7 +118,7 @@ def _card(out: Path, home: Path, number: int, entry: dict, labels: np.ndarray, n
     classes.sort(key=lambda one: -one["share"])
     card = {"id": f"p{number}", "file": entry["file"], "name": _text(name), "group": _text(entry.get("group") or "")}
     card |= {
-        "links": {kind: quote(os.fsencode(file)) for kind, file in _files(out, entry, names).items()},
+        "links": _links(out, entry, names),
         "score": entry.get("score"),
         "share": float((labels != 0).mean()),
         "shares": shares,
@@ -137,13 +137,14 @@ def _card(out: Path, home: Path, number: int, entry: dict, labels: np.ndarray, n
     return card
 
 
-def _files(out: Path, entry: dict, names: list[str]) -> dict[str, str]:
-    """What of a photograph there is to open, and where, relative to the page."""
-    files = {kind: entry[kind] for kind in ("overlay", "mask") if kind in entry}
-    cutouts = {"cutout": cutout_file(entry["mask"])}
+def _links(out: Path, entry: dict, names: list[str]) -> list[dict]:
+    """What of a photograph there is to open, and where, relative to the page; a class's cutout by the class's name."""
+    files = [(kind, kind, entry[kind]) for kind in ("overlay", "mask") if kind in entry]
+    cutouts = [("cutout", "cutout", cutout_file(entry["mask"]))]
     for label, name in enumerate(names, start=1):
-        cutouts[f"{name} cut out"] = class_cutout_file(entry["mask"], label)
-    return files | {kind: file for kind, file in cutouts.items() if (out / file).is_file()}
+        cutouts.append((name, f"cutout of {name}", class_cutout_file(entry["mask"], label)))
+    files += [cutout for cutout in cutouts if (out / cutout[-1]).is_file()]
+    return [{"text": text, "what": what, "href": quote(os.fsencode(file))} for text, what, file in files]
 
 
 def _jpeg(pixels: np.ndarray) -> str:
