@@ -1,4 +1,4 @@
-"""`coseg segment | train | evaluate`: what systems are for."""
+"""`coseg segment | name | train | evaluate`: what systems are for."""
 
 import os
 from functools import partial
@@ -54,7 +54,7 @@ def segment(
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
-    K the classes, in an order of its own; --export page shows them, --names names them. A killed run learns anew.
+    K the classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
@@ -148,6 +148,26 @@ def _done(summary) -> str:
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"
     return f"{done}: {summary.out}"
+
+
+Results = argument(Path, "A folder that `coseg segment` has written label maps to.", "DIR")
+NamesOf = argument(str, "A name for each class, in the order of the labels, by commas.", "NAME,NAME")
+
+
+def name(results: Results, names: NamesOf) -> None:
+    """Name the classes of label maps that are there, after a look at them.
+
+    The names go to DIR/result.json, the overlays' legends and, where they are there, DIR/page.html and the COCO files.
+    Nothing is learned or segmented anew.
+
+    Example:
+      coseg segment walks/ -o out --method multiclass --classes 2 --export page
+      coseg name out dog,person
+    """
+    from coseglib.segmenting.naming import name_classes
+
+    for entry in name_classes(results, options.names(names)):
+        options.say(f"coseg: {results / entry.get('overlay', entry['mask'])}: stays as it is, edited or its photo gone")
 
 
 LearnedOn = option(

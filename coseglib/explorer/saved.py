@@ -24,11 +24,11 @@ from coseglib.core.files import read_json, write_text
 from coseglib.data import NAMES, load
 from coseglib.data.folders import AS_OURS, RECORDS
 from coseglib.data.images import photo_of, read_mask, write_jpg, write_png
-from coseglib.data.record import Photo, resize_labels
+from coseglib.data.record import Photo
 from coseglib.explorer.said import BOX, MASK, NOT_POINT, POINT, Corrected, references_of
 from coseglib.segmenting.finding import check_output, result_files
-from coseglib.segmenting.labels import class_colours, label_palette, legend_of, scores_of, shares_of
-from coseglib.segmenting.overlays import overlay, with_legend
+from coseglib.segmenting.labels import label_palette, scores_of, shares_of
+from coseglib.segmenting.overlays import drawn_over
 
 SETTINGS = RECORDS[1]
 NUMBERS = {POINT: 2, NOT_POINT: 2, BOX: 4, MASK: 0}
@@ -100,13 +100,10 @@ def write(session, folder: str | Path, threshold: float = 0.5, post: str = "argm
         write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-    colours, palette = (class_colours(model.classes), label_palette()) if model.online else (None, None)
+    classes, palette = (model.classes, label_palette()) if model.online else (0, None)
     for entry, mask, opened in zip(made["photos"], masks, session.photos, strict=True):
         write_png(folder / entry["mask"], mask if model.online else 255 * mask, palette=palette, **AS_OURS["PNG"])
-        pixels = opened.picture.pixels
-        drawn = overlay(pixels, resize_labels(mask, tuple(pixels.shape[-2:])), colours)
-        drawn = with_legend(drawn, legend_of(mask, model.classes) if model.online else ())
-        write_jpg(folder / entry["overlay"], drawn, **AS_OURS["JPEG"])
+        write_jpg(folder / entry["overlay"], drawn_over(opened.picture.pixels, mask, classes), **AS_OURS["JPEG"])
     return [folder / entry["mask"] for entry in made["photos"]]
 
 

@@ -47,7 +47,7 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     before anything is written; for photographs that are no longer there, after all else.
     """
     out = Path(out)
-    result = _results(out)
+    result = results_in(out)
     done = [entry for entry in result["photos"] if "mask" in entry]
     refuse_theirs(theirs_of_exports(out, [entry["mask"] for entry in done], kinds))
     made: list[Path] = []
@@ -63,9 +63,14 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     return made
 
 
-def _results(out: Path) -> dict:
-    """What result.json holds, or a session's record in its shape."""
-    record = next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
+def record_in(out: Path) -> Path:
+    """The file that says what a folder of results holds."""
+    return next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
+
+
+def results_in(out: Path) -> dict:
+    """What result.json holds, or a session's record in its shape. Raises CosegError where there is none, or no such."""
+    record = record_in(out)
     result = read_json(record, "name a folder that `coseg segment` has written to")
     photos = result.get("photos")
     if isinstance(photos, dict):

@@ -106,26 +106,22 @@ def names_in(text: str) -> tuple[str, ...]:
 def check_names(names: Sequence[str], classes: int | None = None) -> None:
     """Raises CosegError for names that are empty, twice there, too long or hold what cannot be shown; for a number of
     names other than `classes`, where that is known. No names at all are in order."""
-    order = ", ".join(names)
+    called = f"names {', '.join(names)}"
     if names and classes is not None and len(names) != classes:
-        raise CosegError(
-            f"--names {order}: {len(names)} for {classes} class{'es' if classes != 1 else ''}; "
-            "one name each, in the order of the labels"
-        )
-    taken: dict[str, str] = {}
+        of = f"{len(names)} for {classes} class{'es' if classes != 1 else ''}"
+        raise CosegError(f"{called}: {of}; give one each, in the order of the labels")
+    taken: set[str] = set()
     for place, name in enumerate(names, start=1):
         if not name:
-            raise CosegError(f"--names {order}: the name of class {place} is empty; one name each, between commas")
+            raise CosegError(f"{called}: the name of class {place} is empty; give one each, between commas")
         if not name.isprintable():
-            raise CosegError(
-                f"--names: {name!a}, the name of class {place}, has letters that cannot be shown; change it"
-            )
+            raise CosegError(f"names: {name!a}, of class {place}, has letters that cannot be shown; leave them out")
         if len(name) > LONGEST:
-            raise CosegError(f"--names: the name of class {place} has {len(name)} letters; {LONGEST} at most")
+            raise CosegError(f"names: that of class {place} has {len(name)} letters; {LONGEST} at most")
         key = unicodedata.normalize("NFKC", name).casefold()
         if key in taken:
-            raise CosegError(f"--names {order}: {name} is there twice; give each class a name of its own")
-        taken[key] = name
+            raise CosegError(f"{called}: {name} is there twice; give each class a name of its own")
+        taken.add(key)
 
 
 def class_names(classes: int, names: Sequence[str] | None = None) -> list[str]:
