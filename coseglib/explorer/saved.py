@@ -24,11 +24,11 @@ from coseglib.core.files import read_json, write_text
 from coseglib.data import NAMES, load
 from coseglib.data.folders import AS_OURS, RECORDS
 from coseglib.data.images import photo_of, read_mask, write_jpg, write_png
-from coseglib.data.record import Photo
+from coseglib.data.record import Photo, resize_labels
 from coseglib.explorer.said import BOX, MASK, NOT_POINT, POINT, Corrected, references_of
 from coseglib.segmenting.finding import check_output, result_files
-from coseglib.segmenting.labels import label_palette, scores_of, shares_of
-from coseglib.segmenting.overlays import drawn_over
+from coseglib.segmenting.labels import class_colours, label_palette, legend_of, scores_of, shares_of
+from coseglib.segmenting.overlays import overlay, with_legend
 
 SETTINGS = RECORDS[1]
 NUMBERS = {POINT: 2, NOT_POINT: 2, BOX: 4, MASK: 0}
@@ -103,7 +103,9 @@ def write(session, folder: str | Path, threshold: float = 0.5, post: str = "argm
     classes, palette = (model.classes, label_palette()) if model.online else (0, None)
     for entry, mask, opened in zip(made["photos"], masks, session.photos, strict=True):
         write_png(folder / entry["mask"], mask if model.online else 255 * mask, palette=palette, **AS_OURS["PNG"])
-        write_jpg(folder / entry["overlay"], drawn_over(opened.picture.pixels, mask, classes), **AS_OURS["JPEG"])
+        pixels = opened.picture.pixels
+        drawn = overlay(pixels, resize_labels(mask, tuple(pixels.shape[-2:])), class_colours(classes) or None)
+        write_jpg(folder / entry["overlay"], with_legend(drawn, legend_of(mask, classes)), **AS_OURS["JPEG"])
     return [folder / entry["mask"] for entry in made["photos"]]
 
 

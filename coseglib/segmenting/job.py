@@ -43,15 +43,15 @@ from coseglib.core.files import write_text
 from coseglib.core.progress import Progress
 from coseglib.data import images
 from coseglib.data.folders import AS_OURS, is_ours
-from coseglib.data.record import digest
+from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.apart import find_apart, is_asked, note_on, with_vectors
 from coseglib.segmenting.coco import box_of
 from coseglib.segmenting.exports import export
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
-from coseglib.segmenting.labels import check_names, label_palette, scores_of, shares_of
+from coseglib.segmenting.labels import check_names, class_colours, label_palette, legend_of, scores_of, shares_of
 from coseglib.segmenting.look_first import expected_jaccard, look_first
-from coseglib.segmenting.overlays import drawn_over
+from coseglib.segmenting.overlays import overlay, with_legend
 
 FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
 # marked, so that no later run takes them for photographs; masks are small at every level of compression
@@ -301,9 +301,13 @@ class _Job(Photographs):
         name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
         classes = self.model.classes if self.model.online else 0
         files = dict(zip(("mask", "overlay"), result_files(name), strict=True))
-        palette = label_palette() if classes else None
-        write_png(self.out / files["mask"], mask if classes else 255 * mask, palette=palette)
-        write_jpg(self.out / files["overlay"], drawn_over(picture, mask, classes, self.class_names))
+        if classes:
+            write_png(self.out / files["mask"], mask, palette=label_palette())
+        else:
+            write_png(self.out / files["mask"], 255 * mask)
+        shown = resize_labels(mask, tuple(picture.shape[-2:]))
+        drawn = overlay(picture, shown, class_colours(classes) or None)
+        write_jpg(self.out / files["overlay"], with_legend(drawn, legend_of(mask, classes, self.class_names)))
         area = int(mask.count_nonzero())
         entry = {**files, "width": size[1], "height": size[0], "area": area, "box": box_of(mask.numpy())}
         entry["foreground_share"] = round(area / mask.numel(), 6)

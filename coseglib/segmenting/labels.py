@@ -130,7 +130,8 @@ def class_names(classes: int, names: Sequence[str] | None = None) -> list[str]:
 
 
 def legend_of(labels, classes: int, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """(colour, text) of the classes that a label map (H, W) shows, in their order; a given name after its label."""
+    """(colour, text) of the classes that a label map (H, W) shows, in their order; a given name after its label.
+    Of a mask of one thing, classes 0, none."""
     found = np.bincount(np.asarray(labels).ravel(), minlength=classes + 1)
     signs = zip(class_colours(classes), class_names(classes, names), strict=True)
     texts = [(colour, f"{label} {name}" if names else name) for label, (colour, name) in enumerate(signs, start=1)]

@@ -14,10 +14,11 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import read_json, write_text
 from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, is_ours
 from coseglib.data.images import read_labels, write_jpg
+from coseglib.data.record import resize_labels
 from coseglib.segmenting.exports import export, record_in, results_in
 from coseglib.segmenting.finding import refuse_theirs, theirs_of_exports
-from coseglib.segmenting.labels import check_names
-from coseglib.segmenting.overlays import drawn_over
+from coseglib.segmenting.labels import check_names, class_colours, legend_of
+from coseglib.segmenting.overlays import overlay, with_legend
 
 
 def name_classes(out: str | Path, names: Sequence[str]) -> list[dict]:
@@ -62,5 +63,7 @@ def _drawn_anew(out: Path, entry: dict, classes: int, names: Sequence[str]) -> b
         return False
     if picture.size != tuple(labels.shape):
         return False
-    write_jpg(file, drawn_over(picture.pixels, labels, classes, names), **AS_OURS["JPEG"])
+    shown = resize_labels(labels, tuple(picture.pixels.shape[-2:]))
+    drawn = overlay(picture.pixels, shown, class_colours(classes))
+    write_jpg(file, with_legend(drawn, legend_of(labels, classes, names)), **AS_OURS["JPEG"])
     return True

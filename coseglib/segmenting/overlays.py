@@ -16,8 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
-from coseglib.data.record import resize_labels
-from coseglib.segmenting.labels import cielab, class_colours, legend_of
+from coseglib.segmenting.labels import cielab
 
 DARK = 20  # grey level of the line around a mask
 LEGEND_FROM = 160  # pixels of width: below, no names are written
@@ -125,17 +124,6 @@ def with_legend(image, signs: Sequence[tuple[str, str]]):
         draw.text((x + size + gap, middle), text, font=font, fill=(DARK,) * 3, anchor="lm")
     result = np.concatenate([np.asarray(image), np.asarray(strip).transpose(2, 0, 1)], axis=1)
     return result if isinstance(image, np.ndarray) else torch.from_numpy(result).as_subclass(type(image))
-
-
-def drawn_over(picture, mask: torch.Tensor, classes: int = 0, names: Sequence[str] | None = None):
-    """The overlay of results on disk, of a mask of the photograph's own size over a copy of it, uint8 (3, H, W).
-
-    classes  of a label map, in its labels' colours and with a legend; 0: a mask of one thing     names  of the classes
-    """
-    shown = resize_labels(mask, tuple(picture.shape[-2:]))
-    if not classes:
-        return overlay(picture, shown)
-    return with_legend(overlay(picture, shown, class_colours(classes)), legend_of(mask, classes, names))
 
 
 def veil(labels: np.ndarray, colours: Sequence[str]) -> bytes:

@@ -16,7 +16,6 @@ from coseglib.segmenting.overlays import (
     LEGEND_FROM,
     MARKS,
     _grown,
-    drawn_over,
     mark_colour,
     outline,
     overlay,
@@ -170,17 +169,6 @@ def test_a_legend_takes_as_many_lines_as_it_needs_and_none_where_there_is_nothin
     wide = with_legend(picture, [(ORANGE, "W" * 60)])  # cut, not wider
     assert tuple(wide.shape[1:]) == (one, LEGEND_FROM) and isinstance(wide, torch.Tensor)
     assert (wide[:, 50:, -6:] == 255).all()
-
-
-def test_what_is_drawn_over_a_photograph_has_a_legend_of_the_classes_that_it_shows():
-    picture, labels = torch.zeros(3, 100, 200, dtype=torch.uint8), torch.zeros(200, 400, dtype=torch.uint8)
-    assert torch.equal(drawn_over(picture, labels, 2), picture)
-    labels[20:80, 40:120] = 2
-    made = drawn_over(picture, labels, 2, ["dog", "person"])
-    assert torch.equal(made[:, :100], overlay(picture, labels[::2, ::2], class_colours(2)))
-    strip = made[:, 100:].permute(1, 2, 0).reshape(-1, 3).numpy()
-    assert (strip == rgb(BLUE)).all(axis=1).any() and not (strip == rgb(ORANGE)).all(axis=1).any()
-    assert torch.equal(drawn_over(picture, labels), overlay(picture, labels[::2, ::2]))
 
 
 def test_an_outline_is_what_of_a_mask_is_near_its_edge():
