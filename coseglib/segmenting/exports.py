@@ -97,19 +97,16 @@ def _read(out: Path, result: dict, progress: Progress) -> Iterator[tuple[dict, n
 def _cutouts(out: Path, result: dict, found: Iterator, faults: list[str]) -> Iterator[Path]:
     classes = result.get("classes") or 0
     for entry, labels in found:
-        cuts = {out / cutout_file(entry["mask"]): labels != 0}
-        if classes > 1:
-            cuts |= {out / class_cutout_file(entry["mask"], k): labels == k for k in range(1, classes + 1)}
         try:
             image = _pixels(Path(entry["file"]), labels.shape)
         except CosegError as fault:
             faults.append(str(fault))
             continue
-        for place, (file, mask) in enumerate(cuts.items()):
-            if place == 0 or mask.any():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _cutout(image, mask, file)
-                yield file
+        yield _cutout(image, labels != 0, out / cutout_file(entry["mask"]))
+        for label in range(1, classes + 1) if classes > 1 else ():
+            file, mask = out / class_cutout_file(entry["mask"], label), labels == label
+            if mask.any():
+                yield _cutout(image, mask, file)
             else:
                 file.unlink(missing_ok=True)  # ours, of an earlier label map that showed the class
 
@@ -121,13 +118,15 @@ def _pixels(photo: Path, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def _cutout(image: np.ndarray, mask: np.ndarray, file: Path) -> None:
+def _cutout(image: np.ndarray, mask: np.ndarray, file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
     layers = np.empty((*mask.shape, 4), np.uint8)
     for channel in range(3):
         np.multiply(image[channel], mask, out=layers[..., channel])
     layers[..., 3] = 255 * mask.view(np.uint8)
     Image.fromarray(layers).save(content := io.BytesIO(), "PNG", **AS_OURS["PNG"])
     write_bytes(file, content.getvalue())
+    return file
 
 
 def _coco(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:

@@ -132,6 +132,8 @@ def class_names(classes: int, names: Sequence[str] | None = None) -> list[str]:
 def legend_of(labels, classes: int, names: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """(colour, text) of the classes that a label map (H, W) shows, in their order; a given name after its label.
     Of a mask of one thing, classes 0, none."""
+    if not classes:
+        return []
     found = np.bincount(np.asarray(labels).ravel(), minlength=classes + 1)
     signs = zip(class_colours(classes), class_names(classes, names), strict=True)
     texts = [(colour, f"{label} {name}" if names else name) for label, (colour, name) in enumerate(signs, start=1)]
@@ -142,7 +144,9 @@ def legend_of(labels, classes: int, names: Sequence[str] | None = None) -> list[
 
 
 def shares_of(labels, classes: int) -> list[float]:
-    """Each class's share of a label map (H, W), in [0, 1]."""
+    """Each class's share of a label map (H, W), in [0, 1]; of a mask of one thing, classes 0, none."""
+    if not classes:
+        return []
     labels = np.asarray(labels)
     counts = np.bincount(labels.ravel(), minlength=classes + 1)[1 : classes + 1]
     return [round(int(count) / labels.size, 6) for count in counts]

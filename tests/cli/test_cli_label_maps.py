@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from in_browser import size_in_browser
+from in_browser import shown_in_browser, size_in_browser
 from PIL import Image
 from PIL.ImageColor import getrgb
 
@@ -274,6 +274,18 @@ def test_names_are_text_wherever_they_stand(drawn, tmp_path):
         assert size_in_browser(drawn / "page.html", width, tmp_path)[0] <= width
 
 
+def test_photographs_are_sorted_by_how_much_of_a_class_they_show(drawn, tmp_path):
+    from coseglib.segmenting.exports import export
+
+    export(drawn, ["page"])
+    page = drawn / "page.html"
+    chosen = 'const s = document.getElementById("order"); s.value = "0"; s.dispatchEvent(new Event("change"));'
+    text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{{ {chosen} }}</script></body>")
+    page.write_text(text, encoding="utf-8")
+    shown = shown_in_browser(page, tmp_path)
+    assert re.findall(r'class="card" id="p(\d)"', shown) == ["4", "3", "2", "1"] and "sorted by most class 1" in shown
+
+
 def test_without_names_the_page_says_how_to_give_some(segmented):
     page = Page(segmented("--export", "page"))
     assert "class 1" in page.text and "Nobody has named them" in page.text and "coseg name" in page.text
@@ -327,6 +339,9 @@ def test_what_cannot_be_named_is_one_line_and_nothing_is_written(drawn, photos, 
     one.mkdir()
     (one / "result.json").write_text(json.dumps({"checkpoint": None, "photos": []}))
     assert "its masks are of one thing" in _refused(capsys, "name", one, "a")
+    apart = result(drawn) | {"sha256": None, "groups": {"g": {}}}
+    (drawn / "result.json").write_text(json.dumps(apart))
+    assert "each group learned classes of its own; name those of each" in _refused(capsys, "name", drawn, "a,b")
 
 
 def test_overlays_that_cannot_be_drawn_anew_stay_and_are_named(drawn, photos, capsys):
