@@ -99,7 +99,8 @@ def with_legend(image, signs: Sequence[tuple[str, str]]):
     """A picture uint8 (3, H, W) with its legend in a white strip below: (3, H + h, W), of the image's own type.
 
     signs  (colour, text) each, from left to right, on as many lines as they need; a text that is wider than the picture
-           is cut. As it was without signs, and below LEGEND_FROM pixels of width.
+           is cut, letters that DejaVu Sans lacks (Chinese, say) are boxes. As it was without signs, and below
+           LEGEND_FROM pixels of width
     """
     width = image.shape[-1]
     if not signs or width < LEGEND_FROM:
