@@ -30,6 +30,8 @@ def segment(
     box: options.Box = None,
     point: options.Point = None,
     not_point: options.NotPoint = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = None,
     export: options.Export = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
@@ -63,7 +65,7 @@ def segment(
     """
     given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **learning)
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass finds its classes without marks", reference=given)
@@ -73,8 +75,7 @@ def segment(
         learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports}
-    model_of = learned if model is None else lambda *_: model
-    raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
+    raise typer.Exit(_segmented(photos, output, together, learned if model is None else lambda *_: model, where, how))
 
 
 def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict) -> int:
@@ -244,9 +245,9 @@ def _train_online(config, output, resume, group, photos, classes) -> Path:
 
 
 Dataset = option(
-    str,
-    "icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with images/ and "
-    "ground_truth/.",
+    str | None,
+    "icoseg8, msrc7, pascal, voc-val, icoseg30, internet, synthetic, voc-multiclass, …, or a folder with images/ and "
+    "ground_truth/; voc-val, msrc-val and icoseg30 choose, and so does icoseg in part: no tests.",
     "NAME|DIR",
 )
 Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
@@ -258,6 +259,10 @@ Protocol = option(
 References = option(int | None, "partner-swap: so many of the partners come with their masks.", "N", min=1, max=20)
 Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
 Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
+Choose = flag(
+    "--choose-prior-weight",
+    "A table of J by weight of the --prior instead, on validation data: of --dataset, or all there are.",
+)
 Only = option(list[str] | None, "multiclass: only the group of this name; repeatable.", "GROUP")
 Ablations = flag(
     "--ablations", "multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes."
@@ -266,8 +271,8 @@ Baselines = flag("--baselines", "multiclass: as --ablations, of SA+MA alone besi
 
 
 def evaluate(
-    dataset: Dataset,
     output: Table,
+    dataset: Dataset = None,
     checkpoint: options.Checkpoint = None,
     method: options.Method = None,
     protocol: Protocol = None,
@@ -279,6 +284,9 @@ def evaluate(
     only: Only = None,
     classes: options.Classes = None,
     post: options.Post = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = None,
+    choose_prior_weight: Choose = False,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
     ablations: Ablations = False,
@@ -293,6 +301,9 @@ def evaluate(
     Columns: dataset, group, images, P, J, protocol, checkpoint sha256, precision, seconds (an image). With --protocol
     partner-swap J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
 
+    --prior adds saliency maps to the system's answer; columns prior, prior weight, prior sha256 say so. With
+    --choose-prior-weight the table has a row a weight, and says which is best on photographs that test nothing.
+
     With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
     checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
     is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
@@ -301,30 +312,50 @@ def evaluate(
     Example:
       coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv
       coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv
+      coseg evaluate --checkpoint onnx:saliency.onnx --dataset icoseg8 -o floor.csv
+      coseg evaluate --prior onnx:saliency.onnx --choose-prior-weight -o weights.csv
       coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
       coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
     """
     from coseglib.core.devices import device_of
     from coseglib.core.tables import write_table
-    from coseglib.evaluation.tables import evaluation_table
+    from coseglib.data import remark
 
+    chooses = {"choose_prior_weight": choose_prior_weight}
+    if dataset is None and not choose_prior_weight:
+        raise CosegError("--dataset: missing; name a data set or a folder, such as icoseg8")
     given = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, bfloat16, **given, ablations=ablations, baselines=baselines)
+    given |= {"ablations": ablations, "baselines": baselines}
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **given)
     model = model and model.to(device_of(accelerator))
     if model is None or model.online:
         options.refuse("multiclass pools no attention", group=group, looks=looks)
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
-        options.refuse("multiclass finds its classes without marks", references=references)
+        options.refuse("multiclass finds its classes without marks", references=references, **chooses)
         system = model or options.learning(profile or "cpu", accelerator, set_)
         table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
-        how = {"quiet": False, "references": references}
-        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, **how)
+        asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
+        table = _one_class_table(model, dataset, group or "mean", limit, choose_prior_weight, asked)
         write_table(table, output)
-    shown = table.drop(columns=["protocol", "checkpoint sha256", "precision"], errors="ignore")
-    typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
+    if remark(dataset):
+        options.say(f"coseg: {remark(dataset)}")
+    hidden = ["protocol", "checkpoint sha256", "precision", "prior", "prior sha256"]
+    typer.echo(table.drop(columns=hidden, errors="ignore").to_string(index=False, float_format="%.4f", na_rep=""))
+
+
+def _one_class_table(model, dataset, how: str, limit: int | None, choose_weight: bool, asked: dict):
+    from coseglib.evaluation.tables import evaluation_table, weight_table
+
+    if choose_weight:
+        options.refuse("is what --choose-prior-weight chooses", prior_weight=asked.pop("prior_weight") is not None)
+        others = asked | {"partner": asked["partner"] != "group"}
+        options.refuse("--choose-prior-weight asks with the group, by common", **others)
+        return weight_table(model, dataset, how, limit, quiet=False)
+    about = asked["protocol"] or "common", asked["partner"], how, limit
+    return evaluation_table(model, dataset, *about, quiet=False, references=asked["references"])
 
 
 def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):

@@ -175,7 +175,8 @@ class _Job(Photographs):
 
     def result(self, left_out: list[tuple[str, str]], referred: bool) -> dict:
         """What result.json says of the photographs, and of what was left out. referred: to references."""
-        common_from = None if referred else self.model.card.get("common_from")  # it is measured without references
+        alone = not referred and self.model.prior is None
+        common_from = self.model.card.get("common_from") if alone else None  # it is measured without either
         entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
         apart = self.apart()
         note = "; ".join(filter(None, [note_for(self.done.values(), common_from), note_on(apart, len(self.done))]))
@@ -356,12 +357,15 @@ def segment_photos(
     check_output(out, output_names(found[0]), exports=exports)
     fabric = fabric or sharing(**where)
     photos, left_out, ignored = fabric.broadcast(found)
+    if model.prior:
+        model.prior.check(photos)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     precision = precision_of(model.precision, fabric.device)
     job = _Job(photos, out, model, fabric, quiet)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
     key += [reference.key() for reference in references]
+    key += [model.prior.about()] if model.prior else []
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
@@ -378,10 +382,11 @@ def segment_photos(
 
 
 def _about(model, how: str, post: str, precision: str, references: Sequence[Reference]) -> dict:
-    """What result.json says of the model and the way in which it was asked."""
+    """What result.json says of the model and how it was asked; prior: name, weight and sha256, or null."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
     about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
+    about["prior"] = model.prior.about() if model.prior else None
     if model.online:
         learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
         about |= {"classes": model.classes, "learning": learning}
