@@ -97,6 +97,7 @@ def test_what_lacks_a_map_is_named_before_any_work(awake, groups, maps):
     missing = maps / f"{place_of(groups[1].photos[2])}.png"
     for file in maps.glob(f"*/{missing.name}"):
         file.unlink()
+    save(maps, "another", np.zeros((4, 4)))
     model = awake("ca")
     model.prior = read_prior(str(maps))
     with pytest.raises(CosegError, match=rf"no map {missing.stem}\.png"):
