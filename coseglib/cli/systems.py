@@ -320,6 +320,7 @@ def evaluate(
     from coseglib.core.devices import device_of
     from coseglib.core.tables import write_table
     from coseglib.data import remark
+    from coseglib.evaluation.systems import learned_from
 
     chooses = {"choose_prior_weight": choose_prior_weight}
     if dataset is None and not choose_prior_weight:
@@ -340,8 +341,8 @@ def evaluate(
         asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
         table = _one_class_table(model, dataset, group or "mean", limit, choose_prior_weight, asked)
         write_table(table, output)
-    if remark(dataset):
-        options.say(f"coseg: {remark(dataset)}")
+    for line in filter(None, (remark(dataset), learned_from(model, dataset))):
+        options.say(f"coseg: {line.rstrip('.')}")
     hidden = ["protocol", "checkpoint sha256", "precision", "prior", "prior sha256"]
     typer.echo(table.drop(columns=hidden, errors="ignore").to_string(index=False, float_format="%.4f", na_rep=""))
 

@@ -85,7 +85,7 @@ def rows_of(block):
 
 
 def test_the_figures_are_those_of_the_cards(page, blocks):
-    assert set(blocks) == {"verdict", "claims", "figures", "aims", "cards", "commands"}
+    assert set(blocks) == {"verdict", "claims", "figures", "field", "aims", "cards", "commands"}
     for name, block in blocks.items():
         assert block_of(page, name) == block, f"{name}: run python -m coseglib.report.reproduction"
     places = [page.index(reproduction.marks(name)[0]) for name in ("verdict", "claims", "figures")]
