@@ -50,7 +50,6 @@ def segment(
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
     --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
-
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
@@ -300,9 +299,7 @@ def evaluate(
 
     Columns: dataset, group, images, P, J, protocol, checkpoint sha256, precision, seconds (an image). With --protocol
     partner-swap J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
-
-    --prior adds saliency maps to the system's answer; columns prior, prior weight, prior sha256 say so. With
-    --choose-prior-weight the table has a row a weight, and says which is best on photographs that test nothing.
+    --prior adds saliency maps to the system's answer, which columns prior, prior weight, prior sha256 name.
 
     With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
     checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
@@ -312,51 +309,65 @@ def evaluate(
     Example:
       coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv
       coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv
-      coseg evaluate --checkpoint onnx:saliency.onnx --dataset icoseg8 -o floor.csv
       coseg evaluate --prior onnx:saliency.onnx --choose-prior-weight -o weights.csv
       coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
       coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
     """
     from coseglib.core.devices import device_of
-    from coseglib.core.tables import write_table
+
+    _check_named(dataset, choose_prior_weight)
+    tables = {"ablations": ablations, "baselines": baselines}
+    given = {"classes": classes is not None, "profile": profile, "set": set_, **tables}
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **given)
+    model = model and model.to(device_of(accelerator))
+    asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
+    if model is None or model.online:
+        _refuse_for_multiclass({"group": group, "looks": looks}, asked, choose_prior_weight)
+        system = model or options.learning(profile or "cpu", accelerator, set_)
+        table = _multiclass_table(dataset, output, system, limit, only, classes, post, **tables)
+    else:
+        options.refuse("is for multiclass", only=only)
+        table = _one_class_table(model, dataset, group or "mean", limit, choose_prior_weight, asked, output)
+    _say_table(table, model, dataset)
+
+
+def _check_named(dataset: str | None, chooses: bool) -> None:
+    if dataset is None and not chooses:
+        raise CosegError("--dataset: missing; name a data set or a folder, such as icoseg8")
+
+
+def _refuse_for_multiclass(pooling: dict, asked: dict, choose_weight: bool) -> None:
+    options.refuse("multiclass pools no attention", **pooling)
+    options.refuse("multiclass has no partners to choose", partner=asked["partner"] != "group")
+    options.refuse("multiclass has a protocol of its own", protocol=asked["protocol"] not in (None, "multiclass"))
+    options.refuse("multiclass finds its classes without marks", references=asked["references"])
+    options.refuse("multiclass takes no prior", choose_prior_weight=choose_weight)
+
+
+def _say_table(table, model, dataset: str | None) -> None:
+    """The table, and before it why it would be no test."""
     from coseglib.data import remark
     from coseglib.evaluation.systems import learned_from
 
-    chooses = {"choose_prior_weight": choose_prior_weight}
-    if dataset is None and not choose_prior_weight:
-        raise CosegError("--dataset: missing; name a data set or a folder, such as icoseg8")
-    given = {"classes": classes is not None, "profile": profile, "set": set_}
-    given |= {"ablations": ablations, "baselines": baselines}
-    model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **given)
-    model = model and model.to(device_of(accelerator))
-    if model is None or model.online:
-        options.refuse("multiclass pools no attention", group=group, looks=looks)
-        options.refuse("multiclass has no partners to choose", partner=partner != "group")
-        options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
-        options.refuse("multiclass finds its classes without marks", references=references, **chooses)
-        system = model or options.learning(profile or "cpu", accelerator, set_)
-        table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
-    else:
-        options.refuse("is for multiclass", only=only)
-        asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
-        table = _one_class_table(model, dataset, group or "mean", limit, choose_prior_weight, asked)
-        write_table(table, output)
     for line in filter(None, (remark(dataset), learned_from(model, dataset))):
         options.say(f"coseg: {line.rstrip('.')}")
     hidden = ["protocol", "checkpoint sha256", "precision", "prior", "prior sha256"]
     typer.echo(table.drop(columns=hidden, errors="ignore").to_string(index=False, float_format="%.4f", na_rep=""))
 
 
-def _one_class_table(model, dataset, how: str, limit: int | None, choose_weight: bool, asked: dict):
+def _one_class_table(model, dataset, how: str, limit, choose_weight: bool, asked: dict, output: Path):
+    from coseglib.core.tables import write_table
     from coseglib.evaluation.tables import evaluation_table, weight_table
 
     if choose_weight:
-        options.refuse("is what --choose-prior-weight chooses", prior_weight=asked.pop("prior_weight") is not None)
-        others = asked | {"partner": asked["partner"] != "group"}
-        options.refuse("--choose-prior-weight asks with the group, by common", **others)
-        return weight_table(model, dataset, how, limit, quiet=False)
-    about = asked["protocol"] or "common", asked["partner"], how, limit
-    return evaluation_table(model, dataset, *about, quiet=False, references=asked["references"])
+        others = asked | {"partner": asked["partner"] != "group", "prior_weight": asked["prior_weight"] is not None}
+        options.refuse("--choose-prior-weight asks with the group, by common, at weights of its own", **others)
+        table = weight_table(model, dataset, how, limit, quiet=False)
+    else:
+        about = asked["protocol"] or "common", asked["partner"], how, limit
+        table = evaluation_table(model, dataset, *about, quiet=False, references=asked["references"])
+    write_table(table, output)
+    return table
 
 
 def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):

@@ -82,7 +82,8 @@ def field_note(seen: Mapping[str, Sequence[str]]) -> str:
     photos = list(dict.fromkeys(photo for names in some.values() for photo in names))
     whole = sum(map(len, msrc.FIELD.values()))
     which = "each of these models" if len(seen) == len(some) > 3 else ", ".join(some)
-    return f"msrc7-field is no test of {which}: {len(photos)} of its {whole} photographs trained it ({', '.join(photos)})."
+    trained = f"{len(photos)} of its {whole} photographs trained it ({', '.join(photos)})"
+    return f"msrc7-field is no test of {which}: {trained}."
 
 
 def digits(card: Mapping) -> str:

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pandas as pd
@@ -132,8 +133,15 @@ def test_a_floor_that_looks_at_nothing_has_for_every_partner_what_it_would_have_
     assert table.partner.nunique() == 3 and set(table.method) == {"floor"} and set(table["trained on"]) == {"nothing"}
 
 
+def not_alone(floor):
+    """A floor that says of itself that it sees the whole group, as `features` does."""
+    seeing = copy.copy(floor)
+    seeing.alone = False
+    return seeing
+
+
 def test_features_are_asked_little_unless_one_is_patient(ellipse):
-    slow = System("features", ellipse.model)
+    slow = System("features", not_alone(ellipse.model))
     common, pair = "group, own, argmax", "pair, own, argmax"
     partners = ("group", "self", "other")
     assert benchmark._asked(slow, common, partners, False) == ("group", "self")
@@ -186,7 +194,7 @@ def test_the_two_questions_have_the_figures_of_an_evaluation_of_its_own(ca, elli
     again = question_table(question_rows([ca, ellipse], "synthetic", kept, limit=3, say=said.append), [ca, ellipse])
     assert len(said) == 4 and all(line.endswith("done before") for line in said)
     pd.testing.assert_frame_equal(again.set_index("method"), table, atol=1e-6)
-    assert question_rows([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
+    assert question_rows([System("features", not_alone(ellipse.model))], "synthetic", kept, say=quiet).empty
 
 
 def test_papers_rows_name_their_source_their_protocol_and_their_errata():
