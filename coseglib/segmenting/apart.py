@@ -122,7 +122,7 @@ def drops_between(model: Model, photos: Sequence[Path], sides: Sequence[Sequence
     Of scores in [0, 1]. Photographs are looked at once; SEEN of a side stand for it.
     """
     once = copy.copy(model)  # shares its weights
-    once.looks = 1
+    once.looks, once.prior = 1, None  # which knows of no group
     groups = [tuple(side[i] for i in _evenly(len(side), SEEN)) for side in sides]
     asked = [[side[i] for i in _evenly(len(side), ASKED)] for side in sides]
     questions = [Question(place, group) for some in asked for place in some for group in groups]

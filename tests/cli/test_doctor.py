@@ -61,7 +61,7 @@ def test_where_no_folder_is_named_one_line_says_which_sets_are_not_here(shipped,
     for place in ("coseglib.core.paths", "coseglib.cli.doctor"):
         monkeypatch.setattr(f"{place}.OWN", tmp_path)
     (line,) = [f"{f.word} {f.text}" for f in doctor.data_sets() if f.part == "data sets"]
-    assert line.startswith("-- not here (needed to train or to score on): icoseg8, icoseg, msrc7, ")
+    assert line.startswith("-- not here (needed to train or to score on): icoseg8, icoseg30, icoseg, msrc7, ")
     assert "data/README.md" in line
 
 

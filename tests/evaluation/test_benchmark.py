@@ -8,7 +8,7 @@ import torch
 from coseglib.answering.floors import build_floor
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
-from coseglib.data.reported import reported
+from coseglib.data.reported import anchors, reported
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import benchmark
 from coseglib.evaluation import systems as of_systems
@@ -25,7 +25,7 @@ from coseglib.evaluation.benchmark import (
     score_table,
     with_papers,
 )
-from coseglib.evaluation.systems import System, load_systems, shipped
+from coseglib.evaluation.systems import System, load_systems, own_floors, shipped
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
 from coseglib.scoring.metrics import PROTOCOLS
@@ -237,6 +237,48 @@ def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_t
     pascal = paper_rows("pascal")
     aero = table[table.protocol == "common"].replace({"group": {groups[0].name: "Aero"}})
     assert group_table(aero, pascal).loc[("zhang2020, table 4", "SSNM-HRNet"), "Aero"] == 0.82
+
+
+def test_others_figures_stand_in_a_block_of_their_own_where_there_are_any(ca, groups, tmp_path):
+    table = score_table(photo_rows([ca], groups, tmp_path / "rows.csv", say=quiet), [ca])
+    assert benchmark.ELSEWHERE not in markdown(table, paper_rows("synthetic"), [ca])
+    page = markdown(table.assign(dataset="pascal"), paper_rows("pascal"), [ca])
+    theirs = next(block for block in page.split("\n\n**") if block.startswith(benchmark.ELSEWHERE))
+    for row in anchors("pascal").itertuples():
+        (line,) = [line for line in theirs.splitlines() if line.startswith(f"| {row.method} ")]
+        assert f"| {row.J:.3f} |" in line and row.supervision in line and row.source in line
+    assert "measured here" not in theirs.split("\n", 1)[1]
+
+
+def test_a_table_of_the_field_s_photographs_says_who_learned_from_them(ca, groups, tmp_path):
+    real = copy.copy(ca.model)
+    real.card = {**ca.model.card, "training": {"data": "real"}}
+    some = [System(ca.name, real)]
+    table = score_table(photo_rows(some, groups, tmp_path / "rows.csv", say=quiet), some)
+    note = f"msrc7-field is no test of {ca.name}: 9 of its 15 photographs trained it"
+    assert note in markdown(table.assign(dataset="msrc7-field"), paper_rows(""), some)
+    assert note not in markdown(table.assign(dataset="msrc7"), paper_rows(""), some)
+    real.card = {**real.card, "kept_apart": ["msrc7-field"]}
+    assert "no test of" not in markdown(table.assign(dataset="msrc7-field"), paper_rows(""), some)
+
+
+def test_a_saliency_network_of_the_user_s_stands_among_the_floors(groups, tmp_path, monkeypatch):
+    """Under the file's name without its folder, asked alone, the same whatever its partners."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from toy_onnx import red
+
+    monkeypatch.delenv("COSEG_SALIENCY", raising=False)
+    assert own_floors() == []
+    monkeypatch.setenv("COSEG_SALIENCY", str(red(tmp_path / "toy.onnx")))
+    (one,) = load_systems([own_floors()[0]], floors=())
+    assert one.name == "onnx:toy.onnx" and one.floor and one.blind
+    assert one.facts()["trained on"] == "not said; single pictures" and one.facts()["backbone"] == "toy.onnx"
+    table = score_table(photo_rows([one], groups, tmp_path / "rows.csv", say=quiet), [one])
+    common = table[(table.protocol == "common") & (table.group == "all")]
+    assert set(common.partner) == {"group", "self", "other"} and common.J.nunique() == 1
+    floors = next(b for b in markdown(table, paper_rows("synthetic")).split("\n\n**") if "floors" in b.split("\n")[0])
+    assert "onnx:toy.onnx" in floors and one.sha256[:8] in floors and str(tmp_path) not in floors
 
 
 def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):
