@@ -14,7 +14,7 @@ from coseglib.data.record import check_masks
 from coseglib.scoring import metrics
 from coseglib.scoring.rows import Groups, check_one_class
 
-WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # 0: the system alone
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)  # 0: the system alone
 
 
 @torch.no_grad()

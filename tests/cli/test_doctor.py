@@ -107,6 +107,15 @@ def test_a_missing_package_is_named_and_nothing_after_it_is_asked(monkeypatch):
     assert "FAIL packages: timm is missing; run make setup" in said and len(said) == 3
 
 
+def test_onnx_is_optional_and_its_line_says_what_to_install(monkeypatch):
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    finding = doctor.onnx()
+    assert finding.word == "--" and finding.text.endswith("pip install onnxruntime onnx")
+
+
 def test_a_crf_that_does_not_load_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     finding = doctor.crf()
