@@ -126,7 +126,7 @@ def drops_between(
     photographs were answered by; what it still holds of them is not computed again.
     """
     once = copy.copy(model)  # shares its weights
-    once.looks = 1
+    once.looks, once.prior = 1, None  # which knows of no group
     groups = [tuple(side[i] for i in _evenly(len(side), SEEN)) for side in sides]
     asked = [[side[i] for i in _evenly(len(side), ASKED)] for side in sides]
     questions = [Question(place, group) for some in asked for place in some for group in groups]
