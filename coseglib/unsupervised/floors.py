@@ -81,7 +81,7 @@ def label_maps(name: str, photos: Sequence[Photo], classes: int, config: OnlineC
 
     name  of FEATURE_FLOORS      config  its frozen network, `extractor_size` or else `input_size`, and seed
     """
-    job = LearningJob(photos, classes, config.replaced(masking="features"))
+    job = LearningJob(photos, classes, config.replaced(masking="features", variant="paper"))
     maps = FEATURE_FLOORS[name](job.described.float().cpu(), classes + 1, config.seed)
     sizes = [picture_of(photo).size for photo in photos]
     return [enlarged(m, size).argmax(dim=0).to(torch.uint8) for m, size in zip(maps, sizes, strict=True)]

@@ -66,7 +66,7 @@ def normalise_on(backbone: nn.Module, images: Tensor) -> None:
     backbone.eval()
 
 
-def _inputs(photos: Sequence[Tensor | Photo], size: int) -> Tensor:
+def inputs_of(photos: Sequence[Tensor | Photo], size: int) -> Tensor:
     """(n, 3, size, size) in [0, 1], as the engine asks of them later."""
     inputs = [resize_to_input(picture_of(photo).pixels, size) for photo in photos]
     return torch.stack(inputs).contiguous(memory_format=torch.channels_last)
@@ -83,7 +83,8 @@ class LearningJob:
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(best if config.device == "auto" else config.device)
         self.bfloat16 = precision_of(config.precision, self.device) == "bf16-mixed"
-        self.images = _inputs(photos, config.input_size).to(self.device)
+        self.images = inputs_of(photos, config.input_size).to(self.device)
+        self.count = len(photos)
         self.weights = "imagenet" if config.pretrained else None
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -106,7 +107,7 @@ class LearningJob:
         size = self.config.extractor_size or self.config.input_size
         parts = [photos[start : start + CHUNK] for start in range(0, len(photos), CHUNK)]
         with self.autocast():
-            return torch.cat([self.extractor.describe(_inputs(part, size).to(self.device)) for part in parts])
+            return torch.cat([self.extractor.describe(inputs_of(part, size).to(self.device)) for part in parts])
 
     def generator(self) -> MultiClass:
         """A new one, the same every time. Its backbone's normalisation stays as it is where weights are ImageNet's."""
@@ -122,7 +123,7 @@ class LearningJob:
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Every image once, shuffled by seed and epoch; the last batch is filled up from the first."""
-        n = len(self.images)
+        n = self.count
         size = min(self.config.batch, n)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(1000 * self.config.seed + epoch)).tolist()
         return [[order[(start + i) % n] for i in range(size)] for start in range(0, n, size)]
@@ -144,12 +145,12 @@ class LearningJob:
         """
         config, began = self.config, time.perf_counter()
         gammas = [p for name, p in model.named_parameters() if name == "gamma"]
-        others = [p for name, p in model.named_parameters() if name != "gamma"]
+        others = [p for name, p in model.named_parameters() if name != "gamma" and p.requires_grad]
         sets = [{"params": others, "lr": rate}, {"params": gammas, "lr": config.gamma_rate * rate}]
         optimiser = torch.optim.Adam(sets, weight_decay=config.weight_decay)
         rows, best, kept, stale = [], math.inf, model.state_dict(), 0
         model.train()
-        if config.pretrained:
+        if config.pretrained or config.variant == "workbook":
             model.backbone.eval()  # batches of three are too small for averages of their own
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -242,6 +243,15 @@ class CoSegmentation:
         return [labels for _, labels in masks(self.generator, self._answers(), post, len(self.photos))]
 
 
+def job_of(photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig) -> LearningJob:
+    """The job by which a configuration's variant is learned."""
+    if config.variant == "workbook":
+        from coseglib.unsupervised.clustered import ClusterJob
+
+        return ClusterJob(photos, classes, config)
+    return LearningJob(photos, classes, config)
+
+
 def co_segment(
     photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig, progress: Say = silent
 ) -> CoSegmentation:
@@ -254,7 +264,7 @@ def co_segment(
     Raises CosegError for no photographs, a K below 1, missing weights, or a loss that is not finite.
     """
     began = time.perf_counter()
-    job = LearningJob(photos, classes, config)
+    job = job_of(photos, classes, config)
     rate, trials = config.learning_rate, pd.DataFrame(columns=["learning_rate", "epochs", "loss"])
     if rate is None:
         rate, trials = job.choose_learning_rate(progress)
