@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SHARPNESS = 10.0  # τ
+DOUBT = 0.3  # of the logits is answered: a dense CRF draws better from maps that doubt
 NEAR, FAR = 20.0, 5.0  # of the first products of query and key: within an image, and between images
 RIM = 12  # a twelfth of the side is the border that `evidence` looks at
 WEIGHT = 1.0  # θ at the start
@@ -69,8 +70,9 @@ def evidence(described: Tensor, features: Tensor) -> Tensor:
     unlike = -torch.einsum("pahw,pa->phw", features.float(), border)
     both = torch.stack([described.float().norm(dim=1), unlike], dim=1)  # (P, 2, h, w)
     smooth = F.avg_pool2d(both, 3, 1, 1, count_include_pad=False).flatten(2)  # (P, 2, M)
-    found = ranks(ranks(smooth[:, 0]) + ranks(smooth[:, 1]))
-    return (found + 0.5 / found.shape[1]).unflatten(1, size)
+    steps = 2 * smooth.shape[2]  # ranks are whole numbers of these: rounded, equal sums are equal
+    found = ranks((steps * (ranks(smooth[:, 0]) + ranks(smooth[:, 1]))).round())
+    return (found + 1 / steps).unflatten(1, size)
 
 
 def spread(a: Tensor) -> Tensor:

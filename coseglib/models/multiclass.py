@@ -48,6 +48,7 @@ from torch.nn import functional as F
 
 from coseglib.models.backbones import Backbone
 from coseglib.models.clusters import (
+    DOUBT,
     Prototypes,
     WeighedVotes,
     evidence,
@@ -260,7 +261,7 @@ class MultiClass(GroupModel):
         if self.variant == "workbook":
             f = self.project(features[-1])
             output = self.generate(*(x.unflatten(0, (b, n)) for x in (f, evidence(features[-1], f))), weights)
-            logits = F.interpolate(output.logits.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
+            logits = F.interpolate(DOUBT * output.logits.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
             return Output(logits.unflatten(0, (b, n)), output.extras)
         f = features[-1].unflatten(0, (b, n))  # (B, N, C, h, w)
         attended, a = self.attend(f, weights)
