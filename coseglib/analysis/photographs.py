@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from coseglib.data.record import VOID
-from coseglib.segmenting.overlays import cielab
+from coseglib.segmenting.labels import cielab
 
 SPECK = 0.1  # parts of a truth below this share of its largest part's area are specks
 FRAME = 0.03  # of a photograph's shorter side: VOC and MSRC have void along the border, which hides what is cut there

@@ -1,6 +1,6 @@
-"""The command line: `coseg doctor | segment | train | evaluate | ship | ablate | report | download`.
+"""The command line: `coseg doctor | segment | name | train | evaluate | ship | ablate | report | download`.
 
-doctor   what works here                systems   segment, train and evaluate
+doctor   what works here                systems   segment, name, train and evaluate
 options  what several of them take      workbook  ship, ablate, report and download
 main     all together, and what an error looks like
 A command is a function of its own name; its docstring is its help. The library is imported inside the functions, so

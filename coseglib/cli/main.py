@@ -10,7 +10,7 @@ import traceback
 import typer
 
 from coseglib.cli.doctor import doctor
-from coseglib.cli.systems import evaluate, segment, train
+from coseglib.cli.systems import evaluate, name, segment, train
 from coseglib.cli.workbook import ablate, download, report, ship
 from coseglib.core.errors import CosegError, one_line
 
@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (doctor, segment, train, evaluate, ship, ablate, report, download):
+for command in (doctor, segment, name, train, evaluate, ship, ablate, report, download):
     about, _, examples = inspect.getdoc(command).partition("\n\nExample:\n")  # \b keeps them as they are
     more = f"Example:\n\n\b\n{examples}\n\nWith --debug an error shows its traceback."
     app.command(help=about, epilog=more)(command)

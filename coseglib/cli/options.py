@@ -62,6 +62,9 @@ Looks = option(
     int | None, "ca, fca, csa: look again where something was found.  [default: as shipped]", "1|2", min=1, max=2
 )
 Classes = option(int | None, "multiclass: how many classes the photographs have in common.", "K")
+Names = option(
+    str | None, "multiclass: what the classes are called, in the order of the labels, by commas.", "NAME,NAME"
+)
 Post = option(
     Literal["argmax", "crf"] | None, "How maps become masks: the larger one, or a dense CRF.  [default: as shipped]"
 )
@@ -192,6 +195,15 @@ def learning(profile: str, accelerator: str, set_: list[str] | None):
     from coseglib.unsupervised.configuration import load_online
 
     return load_online(profile, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_))
+
+
+def names(named: str | None, classes: int | None = None) -> tuple[str, ...]:
+    """What --names names, of so many classes where that is known. Raises CosegError for names that cannot be."""
+    from coseglib.segmenting.labels import check_names, names_in
+
+    found = () if named is None else names_in(named)
+    check_names(found, classes)
+    return found
 
 
 def check_number(classes: int | None) -> None:

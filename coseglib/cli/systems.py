@@ -1,4 +1,4 @@
-"""`coseg segment | train | evaluate`: what systems are for."""
+"""`coseg segment | name | train | evaluate`: what systems are for."""
 
 import os
 from functools import partial
@@ -24,6 +24,7 @@ def segment(
     group: options.Group = None,
     looks: options.Looks = None,
     classes: options.Classes = None,
+    names: options.Names = None,
     post: options.Post = None,
     reference: options.ReferenceFiles = None,
     reference_mask: options.ReferenceMasks = None,
@@ -53,37 +54,47 @@ def segment(
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
     checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
-    K the classes, in an order of its own. A killed run learns anew.
+    K the classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
       coseg segment a.jpg b.jpg c.jpg -o out --checkpoint ca-mobilenet_v2-paper --group min
       coseg segment insects/ -o out --reference insects/1.jpg --box 120,80,340,260
-      coseg segment walks/ -o out --method multiclass --classes 2
+      coseg segment walks/ -o out --method multiclass --classes 2 --export page
     """
     given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
-    if model is None or model.online:
-        options.refuse("multiclass pools no attention", group=group, looks=looks)
-        options.refuse("multiclass finds its classes without marks", reference=given)
+    _refuse_others(model, {"group": group, "looks": looks}, {"reference": given}, {"names": names})
+    called = options.names(names, model.classes if model else classes)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
         options.check_number(classes)
         learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
-    how = {"how": group or "mean", "post": post, "references": given, "exports": exports}
+    how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
     model_of = learned if model is None else lambda *_: model
-    raise typer.Exit(_segmented(photos, output, together, model_of, where, how))
+    raise typer.Exit(_segmented(photos, output, together, model_of, where, how, learns=model is None))
 
 
-def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict) -> int:
+def _refuse_others(model, pooling: dict, marks: dict, names: dict) -> None:
+    """Refuse what does not fit to a system of several classes, to be learned (None) or not, or to one of one class."""
+    if model is None or model.online:
+        options.refuse("multiclass pools no attention", **pooling)
+        options.refuse("multiclass finds its classes without marks", **marks)
+    else:
+        options.refuse("names the classes of multiclass", **names)
+
+
+def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict, learns: bool) -> int:
     """Segment one group or several, and say what was done; the exit code."""
     from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
     from coseglib.segmenting.job import segment_photos
 
     found, older = find_groups(photos, output, together), earlier_results(output)
     several = len(found.groups) > 1
+    if several and learns and how["names"]:
+        raise CosegError("--names: each group learns classes of its own; segment the groups one by one, or --together")
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         for line in (found.note, *(f"{folder}: no photographs of its own, so no group" for folder in found.empty)):
             typer.echo(line, nl=bool(line))
@@ -137,6 +148,26 @@ def _done(summary) -> str:
     others = f", {summary.ignored} files that are no photographs" if summary.ignored else ""
     done = f"{summary.done} of {summary.photos} photographs{earlier} in {summary.seconds:.1f} s{others}"
     return f"{done}: {summary.out}"
+
+
+Results = argument(Path, "A folder that `coseg segment` has written label maps to.", "DIR")
+NamesOf = argument(str, "A name for each class, in the order of the labels, by commas.", "NAME,NAME")
+
+
+def name(results: Results, names: NamesOf) -> None:
+    """Name the classes of label maps that are there, after a look at them.
+
+    The names go to DIR/result.json, the overlays' legends and, where they are there, DIR/page.html and the COCO files.
+    Nothing is learned or segmented anew.
+
+    Example:
+      coseg segment walks/ -o out --method multiclass --classes 2 --export page
+      coseg name out dog,person
+    """
+    from coseglib.segmenting.naming import name_classes
+
+    for entry in name_classes(results, options.names(names)):
+        options.say(f"coseg: {results / entry.get('overlay', entry['mask'])}: stays as it is, edited or its photo gone")
 
 
 LearnedOn = option(

@@ -204,15 +204,20 @@ def _stored_size(path: Path) -> tuple[int, int]:
         return picture.size
 
 
-def write_png(path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", **options) -> None:
+def write_png(
+    path: str | Path, pixels: torch.Tensor | np.ndarray, kind: str = "PNG", palette: bytes | None = None, **options
+) -> None:
     """uint8 (H, W) or RGB (3, H, W) to `path`, there whole or not at all. kind, options: Pillow's, for other formats.
 
+    palette  256 colours of 3 bytes each, in which (H, W) is shown; its values stay as they are (`read_labels`)
     Raises CosegError where the folder is missing, full or closed to us; ValueError for other shapes.
     """
     array = np.asarray(pixels)
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[0] != 3):
         raise ValueError(f"{path}: uint8 (H, W) or (3, H, W) can be written, not {array.dtype} {array.shape}")
     picture = Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0) if array.ndim == 3 else array))
+    if palette is not None:
+        picture.putpalette(palette)
     picture.save(content := io.BytesIO(), format=kind, **options)
     try:
         write_bytes(path, content.getvalue())

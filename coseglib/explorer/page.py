@@ -35,6 +35,7 @@ from coseglib.figures import show_group
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 from coseglib.segmenting.exports import export
+from coseglib.segmenting.labels import class_names
 
 FOLDER, UPLOADS = " folder", " uploads"  # sources besides data sets, whose names begin with no blank
 
@@ -368,7 +369,7 @@ class Explorer(Hand):
             marks[clicked].append({"kind": "cell", "at": cell_of(place, sizes[clicked])})
         with self._quietly():
             for i, (card, pixels, mask, score) in enumerate(zip(self._cards, pictures, masks, scores, strict=True)):
-                values = [f"{float((mask != 0).float().mean()):.0%} marked"]
+                values = [self.session.marked(mask)]
                 if score is not None:
                     values.append(f"J {score:.2f}")
                 if view == MATCHES and i != clicked and heat.maps[i] is not None:
@@ -389,8 +390,9 @@ class Explorer(Hand):
         """The overlays of the present masks, for a report."""
         photos, model = self.session.photos, self.session.model
         truths = [o.truth for o in photos]
-        known = None if any(t is None for t in truths) or model.classes > 1 else truths
+        known = None if any(t is None for t in truths) or model.online else truths
         group = self._looked.groups[self._looked.place].name
         title = f"{group}: {model.card['name']}, threshold {self.threshold.value:.2f}"
         masks = self.session.masks(*self._asked, own=True)
-        return show_group([o.photo.image() for o in photos], masks, known, self.session.names, 3, title)
+        classes = class_names(model.classes) if model.online else ()
+        return show_group([o.photo.image() for o in photos], masks, known, self.session.names, 3, title, classes)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from coseglib.explorer.session import Heat, Session
 from coseglib.figures.style import COLOUR_MAP
-from coseglib.segmenting.overlays import class_colours, mark_colour, overlay
+from coseglib.segmenting.labels import class_colours, class_names, label_palette
+from coseglib.segmenting.overlays import mark_colour, overlay
 
 OVERLAYS, MASKS, PROBABILITY, GRAD_CAM, MATCHES = "Overlays", "Masks", "Probability", "Grad-CAM", "Matches"
 LOOKS = "Where it looks"
@@ -80,18 +81,27 @@ def heat_of(session: Session, view: str, post: str, clicked: tuple[int, int]) ->
     return session.matches(i, *((k + 0.5) / CELLS for k in divmod(place, CELLS)))
 
 
+def legend(classes: int) -> str:
+    """The colours of the classes, as HTML."""
+    signs = zip(class_colours(classes), class_names(classes), strict=True)
+    swatch = '<span class="coseg-swatch" style="background: {}"></span> {}'
+    return f"<div>{' &ensp;'.join(swatch.format(colour, html.escape(name)) for colour, name in signs)}</div>"
+
+
 def drawn(
     session: Session, view: str, masks: Sequence[Tensor], post: str, clicked: tuple[int, int]
 ) -> tuple[list[np.ndarray], str, Heat | None]:
     """The pictures, uint8 (H, W) or (3, H, W), what their colours mean, as HTML, and the maps that they show."""
-    shown, classes = [o.shown for o in session.photos], session.model.classes
+    shown, model = [o.shown for o in session.photos], session.model
+    if view == MASKS and model.online:
+        palette = np.frombuffer(label_palette(), np.uint8).reshape(256, 3)
+        return [palette[np.asarray(m)].transpose(2, 0, 1) for m in masks], legend(model.classes), None
     if view == MASKS:
-        of = "white: foreground" if classes == 1 else "black: background, a grey for each class"
-        return [np.asarray(m) * (255 // classes) for m in masks], f"<div>{of}</div>", None
+        return [np.asarray(m) * 255 for m in masks], "<div>white: foreground</div>", None
     if view == OVERLAYS:
-        colours = class_colours(classes) if classes > 1 else [mark_colour(shown, masks)]  # one for the whole group
+        colours = class_colours(model.classes) if model.online else [mark_colour(shown, masks)]  # of the whole group
         pictures = [overlay(picture.numpy(), m, colours) for picture, m in zip(shown, masks, strict=True)]
-        return pictures, "<div>in colour: foreground</div>", None
+        return pictures, legend(model.classes) if model.online else "<div>in colour: foreground</div>", None
     heat = heat_of(session, view, post, clicked)
     peaks = [view == MATCHES and i != clicked[0] for i in range(len(shown))]
     maps = zip(shown, heat.maps, peaks, strict=True)

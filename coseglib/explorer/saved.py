@@ -4,8 +4,9 @@
     OUT/session.json  {checkpoint, sha256, group, looks, post, threshold, references, partners, said, photos}
 
 photos is as in `coseg segment`'s result.json, an entry a photograph: {file, mask, overlay, width, height,
-foreground_share, score} with the last two files relative to OUT, so what reads the one reads the other; score is
-missing where there are several classes, and corrected: true where the mask was mended by hand. said: {photo, kind, at}
+foreground_share, score} with the last two files relative to OUT, so what reads the one reads the other; of a
+multi-class model with class_shares and class_scores for score, and on top with classes and names, null. corrected: true
+where the mask was mended by hand. said: {photo, kind, at}
 each, photo the place of an entry. Of references a corrected mask is named by its file alone.
 """
 
@@ -26,7 +27,8 @@ from coseglib.data.images import photo_of, read_mask, write_jpg, write_png
 from coseglib.data.record import Photo, resize_labels
 from coseglib.explorer.said import BOX, MASK, NOT_POINT, POINT, Corrected, references_of
 from coseglib.segmenting.finding import check_output, result_files
-from coseglib.segmenting.overlays import class_colours, overlay
+from coseglib.segmenting.labels import class_colours, label_palette, legend_of, scores_of, shares_of
+from coseglib.segmenting.overlays import overlay, with_legend
 
 SETTINGS = RECORDS[1]
 NUMBERS = {POINT: 2, NOT_POINT: 2, BOX: 4, MASK: 0}
@@ -81,12 +83,15 @@ def write(session, folder: str | Path, threshold: float = 0.5, post: str = "argm
     made |= {"looks": model.looks, "post": post, "threshold": None if model.online else threshold}
     made["references"] = [reference.about() for reference in references_of(session.marks, [Path(f) for f in files])]
     made |= {"partners": session.partners, "said": [said._asdict() for said in session.said]}
-    made["photos"] = []
+    made |= {"classes": model.classes, "names": None, "photos": []} if model.online else {"photos": []}
     for i, (file, name, mask) in enumerate(zip(files, names, masks, strict=True)):
         entry = {"file": file, **dict(zip(("mask", "overlay"), result_files(name), strict=True))}
         entry |= {"width": mask.shape[1], "height": mask.shape[0]}
         entry["foreground_share"] = round(int(mask.count_nonzero()) / mask.numel(), 6)
-        entry |= {} if model.online else {"score": round(foreground_score(logits[i]), 4)}
+        if model.online:
+            entry |= {"class_shares": shares_of(mask, model.classes), "class_scores": scores_of(logits[i], mask)}
+        else:
+            entry["score"] = round(foreground_score(logits[i]), 4)
         made["photos"].append(entry | ({"corrected": True} if i in session.marks.corrected else {}))
     try:
         for entry in made["photos"]:
@@ -95,12 +100,12 @@ def write(session, folder: str | Path, threshold: float = 0.5, post: str = "argm
         write_text(settings, json.dumps(made, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise CosegError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-    colours = class_colours(model.classes) if model.online else None
+    classes, palette = (model.classes, label_palette()) if model.online else (0, None)
     for entry, mask, opened in zip(made["photos"], masks, session.photos, strict=True):
-        write_png(folder / entry["mask"], mask if model.online else 255 * mask, **AS_OURS["PNG"])
+        write_png(folder / entry["mask"], mask if model.online else 255 * mask, palette=palette, **AS_OURS["PNG"])
         pixels = opened.picture.pixels
-        drawn = overlay(pixels, resize_labels(mask, tuple(pixels.shape[-2:])), colours)
-        write_jpg(folder / entry["overlay"], drawn, **AS_OURS["JPEG"])
+        drawn = overlay(pixels, resize_labels(mask, tuple(pixels.shape[-2:])), class_colours(classes) or None)
+        write_jpg(folder / entry["overlay"], with_legend(drawn, legend_of(mask, classes)), **AS_OURS["JPEG"])
     return [folder / entry["mask"] for entry in made["photos"]]
 
 

@@ -33,6 +33,7 @@ from coseglib.explorer import saved
 from coseglib.explorer.said import Marks, Told, references_of
 from coseglib.scoring.metrics import jaccard
 from coseglib.segmenting.finding import output_names
+from coseglib.segmenting.labels import class_names, shares_of
 
 SHOWN = 400  # pixels: the longer side of a photograph on the page, enlarged if need be
 MOST = 24  # photographs of a session
@@ -233,6 +234,14 @@ class Session(Told):
         # p > t where the foreground's logit is above the background's by log t / (1 − t)
         shift = torch.tensor([math.log(threshold / (1 - threshold)), 0.0])[:, None, None]
         return [masks_from_logits(x + shift, size) for x, size in zip(logits, sizes, strict=True)]
+
+    def marked(self, mask: Tensor) -> str:
+        """How much of a photograph a mask (H, W) of the model marks, in words: of several classes, how much of each."""
+        if not self.model.online:
+            return f"{float((mask != 0).float().mean()):.0%} marked"
+        classes = self.model.classes
+        shares = zip(class_names(classes), shares_of(mask, classes), strict=True)
+        return ", ".join(f"{name} {share:.0%}" for name, share in shares if share) or "0% marked"
 
     def scores(self, threshold: float = 0.5, post: str = "argmax") -> list[float | None]:
         """J at the own size of each photograph whose truth is known; None for the others, and of several classes."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from coseglib.figures.style import COLOUR_MAP, finish, grid_of, styled, text_width, wrapped
-from coseglib.segmenting.overlays import class_colours
+from coseglib.segmenting.labels import class_colours
 
 AXES = "first and second direction (no unit)"  # written once, below all panels, which have no ticks
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from coseglib.figures import style
 from coseglib.figures.style import BAR_INKS, BLUE, J_AXIS, ORANGE, SERIES, VERMILION, finish, grid_of, styled
-from coseglib.segmenting.overlays import class_colours
+from coseglib.segmenting.labels import class_colours
 
 SHARES = {"J": J_AXIS, "P": "precision P, share of pixels (0 to 1)"}
 PRINTED = {"color": "black", "markerfacecolor": "white", "linestyle": "none"}  # a paper's figure

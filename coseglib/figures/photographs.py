@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from coseglib.data.record import VOID
 from coseglib.figures.style import BLUE, finish, grid_of, styled, text_width, wrapped
 from coseglib.scoring.metrics import jaccard
+from coseglib.segmenting.labels import class_colours
 from coseglib.segmenting.overlays import MARKS, mark_colour
 
 SIDE = 1.7  # of a panel, in inches
@@ -55,15 +56,14 @@ def shortened(name: str, inches: float = SIDE - 0.2) -> str:
     return next((cut for cut in cuts if text_width(cut) <= inches), cuts[-1])
 
 
-def _contour(ax: Axes, mask: np.ndarray, size: tuple[int, int], **line) -> None:
+def _contour(ax: Axes, mask: np.ndarray, size: tuple[int, int], colour: str, truth: bool = False) -> None:
     """The mask's outline over an image of `size` (H, W)."""
     if not mask.any():
         return
     framed = np.pad(mask.astype(float), 1)  # an object that is cut off by the image's border has an outline there too
     y, x = ((np.arange(-1, n + 1) + 0.5) * side / n - 0.5 for n, side in zip(mask.shape, size, strict=True))
-    dashes = "dashed" if line["colors"] == BLUE else "solid"
-    outline = ax.contour(x, y, framed, levels=[0.5], linewidths=1.3, linestyles=dashes, **line)
-    outline.set_path_effects(ON_WHITE if line["colors"] == BLUE else ON_BLACK)
+    line = {"colors": colour, "linestyles": "dashed" if truth else "solid", "linewidths": 1.3}
+    ax.contour(x, y, framed, levels=[0.5], **line).set_path_effects(ON_WHITE if truth else ON_BLACK)
 
 
 @styled()
@@ -74,10 +74,12 @@ def show_group(
     names: Sequence[str] | None = None,
     columns: int | None = None,
     title: str | None = None,
+    classes: Sequence[str] = (),
 ) -> Figure:
     """A grid of images: predictions tinted and outlined, truths outlined in blue, J beside the name.
 
-    Predictions have one colour in all panels, the one that differs most from what they lie on (`mark_colour`).
+    Predictions have one colour in all panels, the one that differs most from what they lie on (`mark_colour`); label
+    maps, whose `classes` are named, their labels' colours (`coseglib.segmenting.labels`).
 
     images  N of uint8 (3, H, W), each of its own size; masks, truths: N of uint8 (H, W), 255 void; names: N
     Raises ValueError where the numbers differ.
@@ -86,26 +88,30 @@ def show_group(
     beside = all(text_width(name.split("\n")[-1]) < SIDE - 0.75 for name in names)  # J fits there
     more = scored and not (beside and any(names))
     fig, axes = _panels(images, columns, more, (0, 0.5), masks=masks, truths=truths, names=names)
-    colour = mark_colour(images, masks) if masks is not None else MARKS[0]
+    colours = class_colours(len(classes)) or [mark_colour(images, masks) if masks is not None else MARKS[0]]
     for i, ax in enumerate(axes):
         picture, extent = _picture(images[i])
         ax.imshow(picture)
         if masks is not None:
-            mask = np.asarray(masks[i]) != 0
-            tint = np.zeros((*mask.shape, 4))
-            tint[mask] = matplotlib.colors.to_rgba(colour, 0.4)
+            labels = np.asarray(masks[i])
+            parts = [labels == label for label in range(1, len(classes) + 1)] or [labels != 0]
+            tint = np.zeros((*labels.shape, 4))
+            for part, colour in zip(parts, colours, strict=True):
+                tint[part] = matplotlib.colors.to_rgba(colour, 0.4)
             ax.imshow(tint, extent=extent, interpolation="nearest")
-            _contour(ax, mask, picture.shape[:2], colors=colour)
+            for part, colour in zip(parts, colours, strict=True):
+                _contour(ax, part, picture.shape[:2], colour)
         if truths is not None:
             truth = np.asarray(truths[i])
-            _contour(ax, (truth != 0) & (truth != VOID), picture.shape[:2], colors=BLUE)
+            _contour(ax, (truth != 0) & (truth != VOID), picture.shape[:2], BLUE, truth=True)
         if scored:
             names[i] += ("  " if beside else "\n") + f"J {jaccard(masks[i], truths[i]):.2f}"
         ax.set(xlim=extent[:2], ylim=extent[2:])
         ax.set_title("\n".join(map(shortened, names[i].strip().split("\n"))), fontsize=8)
-    prediction = Patch(facecolor=(colour, 0.5), edgecolor=colour, label="prediction", path_effects=ON_BLACK)
+    looks = zip(colours, classes or ["prediction"], strict=True)
+    signs = [Patch(facecolor=(c, 0.5), edgecolor=c, label=name, path_effects=ON_BLACK) for c, name in looks]
     truth = Line2D([], [], color=BLUE, linestyle="dashed", label="truth")
-    return finish(fig, title, [sign for sign, given in ((prediction, masks), (truth, truths)) if given is not None])
+    return finish(fig, title, [*(signs if masks is not None else ()), *([truth] if truths is not None else ())])
 
 
 @styled()

@@ -24,7 +24,7 @@ from matplotlib.textpath import text_to_path
 
 from coseglib.core.errors import CosegError
 from coseglib.core.files import write_bytes
-from coseglib.segmenting.overlays import OKABE_ITO
+from coseglib.segmenting.labels import OKABE_ITO
 
 ORANGE, BLUE, GREEN, PINK, SKY, VERMILION, _ = OKABE_ITO
 SERIES = (BLUE, ORANGE, *OKABE_ITO[2:])

@@ -8,7 +8,6 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import atomic, read_json
 from coseglib.core.paths import CHECKPOINTS, SCENES
@@ -121,8 +120,7 @@ def load_model(
 
     expect  the method that it must be of     looks, post  None: as its header or its training says, else its method
     precision  in which it is to answer, `model.precision`
-    folded  with its batch norms in its convolutions where it answers in 32 bits (`coseglib.models.folding`); False: to
-            train or save it
+    folded  with its batch norms in its convolutions (`coseglib.models.folding`); False: to train or save it
     Raises CosegError: wrong checksum (against the card beside the file), another model, a newer format, a damaged file,
     looks that the model does not have.
     """
@@ -156,5 +154,4 @@ def load_model(
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
     model.card = {**header, **about, **stated}
     model.precision = model.precision if model.online else precision
-    exact = precision_of(precision, "auto") == "32-true"
-    return fold(model) if folded and exact and not model.online else model.eval()  # online: the very maps it learned
+    return fold(model) if folded and not model.online else model.eval()  # online: the very maps it learned

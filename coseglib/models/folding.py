@@ -4,34 +4,100 @@
 
 Module by module: where a norm follows its convolution in a `Sequential`, and as the pairs convK, bnK of ResNets' and
 HRNets' blocks. A whole-graph pass would fold a norm once a call, and an encoder is called for each image of a pair.
-For 32 bits alone: of 16 bits b' has eight, and an error that is the same at every position adds up (iCoseg-8: J .859 as
-it was trained, .852 folded; one look, argmax).
+
+On CPUs with oneDNN convolution, b' and the ReLU that follows are one pass. b' stays in 32 bits there where convolutions
+take 16. Elsewhere it would be rounded to eight bits, so in 16 a convolution and its norm stay two, as they were
+trained; and depth-wise ones everywhere: W' is not rounded as W was, to which the norm's averages belong, and of nine
+weights that is felt (`reports/trials.md`, 23).
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from coseglib.models.backbones import SameConv2d
 
-def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of the module's own convolutions and of the norms that follow them and nothing else does."""
+RELUS = {nn.Identity: ("none", []), nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}  # as oneDNN names them
+
+
+class FoldedConv2d(nn.Module):
+    """A convolution and its norm, and perhaps a ReLU, in one. It cannot be trained."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d):
+        super().__init__()
+        self.apart = nn.Sequential(conv, norm).requires_grad_(False)
+        self.conv = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
+        self.relu: nn.Module = nn.Identity()
+        self._kernels: dict[torch.dtype, Tensor] = {}
+
+    def _kernel(self, dtype: torch.dtype) -> Tensor:
+        """The weights in 16 or 32 bits; a padding of TensorFlow's, one pixel at the right and below, as zeros in them.
+
+        With a row and a column of zeros before its own three a kernel that pads one pixel everywhere does the same.
+        """
+        if dtype not in self._kernels:
+            weight = F.pad(self.conv.weight, (1, 0, 1, 0)) if self._is_same() else self.conv.weight
+            self._kernels[dtype] = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        return self._kernels[dtype]
+
+    def _is_same(self) -> bool:
+        return isinstance(self.conv, SameConv2d)
+
+    def _apply(self, *args, **kwargs):
+        self._kernels.clear()  # they may go to another device
+        return super()._apply(*args, **kwargs)
+
+    def _fits(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Whether oneDNN can do all at once, and as well."""
+        conv, onednn = self.conv, torch.backends.mkldnn
+        if x.device.type != "cpu" or not (onednn.is_available() and onednn.enabled) or x.requires_grad:
+            return False
+        if dtype != torch.float32 and conv.groups > 1:
+            return False
+        if self._is_same():
+            even = not (x.shape[-1] % 2 or x.shape[-2] % 2)
+            return even and (conv.kernel_size, conv.stride, conv.dilation) == ((3, 3), (2, 2), (1, 1))
+        return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, kind = self.conv, x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        if not self._fits(x, dtype):
+            return self.relu(conv(x) if dtype == torch.float32 else self.apart(x))
+        padding = (1, 1) if self._is_same() else conv.padding
+        shape = padding, conv.stride, conv.dilation, conv.groups
+        relu, limits = RELUS[type(self.relu)]
+        fused = torch.ops.mkldnn._convolution_pointwise
+        return fused(x.to(dtype), self._kernel(dtype), conv.bias, *shape, relu, limits, "")
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[str, str, str | None]]:
+    """Names of the module's own convolutions, of the norms that follow them and nothing else does, and of the ReLUs
+    that follow these, None where another layer does."""
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
-        named = pairwise(children)
+        after = dict(pairwise(children))
+        named = ((conv, norm, after.get(norm)) for conv, norm in after.items())
     else:
-        named = ((name, f"bn{name.removeprefix('conv')}") for name in children if name.startswith("conv"))
-    for conv, norm in named:
+        named = ((name, f"bn{name.removeprefix('conv')}", None) for name in children if name.startswith("conv"))
+    for conv, norm, relu in named:
         if isinstance(children[conv], nn.Conv2d) and isinstance(children.get(norm), nn.BatchNorm2d):
-            yield conv, norm
+            yield conv, norm, relu if type(children.get(relu)) in (nn.ReLU, nn.ReLU6) else None
 
 
 def fold(model: nn.Module) -> nn.Module:
     """The model itself, in evaluation mode, its batch norms folded: for use alone, it cannot be trained or saved so."""
     model.eval()
     for module in list(model.modules()):
-        for conv, norm in list(_pairs(module)):
-            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+        for conv, norm, relu in list(_pairs(module)):
+            folded = FoldedConv2d(getattr(module, conv), getattr(module, norm))
+            setattr(module, conv, folded)
             setattr(module, norm, nn.Identity())
+            if relu:
+                folded.relu = getattr(module, relu)
+                setattr(module, relu, nn.Identity())
     return model

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from coseglib.answering.answers import Answer, Engine, Question
 from coseglib.answering.masks import foreground, foreground_score
+from coseglib.answering.reading import Memory
 from coseglib.core.errors import CosegError
 from coseglib.models.contract import Model
 
@@ -116,25 +117,30 @@ def _farthest(members: np.ndarray, beyond: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def drops_between(model: Model, photos: Sequence[Path], sides: Sequence[Sequence[int]]) -> tuple[float, float]:
+def drops_between(
+    model: Model, photos: Sequence[Path], sides: Sequence[Sequence[int]], memory: Memory | None = None
+) -> tuple[float, float]:
     """How much less is found of ASKED photographs of each of two sides, places, where they are asked with the other.
 
-    Of scores in [0, 1]. Photographs are looked at once; SEEN of a side stand for it.
+    Of scores in [0, 1]. Photographs are looked at once; SEEN of a side stand for it. memory: an engine's that the same
+    photographs were answered by; what it still holds of them is not computed again.
     """
     once = copy.copy(model)  # shares its weights
     once.looks = 1
     groups = [tuple(side[i] for i in _evenly(len(side), SEEN)) for side in sides]
     asked = [[side[i] for i in _evenly(len(side), ASKED)] for side in sides]
     questions = [Question(place, group) for some in asked for place in some for group in groups]
-    answers = Engine(once, photos).answers(questions)
+    answers = Engine(once, photos, memory=memory or Memory()).answers(questions)
     scores = np.array([foreground_score(answer.logits) for answer in answers]).reshape(-1, 2)
     less = (scores[:, 0] - scores[:, 1]) * np.repeat([1, -1], [len(some) for some in asked])
     return tuple(float(part.mean()) for part in np.split(less, [len(asked[0])]))
 
 
-def find_apart(model: Model, photos: Sequence[Path], vectors: Mapping[int, np.ndarray]) -> list[int]:
+def find_apart(
+    model: Model, photos: Sequence[Path], vectors: Mapping[int, np.ndarray], memory: Memory | None = None
+) -> list[int]:
     """The places of the photographs that stand apart from the rest of a group, the farthest first; none where it seems
-    to be one. vectors: of the photographs that could be read, by place."""
+    to be one. vectors: of the photographs that could be read, by place; memory: see `drops_between`."""
     if len(vectors) < FEWEST:
         return []
     places = np.array(sorted(vectors))
@@ -143,7 +149,7 @@ def find_apart(model: Model, photos: Sequence[Path], vectors: Mapping[int, np.nd
         return []
     sides = [places[_farthest(np.flatnonzero(side * beyond > 0), side * beyond)].tolist() for side in (-1, 1)]
     with contextlib.suppress(CosegError):  # a photograph that is gone by now
-        drops = drops_between(model, photos, sides)
+        drops = drops_between(model, photos, sides, memory)
         if np.mean(drops) >= DROP and min(drops) >= EACH:
             order = np.argsort(-beyond, kind="stable")
             return places[order[beyond[order] > 0]].tolist()

@@ -6,12 +6,14 @@ needs every pixel take the RLE (J of the polygons is .99 or more, `coseglib.segm
 the outer ring, since COCO's polygons have no inner rings and tools fill each by itself).
 
 file_name is the path below the photographs' common folder, which info.photographs names. A mask is one annotation,
-whatever the number of its parts, with area (pixels), bbox [x, y, width, height] and, but for several classes, score; an
-empty one none. Categories: "object", or the group's name where there are groups; of label maps "class 1" … .
+whatever the number of its parts, with area (pixels), bbox [x, y, width, height] and score; an empty one none.
+Categories: "object", or the group's name where there are groups. A label map is an annotation for each class that it
+shows. Their categories are the classes, in the order of the labels: the names that somebody gave them, the same for all
+groups; else "class 1" …, after the group's name where there are groups, since each may have been learned by itself.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +38,14 @@ def home_of(files: Iterable[str]) -> Path:
     return Path(os.path.commonpath(folders)) if folders else Path()
 
 
-def coco_datasets(found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str], classes: int) -> dict[str, dict]:
+def coco_datasets(
+    found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str], classes: int, names: Sequence[str] | None = None
+) -> dict[str, dict]:
     """{"coco.json": …, "coco_rle.json": …}, as the head of this file says.
 
     found    entries of result.json, each with its labels uint8 (H, W), read one after the other
     files    all photographs
-    classes  of a label map; 0: masks of one thing
+    classes  of a label map; 0: masks of one thing     names  that somebody gave them
     """
     from pycocotools import mask as rle
 
@@ -50,7 +54,7 @@ def coco_datasets(found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str]
     images, polygons, runs = [], [], []
 
     def category(group: str | None, label: int) -> int:
-        parts = [group or ""] + [f"class {label}"] * bool(classes)
+        parts = [names[label - 1]] if names else [group or ""] + [f"class {label}"] * bool(classes)
         return categories.setdefault(" ".join(filter(None, parts)) or "object", len(categories) + 1)
 
     for number, (entry, labels) in enumerate(found, start=1):
@@ -62,7 +66,8 @@ def coco_datasets(found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str]
                 continue
             about = {"id": len(runs) + 1, "image_id": number, "category_id": kind}
             more = {"area": int(mask.sum()), "bbox": box_of(mask), "iscrowd": 0}
-            more |= {"score": entry["score"]} if "score" in entry else {}
+            score = (entry.get("class_scores") or [None] * classes)[label - 1] if classes else entry.get("score")
+            more |= {} if score is None else {"score": score}
             encoded = rle.encode(np.asfortranarray(mask, np.uint8))  # columns first
             encoded["counts"] = encoded["counts"].decode()
             polygons.append(about | {"segmentation": polygons_of(mask)} | more)

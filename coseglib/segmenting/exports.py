@@ -4,7 +4,8 @@
 again on any such folder, also where masks lie in folders of groups, as long as the photographs are where they were.
 
 cutouts  out/cutouts/<name>.png beside masks/: RGBA, at the photograph's own size as displayed, alpha the mask, black
-         where it is 0, so that nothing else of the photograph is left
+         where it is 0, so that nothing else of the photograph is left. Of label maps of several classes that is all of
+         them; out/cutouts/<label>/<name>.png is one class alone, where the photograph shows it
 coco     out/coco.json and out/coco_rle.json, see `coseglib.segmenting.coco`
 page     out/page.html, see `coseglib.segmenting.page`
 """
@@ -23,7 +24,8 @@ from coseglib.core.progress import Progress
 from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, signed
 from coseglib.data.images import read_image, read_labels, read_mask
 from coseglib.segmenting.coco import coco_datasets
-from coseglib.segmenting.finding import cutout_file, refuse_theirs, theirs_of_exports
+from coseglib.segmenting.finding import class_cutout_file, cutout_file, refuse_theirs, theirs_of_exports
+from coseglib.segmenting.labels import check_names
 from coseglib.segmenting.page import results_page
 
 
@@ -45,7 +47,7 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     before anything is written; for photographs that are no longer there, after all else.
     """
     out = Path(out)
-    result = _results(out)
+    result = results_in(out)
     done = [entry for entry in result["photos"] if "mask" in entry]
     refuse_theirs(theirs_of_exports(out, [entry["mask"] for entry in done], kinds))
     made: list[Path] = []
@@ -61,15 +63,25 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     return made
 
 
-def _results(out: Path) -> dict:
-    """What result.json holds, or a session's record in its shape."""
-    record = next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
+def record_in(out: Path) -> Path:
+    """The file that says what a folder of results holds."""
+    return next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
+
+
+def results_in(out: Path) -> dict:
+    """What result.json holds, or a session's record in its shape. Raises CosegError where there is none, or no such."""
+    record = record_in(out)
     result = read_json(record, "name a folder that `coseg segment` has written to")
     photos = result.get("photos")
     if isinstance(photos, dict):
         result["photos"] = [{"file": file, "mask": f"masks/{name}.png"} for name, file in photos.items()]
     elif not isinstance(photos, list):
         raise CosegError(f"{record}: names no photographs; name a folder that `coseg segment` has written to")
+    if names := result.get("names"):
+        try:
+            check_names(names, result.get("classes") or 0)
+        except CosegError as fault:
+            raise CosegError(f"{record}: {fault}") from fault
     return result
 
 
@@ -83,32 +95,43 @@ def _read(out: Path, result: dict, progress: Progress) -> Iterator[tuple[dict, n
 
 
 def _cutouts(out: Path, result: dict, found: Iterator, faults: list[str]) -> Iterator[Path]:
+    classes = result.get("classes") or 0
     for entry, labels in found:
-        file = out / cutout_file(entry["mask"])
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _cutout(Path(entry["file"]), labels != 0, file)
+            image = _pixels(Path(entry["file"]), labels.shape)
         except CosegError as fault:
             faults.append(str(fault))
-        else:
-            yield file
+            continue
+        yield _cutout(image, labels != 0, out / cutout_file(entry["mask"]))
+        for label in range(1, classes + 1) if classes > 1 else ():
+            file, mask = out / class_cutout_file(entry["mask"], label), labels == label
+            if mask.any():
+                yield _cutout(image, mask, file)
+            else:
+                file.unlink(missing_ok=True)  # ours, of an earlier label map that showed the class
 
 
-def _cutout(photo: Path, mask: np.ndarray, file: Path) -> None:
+def _pixels(photo: Path, size: tuple[int, int]) -> np.ndarray:
     image = read_image(photo).numpy()
-    if image.shape[1:] != mask.shape:
+    if image.shape[1:] != size:
         raise CosegError(f"{photo}: is not of its mask's size any more; segment it anew")
+    return image
+
+
+def _cutout(image: np.ndarray, mask: np.ndarray, file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
     layers = np.empty((*mask.shape, 4), np.uint8)
     for channel in range(3):
         np.multiply(image[channel], mask, out=layers[..., channel])
     layers[..., 3] = 255 * mask.view(np.uint8)
     Image.fromarray(layers).save(content := io.BytesIO(), "PNG", **AS_OURS["PNG"])
     write_bytes(file, content.getvalue())
+    return file
 
 
 def _coco(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
     files = [entry["file"] for entry in result["photos"] if "mask" in entry]
-    for name, dataset in coco_datasets(found, files, result.get("classes") or 0).items():
+    for name, dataset in coco_datasets(found, files, result.get("classes") or 0, result.get("names")).items():
         write_text(out / name, signed(json.dumps(dataset, allow_nan=False) + "\n"))
         yield out / name
 

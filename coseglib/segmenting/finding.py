@@ -107,7 +107,10 @@ def _in_the_way(out: Path, names: Sequence[str], record: str, exports: Sequence[
 
 def theirs_of_exports(out: Path, masks: Iterable[str], exports: Sequence[str]) -> list[Path]:
     """What these exports of the masks, which are below `out`, would write over and is not ours, or edited since."""
-    pictures = (out / cutout_file(mask) for mask in masks) if "cutouts" in exports else ()
+    pictures = [out / cutout_file(mask) for mask in masks] if "cutouts" in exports else []
+    homes = {picture.parent for picture in pictures}
+    of_classes = {home: [folder for folder in home.glob("[0-9]*") if folder.name.isdecimal()] for home in homes}
+    pictures += [folder / picture.name for picture in pictures for folder in of_classes[picture.parent]]
     texts = (out / name for kind in exports for name in EXPORTS[kind])
     edited = (text for text in texts if os.path.lexists(text) and not is_signed(text))
     return [*filter(_theirs, pictures), *edited]
@@ -142,6 +145,12 @@ def result_files(name: str) -> tuple[str, str]:
 def cutout_file(mask: str) -> str:
     """Where the cutout is whose mask is there: "dogs/masks/1.png" -> "dogs/cutouts/1.png"."""
     return str(PurePosixPath(mask).parents[1] / WRITTEN[2] / PurePosixPath(mask).name)
+
+
+def class_cutout_file(mask: str, label: int) -> str:
+    """Where the cutout of one class is: "dogs/masks/1.png" -> "dogs/cutouts/2/1.png" of label 2."""
+    whole = PurePosixPath(cutout_file(mask))
+    return str(whole.parent / str(label) / whole.name)
 
 
 def output_names(photos: Sequence[Path]) -> list[str]:

@@ -4,15 +4,17 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 `coseglib.answering`, which asks all photographs as one group.
 
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
-model 0 the background, 1 … K), out/overlays/<name>.jpg (at most 1600 pixels on the long side), names as in
-`output_names`, and out/result.json: {checkpoint, sha256, group, looks, post, precision, references, ignored, note,
-apart, look_first, photos}, an entry a photograph in the order found: {file, mask, overlay, width, height, area, box,
-foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels, box [x, y, width, height] or null
-where the mask is empty; score says how sure the model is that something is there (`foreground_score`), expected_j how
-well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why} of the masks that a person should
-check, the note whether anything is common, apart which files seem to be another group's (`coseglib.segmenting.apart`).
-Of a multi-class model also classes and learning, and class_shares for score and expected_j. Every file is written
-beside its place and moved there. What else can be made of it: `coseglib.segmenting.exports`.
+model 0 the background, 1 … K, in a palette), out/overlays/<name>.jpg (at most 1600 pixels on the long side, a legend of
+label maps below it), names as in `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post,
+precision, references, ignored, note, apart, look_first, photos}, an entry a photograph in the order found: {file, mask,
+overlay, width, height, area, box, foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels,
+box [x, y, width, height] or null where the mask is empty; score says how sure the model is that something is there
+(`foreground_score`), expected_j how well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why}
+of the masks that a person should check, the note whether anything is common, apart which files seem to be another
+group's (`coseglib.segmenting.apart`). Of a multi-class model also classes, names (null: nobody named them), learning,
+and for score and expected_j, a number a class in the labels' order, class_shares of the photograph and class_scores
+(`coseglib.segmenting.labels`). Every file is written beside its place and moved there. What else can be made of it:
+`coseglib.segmenting.exports`.
 """
 
 import base64
@@ -47,8 +49,9 @@ from coseglib.segmenting.apart import find_apart, is_asked, note_on, with_vector
 from coseglib.segmenting.coco import box_of
 from coseglib.segmenting.exports import export
 from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
+from coseglib.segmenting.labels import check_names, class_colours, label_palette, legend_of, scores_of, shares_of
 from coseglib.segmenting.look_first import expected_jaccard, look_first
-from coseglib.segmenting.overlays import class_colours, overlay
+from coseglib.segmenting.overlays import overlay, with_legend
 
 FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
 # marked, so that no later run takes them for photographs; masks are small at every level of compression
@@ -123,15 +126,16 @@ class _Job(Photographs):
     (progress-<rank>.jsonl). It is removed when the run is complete.
     """
 
-    def __init__(self, photos: list[Path], out: Path, model, fabric, quiet: bool):
+    def __init__(self, photos: list[Path], out: Path, model, fabric, quiet: bool, names: Sequence[str]):
         super().__init__(photos)
-        self.out, self.model, self.fabric = out, model, fabric
+        self.out, self.model, self.fabric, self.class_names = out, model, fabric, names
         self.quiet = quiet or fabric.global_rank > 0
         self.names = output_names(photos)
         self.skipped: dict[int, str] = {}
         self.pass_seconds = 0.0  # of the first pass, a photograph
         self.done: dict[int, dict] = {}
         self.vectors: dict[int, np.ndarray] = {}  # of those that are done, see `coseglib.segmenting.apart`
+        self.memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class _Job(Photographs):
         """The files that stand apart from the rest, as one process finds and all know."""
         found = None
         if self.fabric.global_rank == 0:
-            found = find_apart(self.model, self.photos, self.vectors)
+            found = find_apart(self.model, self.photos, self.vectors, self.memory)
         return [str(self.photos[place]) for place in self.fabric.broadcast(found)]
 
     def older(self) -> tuple[str, ...]:
@@ -297,15 +301,19 @@ class _Job(Photographs):
         name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
         classes = self.model.classes if self.model.online else 0
         files = dict(zip(("mask", "overlay"), result_files(name), strict=True))
-        write_png(self.out / files["mask"], mask if classes else 255 * mask)
+        if classes:
+            write_png(self.out / files["mask"], mask, palette=label_palette())
+        else:
+            write_png(self.out / files["mask"], 255 * mask)
         shown = resize_labels(mask, tuple(picture.shape[-2:]))
-        write_jpg(self.out / files["overlay"], overlay(picture, shown, class_colours(classes) if classes else None))
+        drawn = overlay(picture, shown, class_colours(classes) or None)
+        write_jpg(self.out / files["overlay"], with_legend(drawn, legend_of(mask, classes, self.class_names)))
         area = int(mask.count_nonzero())
         entry = {**files, "width": size[1], "height": size[0], "area": area, "box": box_of(mask.numpy())}
         entry["foreground_share"] = round(area / mask.numel(), 6)
         if classes:
-            counts = torch.bincount(mask.flatten(), minlength=classes + 1)[1:]
-            entry["class_shares"] = [round(int(count) / mask.numel(), 6) for count in counts]
+            entry["class_shares"] = shares_of(mask, classes)
+            entry["class_scores"] = scores_of(answer.logits, mask)
         else:
             entry["score"] = round(foreground_score(answer.logits), 4)
             entry["expected_j"] = round(expected_jaccard(answer.logits, mask), 4)
@@ -328,6 +336,7 @@ def segment_photos(
     post: str | None = None,
     references: Sequence[Reference] = (),
     exports: Sequence[str] = (),
+    names: Sequence[str] = (),
     quiet: bool = False,
     fabric=None,
     goes_on: bool = False,
@@ -341,33 +350,34 @@ def segment_photos(
     post    how maps become masks: "argmax" or "crf"; None: as the model says, see `coseglib.answering.masks.post_of`
     references  pictures in which the object that is meant is marked, of the photographs or others
     exports  what else is made of the masks, see `coseglib.segmenting.exports`
+    names    of a multi-class model's classes, in the order of the labels; (): they have none
     fabric, goes_on  of `coseglib.segmenting.groups`: launched already; and this group is one of a run that is not over,
             which finds it done should it be killed and started again
 
     What is written is said at the head of this file. A run that was killed goes on with the photographs not yet done
     when it is started again with the same model, photographs (path, size, date) and options; else it starts anew. What
     cannot be read is skipped and named. Raises CosegError when nothing can be written to `out`, where something that is
-    not ours is in the way (`check_output`), for marks that are wrong, or an unknown `how` or kind of model.
+    not ours is in the way (`check_output`), for marks or names that are wrong, or an unknown `how` or kind of model.
     """
     started, out = time.perf_counter(), Path(out)
     check_pooling(model, how)  # before anything is written
     check_references(model, references)
+    check_names(names, model.classes if model.online else 0)
     found = find_photos(named, leave_out=out)
     check_output(out, output_names(found[0]), exports=exports)
     fabric = fabric or sharing(**where)
     photos, left_out, ignored = fabric.broadcast(found)
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     precision = precision_of(model.precision, fabric.device)
-    job = _Job(photos, out, model, fabric, quiet)
+    job = _Job(photos, out, model, fabric, quiet, names)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
-    key += [reference.key() for reference in references]
+    key += [reference.key() for reference in references] + list(names)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
-            memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
-            job.answer_all(Engine(model, job, batch, memory), how, post, references)
-        about = _about(model, how, post, precision, references) | {"ignored": ignored}
+            job.answer_all(Engine(model, job, batch, job.memory), how, post, references)
+        about = _about(model, how, post, precision, references, names) | {"ignored": ignored}
         result = about | job.result(left_out, bool(references))
         job.finish(result, goes_on)
         if exports and fabric.global_rank == 0:
@@ -377,12 +387,12 @@ def segment_photos(
     return job.summary(result, time.perf_counter() - started)
 
 
-def _about(model, how: str, post: str, precision: str, references: Sequence[Reference]) -> dict:
+def _about(model, how: str, post: str, precision: str, references: Sequence[Reference], names: Sequence[str]) -> dict:
     """What result.json says of the model and the way in which it was asked."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
     about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
     if model.online:
         learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
-        about |= {"classes": model.classes, "learning": learning}
+        about |= {"classes": model.classes, "names": list(names) or None, "learning": learning}
     return about

@@ -1,34 +1,26 @@
 """Masks over their photographs, as files and pages show them; without matplotlib, which takes seconds to import.
 
 Colours are told apart by colour-blind readers too (Okabe and Ito): a foreground has the one of `MARKS` that differs
-most from what is under and around it, labels have a colour each. Blue is left to true outlines.
+most from what is under and around it, labels have a colour each (`coseglib.segmenting.labels`) and their names below
+the photograph. Blue is left to true outlines.
 """
 
 import io
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
-OKABE_ITO = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+from coseglib.segmenting.labels import cielab
+
 DARK = 20  # grey level of the line around a mask
+LEGEND_FROM = 160  # pixels of width: below, no names are written
 MARKS = ("#E69F00", "#F0E442", "#009E73", "#CC79A7", "#D55E00")  # orange, yellow, green, pink, vermilion: far from blue
-CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
-
-TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
-)
-
-
-def cielab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB 0 … 255 (3, …) -> CIELAB (3, …), D65: L* in 0 … 100; a distance of 2.3 can just be seen."""
-    share = np.asarray(rgb, float) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    xyz = np.tensordot(TO_XYZ / TO_XYZ.sum(axis=1, keepdims=True), linear, axes=1)
-    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def mark_colour(images: Sequence, masks: Sequence) -> str:
@@ -49,14 +41,6 @@ def mark_colour(images: Sequence, masks: Sequence) -> str:
     return MARKS[int(worst.argmax())]
 
 
-def class_colours(count: int) -> list[str]:
-    """A colour for each of `count` classes: Okabe and Ito's seven, then steps of cividis, from dark to light."""
-    first = list(OKABE_ITO[:count])
-    known, steps = np.array([getrgb(colour) for colour in CIVIDIS]), np.linspace(0, 1, count - len(first))
-    mixed = [np.interp(steps, np.linspace(0, 1, len(known)), channel).round().astype(int) for channel in known.T]
-    return first + ["#{:02x}{:02x}{:02x}".format(*colour) for colour in zip(*mixed, strict=True)]
-
-
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
     """The mask and all within `radius` pixels of it, in a square. bool (H, W)."""
     for _ in range(2):  # along the columns, then along the rows
@@ -69,6 +53,12 @@ def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
             reach += step
         mask = grown.T
     return mask
+
+
+def outline(mask: np.ndarray, line: int) -> np.ndarray:
+    """The part of a mask (H, W) that is within `line` pixels of what is beside it, in a square. bool (H, W)."""
+    inside = np.asarray(mask) != 0
+    return _grown(~inside, line) & inside
 
 
 def overlay(image, mask, colours: Sequence[str] | None = None):
@@ -89,12 +79,51 @@ def overlay(image, mask, colours: Sequence[str] | None = None):
         region = labels == label
         if not region.any():
             continue
-        inner = _grown(~region, line) & region
+        inner = outline(region, line)
         for channel, colour in zip(result, getrgb(name), strict=True):
             tinted = np.round(np.arange(256) * 0.5 + colour * 0.5).astype(np.uint8)
             np.copyto(channel, tinted.take(channel), where=region)
             np.copyto(channel, np.uint8(colour), where=inner)
     np.copyto(result, np.uint8(DARK), where=around)
+    return result if isinstance(image, np.ndarray) else torch.from_numpy(result).as_subclass(type(image))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib; that itself is not imported."""
+    fonts = Path(find_spec("matplotlib").origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), size)
+
+
+def with_legend(image, signs: Sequence[tuple[str, str]]):
+    """A picture uint8 (3, H, W) with its legend in a white strip below: (3, H + h, W), of the image's own type.
+
+    signs  (colour, text) each, from left to right, on as many lines as they need; a text that is wider than the picture
+           is cut, letters that DejaVu Sans lacks (Chinese, say) are boxes. As it was without signs, and below
+           LEGEND_FROM pixels of width
+    """
+    width = image.shape[-1]
+    if not signs or width < LEGEND_FROM:
+        return image
+    size = max(12, min(28, width // 40))  # of the letters
+    font, step, gap = _font(size), round(1.6 * size), size // 2
+    places, x, y = [], gap, 0
+    for colour, text in signs:
+        room = width - 3 * gap - size
+        while font.getlength(text) > room:
+            text = text.removesuffix("…")[:-1] + "…"
+        needed = size + gap + int(font.getlength(text)) + 1
+        if x > gap and x + needed + gap > width:
+            x, y = gap, y + step
+        places.append((x, y, colour, text))
+        x += needed + 2 * gap
+    strip = Image.new("RGB", (width, y + step + gap), "white")
+    draw = ImageDraw.Draw(strip)
+    for x, y, colour, text in places:
+        middle = y + gap // 2 + step // 2
+        draw.rectangle((x, middle - size // 2, x + size, middle + size // 2), fill=colour, outline=(DARK,) * 3)
+        draw.text((x + size + gap, middle), text, font=font, fill=(DARK,) * 3, anchor="lm")
+    result = np.concatenate([np.asarray(image), np.asarray(strip).transpose(2, 0, 1)], axis=1)
     return result if isinstance(image, np.ndarray) else torch.from_numpy(result).as_subclass(type(image))
 
 

@@ -1,5 +1,8 @@
 """page.html: the photographs of a folder of results, their masks on or off, what to look at first, what was left out.
 
+Of label maps also each class: its colour and name, how much there is of it, and crops that show it best
+(`coseglib.segmenting.exemplars`), CROP pixels of the longer side.
+
 One file that opens from disk, on a phone, printed, and where its folder was moved to: thumbnails are inside it, links
 to masks, overlays and cutouts are relative. A thumbnail's longer side has SIDE pixels, of more than MANY photographs so
 many fewer that all of them take some 20 to 30 MB together. AT_ONCE photographs are shown, and so many more each time
@@ -10,6 +13,7 @@ are in `page.html.j2`.
 import base64
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -18,14 +22,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from coseglib.core.errors import CosegError
-from coseglib.data.images import read_image
 from coseglib.data.record import resize_labels
 from coseglib.segmenting.coco import home_of
-from coseglib.segmenting.finding import cutout_file
+from coseglib.segmenting.exemplars import Exemplars, crop_of, shown_of
+from coseglib.segmenting.finding import class_cutout_file, cutout_file
+from coseglib.segmenting.labels import class_colours, class_names, shares_of
 from coseglib.segmenting.look_first import look_first
-from coseglib.segmenting.overlays import class_colours, mark_colour, veil
+from coseglib.segmenting.overlays import mark_colour, outline, veil
 
+CROP = 176  # pixels of a crop's longer side
+LISTED = 6  # classes of a photograph, the largest
 SIDE, LEAST, MANY = 200, 48, 2000  # pixels of a thumbnail; photographs from which on it is smaller
 AT_ONCE = 300  # photographs: of thousands, sorting and drawing all would take a browser many seconds
 TEMPLATE = "page.html.j2"
@@ -43,11 +49,17 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
     first = result.get("look_first")
     first = look_first([e for e in done if "foreground_share" in e]) if first is None else first
     rank = {item["file"]: place for place, item in enumerate(first)}
-    home, side = home_of(entry["file"] for entry in done), thumbnail_side(len(done))
-    cards = [
-        _card(out, home, number, entry, labels, result.get("classes") or 0, side) | {"rank": rank.get(entry["file"])}
-        for number, (entry, labels) in enumerate(found, start=1)
-    ]
+    home, side, classes = (
+        home_of(entry["file"] for entry in done),
+        thumbnail_side(len(done)),
+        result.get("classes") or 0,
+    )
+    given = result.get("names")
+    names, best = class_names(classes, given), Exemplars(classes, by_group=not given)
+    cards = []
+    for number, (entry, labels) in enumerate(found, start=1):
+        best.add(number, entry, labels)
+        cards.append(_card(out, home, number, entry, labels, names, side) | {"rank": rank.get(entry["file"])})
     of_file = {card["file"]: card for card in cards}
     facts = {
         "cards": cards,
@@ -57,7 +69,9 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         "note": _text(result.get("note") or ""),
         "ignored": result.get("ignored") or 0,
         "at_once": AT_ONCE,
-        "colours": class_colours(result.get("classes") or 0),
+        "classes": _classes(out, best, names, cards),
+        "names": names,
+        "named": bool(given),
         "title": _text(home.name or out.resolve().name),
         "groups": len({entry.get("group") for entry in done}),
     }
@@ -75,45 +89,69 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _card(out: Path, home: Path, number: int, entry: dict, labels: np.ndarray, classes: int, side: int) -> dict:
-    """What the page says of one photograph."""
+def _classes(out: Path, best: Exemplars, names: list[str], cards: list[dict]) -> list[dict]:
+    """What the page says of each class, of each group where they are learned apart."""
+    colours, of_group = class_colours(len(names)), Counter(card["group"] if best.by_group else "" for card in cards)
+    found = []
+    for (group, label), (shown, share) in best.seen.items():
+        about = {"name": names[label - 1], "colour": colours[label - 1], "group": _text(group), "shown": shown}
+        crops = []
+        for place in best.found[group, label]:
+            if (crop := crop_of(out, place, label, CROP)) is None:
+                continue
+            picture, mask = crop
+            size = {"width": picture.shape[2], "height": picture.shape[1], "card": cards[place.number - 1]}
+            seen = _data(veil(outline(mask, 2), [colours[label - 1]]), "png") if mask is not None else None
+            crops.append({"picture": _jpeg(picture), "veil": seen, **size})
+        found.append(about | {"share": share, "of": of_group[_text(group)], "crops": crops})
+    return found
+
+
+def _card(out: Path, home: Path, number: int, entry: dict, labels: np.ndarray, names: list[str], side: int) -> dict:
+    """What the page says of one photograph. names: of the classes; none: a mask of one thing."""
     name = os.path.relpath(os.path.abspath(entry["file"]), home)
-    share = float((labels != 0).mean())
-    files = {kind: entry[kind] for kind in ("overlay", "mask") if kind in entry}
-    if (out / (cutout := cutout_file(entry["mask"]))).is_file():
-        files["cutout"] = cutout
     height, width = labels.shape
     scale = side / max(width, height)
     size = [max(1, round(n * min(1, scale))) for n in (height, width)]
-    picture, shown = _thumbnail(out, entry, size)
+    colours, shares = class_colours(len(names)), shares_of(labels, len(names))
+    classes = [{"name": n, "colour": c, "share": s} for n, c, s in zip(names, colours, shares, strict=True) if s]
+    classes.sort(key=lambda one: -one["share"])
     card = {"id": f"p{number}", "file": entry["file"], "name": _text(name), "group": _text(entry.get("group") or "")}
     card |= {
-        "links": {kind: quote(os.fsencode(file)) for kind, file in files.items()},
+        "links": _links(out, entry, names),
         "score": entry.get("score"),
-        "share": share,
+        "share": float((labels != 0).mean()),
+        "shares": shares,
+        "classes": classes[:LISTED],
+        "more": len(classes[LISTED:]),
     }
-    card |= {"picture": picture, "veil": None, "width": size[1], "height": size[0]}
-    if shown is not None:
-        small = resize_labels(torch.from_numpy(labels), size).numpy()
-        colours = class_colours(classes) if classes else [mark_colour([shown], [small])]
-        card["veil"] = _data(veil(small, colours), "png")
+    card |= {"picture": None, "veil": None, "width": size[1], "height": size[0]}
+    if shown := shown_of(out, entry, labels.shape, 2 * max(size)):
+        pixels, plain = shown
+        image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2)).transpose(2, 0, 1)
+        card["picture"] = _jpeg(pixels)
+        if plain:
+            small = resize_labels(torch.from_numpy(labels), size).numpy()
+            card["veil"] = _data(veil(small, colours or [mark_colour([pixels], [small])]), "png")
     return card
 
 
-def _thumbnail(out: Path, entry: dict, size: list[int]) -> tuple[str | None, np.ndarray | None]:
-    """A JPEG of (H, W), and its pixels uint8 (3, H, W) to lay a mask over; of the overlay, and no pixels, where the
-    photograph is gone; nothing where both are."""
-    for file, plain in ((Path(entry["file"]), True), (out / entry.get("overlay", "."), False)):
-        try:
-            image = read_image(file, at_most=2 * max(size)).numpy().transpose(1, 2, 0)
-        except CosegError:
-            continue
-        made = Image.fromarray(np.ascontiguousarray(image)).resize(
-            size[::-1], Image.Resampling.BILINEAR, reducing_gap=2
-        )
-        made.save(content := io.BytesIO(), "JPEG", quality=75)
-        return _data(content.getvalue(), "jpeg"), np.asarray(made).transpose(2, 0, 1) if plain else None
-    return None, None
+def _links(out: Path, entry: dict, names: list[str]) -> list[dict]:
+    """What of a photograph there is to open, and where, relative to the page; a class's cutout by the class's name."""
+    files = [(kind, kind, entry[kind]) for kind in ("overlay", "mask") if kind in entry]
+    cutouts = [("cutout", "cutout", cutout_file(entry["mask"]))]
+    for label, name in enumerate(names, start=1):
+        cutouts.append((name, f"cutout of {name}", class_cutout_file(entry["mask"], label)))
+    files += [cutout for cutout in cutouts if (out / cutout[-1]).is_file()]
+    return [{"text": text, "what": what, "href": quote(os.fsencode(file))} for text, what, file in files]
+
+
+def _jpeg(pixels: np.ndarray) -> str:
+    """uint8 (3, H, W) as an address that holds it."""
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image.save(content := io.BytesIO(), "JPEG", quality=75)
+    return _data(content.getvalue(), "jpeg")
 
 
 def _data(content: bytes, kind: str) -> str:

@@ -20,7 +20,7 @@ from coseglib.core.paths import OWN, data_root, named_roots, weights_root
 from coseglib.data.images import read_mask, write_png
 from coseglib.models import checkpoints
 
-COMMANDS = ("doctor", "segment", "train", "evaluate", "ship", "ablate", "report", "download")
+COMMANDS = ("doctor", "segment", "name", "train", "evaluate", "ship", "ablate", "report", "download")
 
 
 def _refused(capsys, *arguments) -> str:

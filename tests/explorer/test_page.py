@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ImageColor import getrgb
 
 from coseglib.answering.masks import post_of
 from coseglib.core.errors import CosegError
@@ -488,6 +489,32 @@ def test_what_cannot_be_opened_is_one_line_and_costs_nothing(page, tmp_path):
     page.reopen.click()
     assert "model: no such checkpoint" in page.trouble.value and everything(page) == before
     page.file.value = str(tmp_path / "none.safetensors")
+
+
+def test_label_maps_have_their_labels_colours_and_a_legend_in_every_view(page, awake, tmp_path):
+    from coseglib.explorer.pictures import drawn
+    from coseglib.models.checkpoints import save_model
+    from coseglib.segmenting.labels import class_colours
+
+    about = {"method": "multiclass", "backbone": "mobilenet_v2", "classes": 2}
+    save_model(tmp_path / "m.safetensors", awake("multiclass", classes=2), about)
+    page.file.value = str(tmp_path / "m.safetensors")
+    page.crf.value = False
+    assert not page.trouble.value
+    masks = page.session.masks()
+    for view in (OVERLAYS, MASKS):
+        page.view.value = view
+        for label, colour in enumerate(class_colours(2), start=1):
+            assert f"background: {colour}" in page.scale.value and f"class {label}" in page.scale.value
+    pictures, _, heat = drawn(page.session, MASKS, masks, "argmax", (0, 0))
+    assert heat is None
+    for picture, mask in zip(pictures, masks, strict=True):
+        for label, colour in enumerate(((0, 0, 0), *map(getrgb, class_colours(2)))):
+            assert (picture[:, mask.numpy() == label] == np.array(colour, np.uint8)[:, None]).all()
+    share = float((masks[0] == 1).float().mean())
+    assert not share or f"class 1 {share:.0%}" in page._cards[0].values.value
+    legend = {text.get_text() for of in page.figure().legends for text in of.get_texts()}
+    assert legend == {"class 1", "class 2"}
 
 
 def test_to_a_system_of_several_classes_nothing_is_said(page, tiny, tmp_path):

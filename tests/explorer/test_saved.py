@@ -9,12 +9,13 @@ from PIL import Image
 
 from coseglib.core.errors import CosegError
 from coseglib.data.folders import MARK, is_ours, is_output
-from coseglib.data.images import photo_of, read_image, read_mask, write_png
+from coseglib.data.images import photo_of, read_image, read_labels, read_mask, write_png
 from coseglib.data.record import Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.explorer.said import Marks, Stroke
 from coseglib.explorer.saved import SETTINGS, read
 from coseglib.explorer.session import Session
+from coseglib.segmenting.exports import export
 from coseglib.segmenting.finding import find_photos
 
 
@@ -153,3 +154,19 @@ def test_a_session_with_nothing_said_is_opened_too(files, tiny, tmp_path):
     session.say(0, point=(9, 9))
     session.open(tmp_path / "out")
     assert session.marks == Marks()
+
+
+def test_label_maps_are_saved_as_coseg_segment_writes_them_and_exported_by_class(files, awake, tmp_path):
+    session = Session(awake("multiclass", classes=2), files)
+    masks = session.save(tmp_path / "out")
+    made = json.loads((tmp_path / "out" / SETTINGS).read_text())
+    assert (made["classes"], made["names"], made["threshold"]) == (2, None, None)
+    for file, entry, labels in zip(masks, made["photos"], session.masks(own=True), strict=True):
+        assert read_labels(file).equal(labels) and Image.open(file).mode == "P" and is_ours(file)
+        assert entry["class_shares"] == pytest.approx([float((labels == k).float().mean()) for k in (1, 2)], abs=1e-6)
+        assert len(entry["class_scores"]) == 2 and "score" not in entry
+    export(tmp_path / "out", ["coco", "cutouts"])
+    kinds = json.loads((tmp_path / "out" / "coco.json").read_text())["categories"]
+    assert [kind["name"] for kind in kinds] == ["class 1", "class 2"]
+    assert any((tmp_path / "out" / "cutouts" / str(k)).is_dir() for k in (1, 2))
+    assert read(tmp_path / "out").photos[0].file == str(files[0].path)

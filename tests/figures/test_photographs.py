@@ -11,6 +11,7 @@ from coseglib.figures import (
     show_group,
     show_heat,
 )
+from coseglib.segmenting.labels import class_colours
 from coseglib.segmenting.overlays import mark_colour
 
 
@@ -109,3 +110,18 @@ def test_heat_maps_lie_exactly_over_their_images(group):
     fig = show_heat(images, [torch.rand(3, 5)] * 3, "m", "u")
     for ax in panels(fig)[:3]:
         assert ax.images[0].get_extent() == pytest.approx(ax.images[1].get_extent())
+
+
+def test_label_maps_have_their_labels_colours_and_a_legend_that_names_them(group):
+    images, truths = group
+    maps = [truth + torch.roll(truth, 5, 1) for truth in truths]  # 0, 1 and 2
+    fig = show_group(images, maps, classes=["ring", "both"])
+    assert texts(fig) == {"ring", "both"}
+    for ax, labels in zip(panels(fig), maps, strict=True):
+        tint = ax.images[1].get_array()
+        for label, colour in enumerate(class_colours(2), start=1):
+            assert {tuple(c) for c in tint[labels == label][:, :3]} <= {to_rgb(colour)}
+        assert not tint[labels == 0].any() and {1, 2} <= set(labels.unique().tolist())
+        lines = {to_rgb(line.get_edgecolor()[0]) for line in ax.collections}
+        assert lines == {to_rgb(colour) for colour in class_colours(2)}
+        assert all(line.get_linestyle()[0][1] is None for line in ax.collections)  # dashes are the truth's, blue or not

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from coseglib.models import build_model
+from coseglib.models.backbones import SameConv2d
 from coseglib.models.folding import fold
 
 
@@ -25,13 +26,18 @@ def _with_statistics(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def test_a_folded_model_answers_as_before_and_has_fewer_norms(backbone):
     model = _with_statistics(build_model("ca", backbone, "workbook", 64, weights=None))
-    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    folded = fold(copy.deepcopy(model))
-    left = sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    folded, images = fold(copy.deepcopy(model)), torch.rand(1, 2, 3, 64, 64)
+    (want, norms), (found, left) = _answer(model, images), _answer(folded, images)
     assert left <= 0.1 * norms, (left, norms)
-    images = torch.rand(1, 2, 3, 64, 64)
-    want = model(images).logits
-    torch.testing.assert_close(folded(images).logits, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
+
+
+def _answer(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Logits, and how many norms took part."""
+    called = []
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.register_forward_hook(lambda *_: called.append(1))
+    return model(images).logits, len(called)
 
 
 @torch.no_grad()
@@ -39,9 +45,49 @@ def test_a_norm_is_folded_into_the_convolution_before_it_alone():
     before = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5))
     before = _with_statistics(before)
     after = fold(copy.deepcopy(before))
-    assert [type(m).__name__ for m in after] == ["Conv2d", "ReLU", "BatchNorm2d", "Conv2d", "Identity"]
+    assert [type(m).__name__ for m in after] == ["Conv2d", "ReLU", "BatchNorm2d", "FoldedConv2d", "Identity"]
     x = torch.rand(2, 3, 9, 9)
     torch.testing.assert_close(after(x), before(x))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 8)])  # TensorFlow pads even and odd maps differently
+@pytest.mark.parametrize("relu", [nn.ReLU, nn.ReLU6, nn.Identity])
+@pytest.mark.parametrize(
+    ("kind", "stride", "groups"), [(nn.Conv2d, 1, 1), (SameConv2d, 2, 1), (SameConv2d, 2, 4), (nn.Conv2d, 2, 4)]
+)
+@pytest.mark.parametrize("onednn", [True, False])
+@torch.no_grad()
+def test_convolution_norm_and_relu_are_one(kind, stride, groups, relu, size, onednn):
+    conv = kind(4, 8, 3, stride, 0 if kind is SameConv2d else 1, groups=groups)
+    before = _with_statistics(nn.Sequential(conv, nn.BatchNorm2d(8), relu()))
+    before[1].bias.data.uniform_(3, 8)  # so that some are above 6
+    after, x = fold(copy.deepcopy(before)), 3 * torch.randn(2, 4, *size)
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        torch.testing.assert_close(after(x), before(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = after(x)
+    assert found.dtype == torch.bfloat16
+    step = 2.0**-7 * before(x).abs().max()  # of 16 bits, twice
+    torch.testing.assert_close(found.float(), before(x), rtol=0, atol=2 * float(step))
+
+
+@torch.no_grad()
+def test_in_16_bits_the_mean_of_many_outputs_is_not_moved():
+    """A bias of eight bits would move the mean by up to 2⁻⁹ of it: here it is between two such numbers."""
+    conv, norm = nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)
+    norm.bias.data.fill_(4 + 2.0**-7)  # next to it 16 bits have 4 and 4.03125
+    conv.weight.data = torch.eye(8)[..., None, None]
+    folded, x = fold(nn.Sequential(conv, norm)), (torch.rand(1, 8, 64, 64) - 0.5).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = folded(x).float() - x.float()
+    assert abs(float(moved.mean()) - (4 + 2.0**-7)) < 2.0**-9
+
+
+def test_what_is_folded_passes_gradients_to_its_input():
+    before = _with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    after, x = fold(copy.deepcopy(before)), torch.rand(1, 3, 9, 9, requires_grad=True)
+    (want,), (found,) = (torch.autograd.grad(net(x).square().sum(), x) for net in (before, after))
+    torch.testing.assert_close(found, want)
 
 
 @torch.no_grad()

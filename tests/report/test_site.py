@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from in_browser import size_in_browser
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from coseglib.core.paths import REPORTS
@@ -335,37 +336,17 @@ def test_headings_have_an_anchor_each_and_their_formulas_are_drawn():
 
 # In a browser ---------------------------------------------------------------------------------------------------------
 
-MEASURE = """<script>addEventListener("load", () => { const root = document.documentElement;
-parent.postMessage(root.scrollWidth + " " + root.scrollHeight, "*"); });</script>"""
-FRAME = """<iframe width="{width}" height="800" style="border: 0" src="{page}"></iframe>
-<script>onmessage = (e) => document.body.setAttribute("data-size", e.data);</script>"""
-
-
-def _size(page: Path, width: int, folder: Path) -> tuple[int, int]:
-    """Width and height of what a page needs in a frame of 800 pixels' height, in pixels of CSS."""
-    browser = shutil.which("chromium") or pytest.skip("no chromium here")
-    copy = page.with_name(f"measured_{page.name}")
-    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
-    frame = folder / "frame.html"  # a window is at least 500 pixels wide
-    frame.write_text(FRAME.format(width=width, page=copy.as_uri()))
-    how = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000"]
-    how += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900", "--dump-dom", frame.as_uri()]
-    shown = subprocess.run([browser, *how], capture_output=True, text=True, timeout=120, check=True).stdout
-    copy.unlink()
-    needed, height = re.search(r'data-size="(\d+) (\d+)"', shown).groups()
-    return int(needed), int(height)
-
 
 def test_the_index_is_four_screens_at_most_and_nothing_overflows_on_a_phone(tmp_path):
     folder = tmp_path / "cpu"
     shutil.copytree(REPORTS / "cpu", folder)
     page = folder / "index.html"
     page.write_text(site.pages("cpu", folder)["index.html"], encoding="utf-8")
-    width, height = _size(page, 1280, tmp_path)
+    width, height = size_in_browser(page, 1280, tmp_path)
     assert width <= 1280 and height <= 4 * 800
-    assert _size(page, 390, tmp_path)[0] <= 390
+    assert size_in_browser(page, 390, tmp_path)[0] <= 390
     page.write_text(page.read_text(encoding="utf-8").replace("<details>", "<details open>"), encoding="utf-8")
-    assert _size(page, 390, tmp_path)[0] <= 390  # wide tables scroll in themselves
+    assert size_in_browser(page, 390, tmp_path)[0] <= 390  # wide tables scroll in themselves
 
 
 def test_code_and_formulas_of_a_notebook_scroll_in_themselves_on_a_phone(tmp_path):
@@ -374,4 +355,4 @@ def test_code_and_formulas_of_a_notebook_scroll_in_themselves_on_a_phone(tmp_pat
     cells = [new_markdown_cell(text), new_code_cell("x = " + "long + " * 40 + "1", outputs=[long])]
     page = tmp_path / "00_a.html"
     page.write_text(site.notebook_page(new_notebook(cells=cells), "00_a", "smoke"), encoding="utf-8")
-    assert _size(page, 390, tmp_path)[0] <= 390
+    assert size_in_browser(page, 390, tmp_path)[0] <= 390

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from tiny_models import Tiny, TinyPartner
 
+from coseglib.answering.answers import Engine, whole_group
 from coseglib.models.contract import ContextModel
 from coseglib.segmenting import job
-from coseglib.segmenting.apart import NAMED, drops_between, note_on, two_sides, vector_of
+from coseglib.segmenting.apart import ASKED, NAMED, drops_between, note_on, two_sides, vector_of
 
 
 class Colours(Tiny, ContextModel):
@@ -100,6 +101,20 @@ def test_the_drop_is_by_how_much_less_the_other_side_finds(tmp_path):
     assert max(map(abs, drops_between(model, photos, (green[:3], green[3:])))) < 1e-3
     one, less = drops_between(model, photos, (green[:4], [*red[:3], *green[4:]]))  # the second side finds both
     assert one < less  # by hand: of the second side's the red ones are not found with the first
+
+
+def test_what_an_engine_has_kept_is_not_computed_again_for_the_drop(tmp_path, monkeypatch):
+    photos, model = sorted(draw(tmp_path / "in", [RED] * 7 + [GREEN] * 9).iterdir()), Colours()
+    sides = list(range(7)), list(range(7, 16))
+    alone, engine, encoded = drops_between(model, photos, sides), Engine(model, photos), []
+    list(engine.answers(whole_group(len(photos))))
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda images: encoded.append(len(images)) or encode(images))
+    assert drops_between(model, photos, sides, engine.memory) == alone
+    assert sum(encoded) <= 2 * ASKED  # the sides' attention is known; those asked come in other batches
+    encoded.clear()
+    drops_between(model, photos, sides)
+    assert sum(encoded) >= len(photos)
 
 
 def test_the_smaller_side_is_that_of_24_of_100_and_of_equal_ones_not_the_firsts():

@@ -338,6 +338,9 @@ def test_label_maps_have_a_category_and_a_colour_for_each_class(photos, out):
     assert np.array_equal(
         np.array(Image.open(out / "cutouts" / "0.png"))[..., 3] > 0, np.array(Image.open(out / "masks" / "0.png")) > 0
     )
+    for label in (1, 2):
+        alone = np.array(Image.open(out / "cutouts" / str(label) / "0.png"))
+        assert np.array_equal(alone[..., 3] > 0, np.array(Image.open(out / "masks" / "0.png")) == label)
     text = (out / "page.html").read_text()
     assert text.count('class="swatch"') == 2 and 'data-score=""' in text
 

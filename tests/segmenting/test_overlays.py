@@ -11,7 +11,17 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torchvision import tv_tensors
 
-from coseglib.segmenting.overlays import MARKS, OKABE_ITO, _grown, cielab, class_colours, mark_colour, overlay, veil
+from coseglib.segmenting.labels import OKABE_ITO, cielab, class_colours
+from coseglib.segmenting.overlays import (
+    LEGEND_FROM,
+    MARKS,
+    _grown,
+    mark_colour,
+    outline,
+    overlay,
+    veil,
+    with_legend,
+)
 
 ORANGE, BLUE = OKABE_ITO[:2]
 
@@ -107,12 +117,6 @@ def test_only_what_is_under_and_near_the_mask_counts_for_its_colour():
     assert mark_colour([image], [mask]) == mark_colour([plain(MARKS[0])], [mask])
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 12])
-def test_each_class_has_a_colour_of_its_own(count):
-    colours = class_colours(count)
-    assert len(colours) == len({to_rgb(c) for c in colours}) == count
-
-
 def test_an_overlay_of_one_pixel_and_of_another_size():
     one = torch.zeros(3, 1, 1, dtype=torch.uint8)
     assert overlay(one, torch.ones(1, 1, dtype=torch.uint8)).shape == (3, 1, 1)
@@ -139,3 +143,37 @@ def test_a_veil_is_see_through_but_for_the_tints_and_a_dark_line_around():
     around = _grown(labels != 0, 1) & (labels == 0)
     assert (made[around] == [20, 20, 20, 255]).all() and not made[~around & (labels == 0), 3].any()
     assert not np.array(Image.open(io.BytesIO(veil(0 * labels, [ORANGE]))).convert("RGBA"))[..., 3].any()
+
+
+# Legends
+
+
+def test_a_legend_stands_below_the_picture_and_shows_colours_and_names():
+    picture = np.random.default_rng(0).integers(0, 256, (3, 100, 400), dtype=np.uint8)
+    made = with_legend(picture, [(ORANGE, "1 dog"), (BLUE, "2 person")])
+    strip = made[:, 100:].transpose(1, 2, 0).reshape(-1, 3)
+    assert (made[:, :100] == picture).all() and made.shape[2] == 400 and 10 < made.shape[1] - 100 < 50
+    for colour in (ORANGE, BLUE):
+        assert (strip == rgb(colour)).all(axis=1).sum() > 50  # a square
+    assert (strip == 255).all(axis=1).mean() > 0.5 and (strip.max(axis=1) < 60).sum() > 50  # dark letters on white
+    other = with_legend(picture, [(ORANGE, "1 cat"), (BLUE, "2 person")])
+    assert other.shape == made.shape and (other != made).any()
+
+
+def test_a_legend_takes_as_many_lines_as_it_needs_and_none_where_there_is_nothing_to_say():
+    picture = torch.zeros(3, 50, LEGEND_FROM, dtype=torch.uint8)
+    assert with_legend(picture, []) is picture
+    assert with_legend(picture[..., 1:], [(ORANGE, "dog")]).shape == (3, 50, LEGEND_FROM - 1)
+    one, four = (with_legend(picture, [(ORANGE, "a longish name")] * n).shape[1] for n in (1, 4))
+    assert four > one + 2 * (one - 50) - 20
+    wide = with_legend(picture, [(ORANGE, "W" * 60)])  # cut, not wider
+    assert tuple(wide.shape[1:]) == (one, LEGEND_FROM) and isinstance(wide, torch.Tensor)
+    assert (wide[:, 50:, -6:] == 255).all()
+
+
+def test_an_outline_is_what_of_a_mask_is_near_its_edge():
+    mask = np.zeros((12, 12), np.uint8)
+    mask[2:10, 2:10] = 3
+    expected = mask != 0
+    expected[4:8, 4:8] = False
+    np.testing.assert_array_equal(outline(mask, 2), expected)
