@@ -43,8 +43,8 @@ def segment(
     """Segment what photographs have in common.
 
     Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
-    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
-    nothing could be done.
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 3: all
+    is written, and multiclass has learned nothing on some group, which is said; 1: nothing could be done.
 
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
@@ -52,9 +52,10 @@ def segment(
 
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
-    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
-    checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
-    K the classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
+    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone, or
+    auto: from nothing, and the K that is proposed, and how sure it is, is said and stands in result.json. A checkpoint
+    of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to K the
+    classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
@@ -66,11 +67,12 @@ def segment(
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
     _refuse_others(model, {"group": group, "looks": looks}, {"reference": given}, {"names": names})
-    called = options.names(names, model.classes if model else classes)
+    number = options.number_of(classes) if model is None else model.classes
+    called = options.names(names, number)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        options.check_number(classes)
-        learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
+        config = options.learning(profile or options.ONLINE_PROFILE, accelerator, set_)
+        learned = partial(_learned, exports, number, config)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
     model_of = learned if model is None else lambda *_: model
@@ -91,7 +93,12 @@ def _segmented(photos: list[Path], output: Path, together: bool, model_of, where
     from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
     from coseglib.segmenting.job import segment_photos
 
-    found, older = find_groups(photos, output, together), earlier_results(output)
+    found, older, models = find_groups(photos, output, together), earlier_results(output), []
+
+    def noted(*group):
+        models.append(model_of(*group))
+        return models[-1]
+
     several = len(found.groups) > 1
     if several and learns and how["names"]:
         raise CosegError("--names: each group learns classes of its own; segment the groups one by one, or --together")
@@ -100,10 +107,10 @@ def _segmented(photos: list[Path], output: Path, together: bool, model_of, where
             typer.echo(line, nl=bool(line))
     if several:
         older -= {group.name for group in found.groups}
-        summary = segment_groups(found, output, model_of, where=where, say=_say, **how)
+        summary = segment_groups(found, output, noted, where=where, say=_say, **how)
     else:
         older -= {"masks"}  # of which the summary knows more
-        summary = segment_photos(photos, output, model_of(photos, output), **how, **where)
+        summary = segment_photos(photos, output, noted(photos, output), **how, **where)
     if summary.rank == 0:
         for name in sorted(older):
             typer.echo(f"{output / name}: of an earlier run, and not of these photographs; it stays there")
@@ -112,7 +119,8 @@ def _segmented(photos: list[Path], output: Path, together: bool, model_of, where
             typer.echo(f"{len(found.groups)} groups, {_done(summary)}")
         else:
             _say(summary)
-    return summary.exit_code
+    nothing = any(model.card.get("nothing_learned") for model in models)
+    return 3 if nothing and not summary.exit_code else summary.exit_code
 
 
 def _learned(exports: tuple[str, ...], classes: int | None, config, photos: list[Path], output: Path):
@@ -222,7 +230,8 @@ def train(
     choose the model by. --start goes on from a checkpoint; without, the ImageNet backbone wants many photographs.
 
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
-    no state in between: with --resume a finished run is kept, and one that was killed starts anew.
+    no state in between: with --resume a finished run is kept, and one that was killed starts anew. Exit code 3: it ran,
+    and has learned nothing, which is said.
 
     Example:
       coseg train --method ca --profile smoke --output runs/ca
@@ -234,16 +243,16 @@ def train(
     """
     from coseglib.training.configuration import method_of
 
-    profile = profile or ("tune" if start else "cpu")
+    named, profile = profile, profile or ("tune" if start else "cpu")
     method = method or (None if start else method_of(profile))
     if options.learns_online(method):
         options.refuse("multiclass learns on one group, without masks", data_folder=data_folder, start=start)
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
-        config = options.learning(profile, accelerator, set_)
-        if profile == "smoke" and not photos:
+        config = options.learning(named or options.ONLINE_PROFILE, accelerator, set_)
+        if named == "smoke" and not photos:
             group = group or "star+ring"
-        typer.echo(str(_train_online(config, output, resume, group, photos, classes)))
+        _train_online(config, output, resume, group, photos, classes)
         return
     others = "is for multiclass; others learn from masks"
     options.refuse(others, group=group, photos=photos, classes=classes is not None)
@@ -258,20 +267,24 @@ def train(
         typer.echo(str(model))
 
 
-def _train_online(config, output, resume, group, photos, classes) -> Path:
+def _train_online(config, output, resume, group, photos, classes) -> None:
+    from coseglib.models.checkpoints import load_model
     from coseglib.unsupervised.configuration import group_of_files, named_group
     from coseglib.unsupervised.learner import train_on_group
 
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)
-        options.check_number(classes)
+        number = options.number_of(classes)
         chosen = group_of_files(photos, say=options.say)
     elif group:
         chosen = named_group(group)
+        number = len(chosen.targets) if classes is None else options.number_of(classes)
     else:
         raise CosegError("multiclass: learns on one group; name it, --group dog+person, or give --photos and --classes")
-    classes = len(chosen.targets) if classes is None else classes
-    return train_on_group(chosen, classes, config, output, resume, options.say_at_once)
+    file = train_on_group(chosen, number, config, output, resume, options.say_at_once)
+    typer.echo(str(file))
+    if load_model(file, "multiclass").card.get("nothing_learned"):
+        raise typer.Exit(3)
 
 
 Dataset = option(
@@ -347,8 +360,10 @@ def evaluate(
         options.refuse("multiclass has no partners to choose", partner=partner != "group")
         options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
         options.refuse("multiclass finds its classes without marks", references=references)
-        system = model or options.learning(profile or "cpu", accelerator, set_)
-        table = _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines)
+        system = model or options.learning(profile or options.ONLINE_PROFILE, accelerator, set_)
+        options.refuse("a table's groups say how many they have", classes=classes == "auto")
+        number = None if classes is None else options.number_of(classes)
+        table = _multiclass_table(dataset, output, system, limit, only, number, post, ablations, baselines)
     else:
         options.refuse("is for multiclass", only=only)
         how = {"quiet": False, "references": references}

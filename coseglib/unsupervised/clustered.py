@@ -19,11 +19,11 @@ from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 from coseglib.models import build_model
-from coseglib.models.clusters import evidence, spread
+from coseglib.models.clusters import Prototypes, evidence, spread
 from coseglib.models.contract import Terms
 from coseglib.models.multiclass import FeatureExtractor, MultiClass
 from coseglib.unsupervised.configuration import OnlineConfig, check_classes
-from coseglib.unsupervised.learner import CHUNK, LearningJob, inputs_of, normalise_on
+from coseglib.unsupervised.jobs import CHUNK, LearningJob, inputs_of, normalise_on
 
 LEAST = 0.05  # of the widest axis' spread: what spreads less is noise, and is not to be enlarged
 SAMPLE = 20_000  # positions that the axes are found by, and at most twice as many that are clustered
@@ -116,6 +116,15 @@ class ClusterJob(LearningJob):
             ]
         return torch.cat(some).cpu()
 
+    def look_for(self, classes: int) -> None:
+        """Another K from now on."""
+        check_classes(classes)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            self.base.decoder = Prototypes(self.config.axes, classes, self.config.backgrounds).to(self.device)
+        self.base.classes = self.classes = classes
+        self.base.options = {**self.base.options, "classes": classes}
+
     def generator(self) -> MultiClass:
         """A new one on the job's frozen network, the same every time: its prototypes are clusters, or random."""
         model = copy.deepcopy(self.base, {id(self.base.backbone): self.base.backbone})
@@ -150,6 +159,9 @@ class ClusterJob(LearningJob):
         x, s = x[::step].numpy(), s[::step].numpy()
         background = clusters_of(x, 1 - s, self.config.backgrounds, seed)
         return torch.cat([background, clusters_of(x, s**FIRM, classes, seed)])
+
+    def logits(self, model: MultiClass, numbers: list[int]) -> Tensor:
+        return model.generate(self.features[numbers][None], self.evidence[numbers][None]).logits
 
     def losses(self, model: MultiClass, numbers: list[int]) -> Terms:
         """The terms of one batch's loss, see `MultiClass.loss`: f is √A F, whose distances are of unit vectors."""

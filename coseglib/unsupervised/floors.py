@@ -19,7 +19,7 @@ from coseglib.answering.crf import enlarged
 from coseglib.answering.reading import picture_of
 from coseglib.data.record import Photo
 from coseglib.unsupervised.configuration import OnlineConfig
-from coseglib.unsupervised.learner import LearningJob
+from coseglib.unsupervised.jobs import LearningJob
 
 COMPONENTS = 64  # of the features' principal axes, which the clusters are found in
 LEAST = 0.05  # of the widest axis' spread: what spreads less is noise, and is not to be enlarged
