@@ -68,7 +68,14 @@ def halved(maps: Tensor) -> Tensor:
 class ClusterJob(LearningJob):
     """A group's frozen features in memory, A numbers a position, and the generator that starts from their clusters."""
 
-    def __init__(self, photos: Sequence[Tensor | Photo], classes: int, config: OnlineConfig):
+    def __init__(
+        self,
+        photos: Sequence[Tensor | Photo],
+        classes: int,
+        config: OnlineConfig,
+        described: Tensor | None = None,
+    ):
+        """described  `self.described` of another job on the same photographs and frozen maps, to save its time"""
         if not photos:
             raise CosegError("no photographs: a group needs at least one")
         check_classes(classes)
@@ -79,7 +86,7 @@ class ClusterJob(LearningJob):
         self.weights = "imagenet" if config.pretrained else None
         self.extractor = FeatureExtractor
         self.base = self._base(photos)
-        described = self._described(photos)
+        self.described = described = self._described(photos) if described is None else described
         step = max(1, described.shape[0] * described[0, 0].numel() // SAMPLE)
         positions = described.movedim(1, -1).flatten(0, 2)[::step]
         for name, value in zip(

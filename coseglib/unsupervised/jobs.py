@@ -119,12 +119,16 @@ class LearningJob:
             return model.loss(model(images), images, self.extractor, config.balance, config.border, described)
 
     @torch.no_grad()
-    def maps(self, model: MultiClass) -> Tensor:
-        """S of all photographs, (n, K+1, h, w) float32 on the CPU, in the sets that learning sees; at any size."""
+    def answers(self, model: MultiClass) -> Tensor:
+        """Logits of all photographs, (n, K+1, h, w) float32 on the CPU, set by set in their order; at any size."""
         model.eval()
         with self.autocast():
             sets = torch.arange(self.count).split(model.group_size)
-            return torch.cat([self.logits(model, some.tolist())[0].float().softmax(dim=1).cpu() for some in sets])
+            return torch.cat([self.logits(model, some.tolist())[0].float().cpu() for some in sets])
+
+    def maps(self, model: MultiClass) -> Tensor:
+        """The soft-max of `answers`."""
+        return self.answers(model).softmax(dim=1)
 
     def logits(self, model: MultiClass, numbers: list[int]) -> Tensor:
         """Of some photographs as one set, (1, N, K+1, h, w)."""
