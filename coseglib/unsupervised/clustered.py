@@ -6,6 +6,7 @@ were made, and by nothing else.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,10 +52,13 @@ def axes_of(positions: Tensor, count: int, centred: bool = True, seed: int = 0) 
     return centre, axes, offset
 
 
-def clusters_of(positions: np.ndarray, weights: np.ndarray, count: int, seed: int) -> Tensor:
-    """The `count` centres of a weighted k-means, unit length: positions (P, A), weights (P,) -> (count, A)."""
+def clusters_of(positions: np.ndarray, weights: np.ndarray, count: int, seed: int, tries: int = 4) -> Tensor:
+    """The `count` centres of a weighted k-means, unit length: positions (P, A), weights (P,) -> (count, A).
+
+    tries  the most compact of so many
+    """
     distinct = len(np.unique(positions.round(4), axis=0))
-    found = KMeans(min(count, distinct), n_init=4, random_state=seed).fit(positions, sample_weight=weights + 1e-6)
+    found = KMeans(min(count, distinct), n_init=tries, random_state=seed).fit(positions, sample_weight=weights + 1e-6)
     centres = torch.from_numpy(found.cluster_centers_).float()
     more = torch.randn(count - len(centres), positions.shape[1], generator=torch.Generator().manual_seed(seed))
     return F.normalize(torch.cat([centres, more]), dim=1)
@@ -63,6 +67,13 @@ def clusters_of(positions: np.ndarray, weights: np.ndarray, count: int, seed: in
 def halved(maps: Tensor) -> Tensor:
     """(P, C, h, w) -> (P, C, h/2, w/2): the means of 2 × 2 positions. Attention then costs a sixteenth."""
     return F.avg_pool2d(maps, 2, ceil_mode=True)
+
+
+def _positions(attended: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """F' (n, A, h, w), s (n, h, w) -> (P, A) and (P,), of at most twice SAMPLE positions."""
+    x, s = attended.movedim(1, -1).flatten(0, 2), s.flatten()
+    step = max(1, len(x) // (2 * SAMPLE))
+    return x[::step], s[::step]
 
 
 class ClusterJob(LearningJob):
@@ -156,14 +167,25 @@ class ClusterJob(LearningJob):
 
     @torch.no_grad()
     def start_from_clusters(self, model: MultiClass) -> None:
-        """The classes' prototypes: clusters of what is evident as an object; the background's: of what is not."""
-        model.decoder.weight.copy_(self.prototypes(*self.attended(model), self.classes, self.config.seed))
+        """The classes' prototypes: clusters of what is evident as an object; the background's: of what is not.
+
+        Of several clusterings the one whose pairs have the lowest loss: the most compact is often another.
+        """
+        x, s = (maps.numpy() for maps in _positions(*self.attended(model)))
+        background = clusters_of(x, 1 - s, self.config.backgrounds, self.config.seed)
+        best, lowest = None, math.inf
+        for number in range(self.config.starts):
+            classes = clusters_of(x, s**FIRM, self.classes, 1000 * self.config.seed + number, tries=1)
+            model.decoder.weight.copy_(torch.cat([background, classes]))
+            sets = torch.arange(self.count).split(model.group_size)
+            loss = sum(float(self.losses(model, some.tolist())["co_attention"]) for some in sets)
+            if loss < lowest:
+                best, lowest = model.decoder.weight.clone(), loss
+        model.decoder.weight.copy_(best)
 
     def prototypes(self, attended: Tensor, s: Tensor, classes: int, seed: int) -> Tensor:
         """F' (n, A, h, w) and s (n, h, w) of some photographs -> (Q + classes, A), the background's first."""
-        x, s = attended.movedim(1, -1).flatten(0, 2), s.flatten()
-        step = max(1, len(x) // (2 * SAMPLE))
-        x, s = x[::step].numpy(), s[::step].numpy()
+        x, s = (maps.numpy() for maps in _positions(attended, s))
         background = clusters_of(x, 1 - s, self.config.backgrounds, seed)
         return torch.cat([background, clusters_of(x, s**FIRM, classes, seed)])
 

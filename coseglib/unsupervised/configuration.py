@@ -45,6 +45,7 @@ class OnlineConfig(Config):
     centred: bool = True  # over the group
     backgrounds: Count = 2  # prototypes of the background
     start: Literal["clusters", "random"] = "clusters"  # of the prototypes
+    starts: Count = 12  # clusterings, of which the loss chooses the start
     evident: bool = True  # evidence of objects counts: at the start, and against the background
     epochs: Count = 10
     batch: Count = 3  # images a step; all pairs of them are compared

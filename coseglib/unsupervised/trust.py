@@ -1,13 +1,14 @@
 """Is there anything in what was learned, and how many classes are there? Both are asked of the photographs alone.
 
-Nothing was learned where the maps are all but the same in all photographs (`STILL`), or where two of three signs say so:
+Nothing was learned where the maps are all but the same in all photographs (`STILL`), or where two of three signs say
+so:
   * the pairs' term of the loss is not below chance, ln 2;
   * half or more of the maps' variance is the same in all photographs (`stillness`);
-  * halves of the photographs, chosen by chance, find classes of their own that differ: the adjusted Rand index over the
-    positions that are evident (`clustered`) is 1 where they agree, and 0 by chance. It is asked of the workbook's alone.
+  * halves of the photographs, chosen by chance, find classes of their own that differ: the adjusted Rand index over
+    the positions that are evident (`clustered`) is 1 where they agree, 0 by chance. It is asked of the workbook's alone.
 
 How many classes: each is to be in all photographs. Of k clusters of what is evident, one that is only in some is not
-what the group has in common; so K is the largest k whose rarest cluster is spread evenly over the photographs.
+what the group has in common; so K is the largest k up to which the rarest cluster is in nearly all alike.
 """
 
 import math
@@ -117,7 +118,7 @@ def propose_classes(job: LearningJob, say: Say = silent) -> tuple[int, pd.DataFr
         return 1, pd.DataFrame({"classes": [1], "even": [1.0], "alike": [math.nan], "sure": [0.0]})
     attended, s = job.attended(job.base)
     even = [1.0, *(evenness(job, attended, s, k) for k in range(2, MOST + 1))]
-    chosen = max(k for k, value in enumerate(even, start=1) if value >= EVEN)
+    chosen = next((k for k, value in enumerate(even) if value < EVEN), MOST)
     margins = [even[chosen - 1] - EVEN] if chosen > 1 else []
     margins += [EVEN - even[chosen]] if chosen < MOST else []
     sure = min(1.0, min(margins) / (1 - EVEN))
