@@ -121,7 +121,8 @@ def _about(group: Group, found: CoSegmentation) -> dict:
     about |= {"device": str(device), "precision": precision_of(config.precision, device)}
     about |= {"trust": found.trust.about(), "nothing_learned": found.trust.why}
     if found.proposed is not None:
-        about["classes_proposed"] = found.proposed.to_dict("records")
+        rows = found.proposed.round(4).astype(object)
+        about["classes_proposed"] = rows.where(found.proposed.notna(), None).to_dict("records")
     names = [p.name for p in group.photos]
     return about | {"group": {"name": group.name, "photos": names, "contents": _contents(group)}}
 

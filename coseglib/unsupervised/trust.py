@@ -5,7 +5,7 @@ so:
   * the pairs' term of the loss is not below chance, ln 2;
   * half or more of the maps' variance is the same in all photographs (`stillness`);
   * halves of the photographs, chosen by chance, find classes of their own that differ: the adjusted Rand index over
-    the positions that are evident (`clustered`) is 1 where they agree, 0 by chance. It is asked of the workbook's alone.
+    the positions that are evident (`clustered`) is 1 where they agree, 0 by chance. It is asked of the workbook's.
 
 How many classes: each is to be in all photographs. Of k clusters of what is evident, one that is only in some is not
 what the group has in common; so K is the largest k up to which the rarest cluster is in nearly all alike.

@@ -67,14 +67,14 @@ def test_the_loss_that_training_takes_equals_loops_over_pairs_classes_and_positi
                 within = float((seen[i][c] - seen[j][c]).square().sum())
                 apart = [float((seen[p][c] - seen[p][o]).square().sum()) for p in (i, j) for o in range(k) if o != c]
                 total += math.log(1 + math.exp(within - sum(apart) / len(apart)))
-    assert math.isclose(float(found["co_attention"]), total, rel_tol=1e-4)
+    assert math.isclose(found["co_attention"].item(), total, rel_tol=1e-4)
     shares = maps.mean(dim=(2, 3)).tolist()
     wanted = [0.5, 0.25, 0.25]
     balance = sum(s * math.log(s / q) for row in shares for s, q in zip(row, wanted, strict=True)) / n
-    assert math.isclose(float(found["balance"]), 0.5 * 6 * balance, rel_tol=1e-3)  # 3 pairs of 2 classes
+    assert math.isclose(found["balance"].item(), 0.5 * 6 * balance, rel_tol=1e-3)  # 3 pairs of 2 classes
     rim = [(y, x) for y in range(h) for x in range(w) if y in (0, h - 1) or x in (0, w - 1)]
     outside = sum(float(1 - maps[i, 0, y, x]) for i in range(n) for y, x in rim) / len(rim) / n
-    assert math.isclose(float(found["border"]), 0.5 * 6 * outside, rel_tol=1e-3)
+    assert math.isclose(found["border"].item(), 0.5 * 6 * outside, rel_tol=1e-3)
 
 
 def test_the_frozen_network_is_left_alone_and_all_else_learns_and_lowers_the_loss(job):
