@@ -34,4 +34,4 @@ strip: setup ## take the outputs out of the notebooks, but for cells tagged nbva
 
 # For 3.11 and later on all platforms, so that one file serves all; what is pinned stays. Needs uv (pip install uv).
 lock: ## make requirements.lock anew from pyproject.toml: versions and hashes, no addresses
-	uv pip compile --universal --python-version 3.11 --extra crf --generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --extra crf --extra onnx --generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock pyproject.toml

@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SHIPPED = ("README.md", "reported.csv", "lists/*.csv", "checkpoints/*", "scenes/*.*", "scenes/backbone/*", "measured/*")
-SHIPPED += ("pictures/README.md", "pictures/*/*/*")
+SHIPPED += ("anchors.csv", "pictures/README.md", "pictures/*/*/*")
 
 
 class WithData(build_py):

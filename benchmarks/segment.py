@@ -3,10 +3,12 @@
     python benchmarks/segment.py                          # ten minutes of two cores
     python benchmarks/segment.py --only ways --photos 40
     python benchmarks/segment.py --only stream --photos 100 1000
+    git worktree add ../before 35ec995 && python benchmarks/segment.py --against ../before
 
 ways    one thing left out at a time: batches, folded norms, 16 bits, kept features, worker processes for the dense CRF,
         the CRF's smaller copy; for both looks and the CRF, and for one look by argmax. And two photographs from the
         prompt to their masks
+against the whole command, from the prompt to the masks, by turns with that of another build's checkout
 stream  photographs a second and peak memory for 100, 1,000 and 10,000: one look, argmax
 
 Photographs are cut at random from the six rendered pictures of `data/pictures`, 500 × 375 pixels.
@@ -15,6 +17,7 @@ Photographs are cut at random from the six rendered pictures of `data/pictures`,
 import argparse
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +41,7 @@ from coseglib.training.runs import in_a_process
 SIZE = 500, 375
 FLAT = 1.05  # of the smallest run's peak memory
 WAYS = {  # what is left out, and whether one look by argmax has it at all
-    "as shipped": True, "one photograph at a time": True, "32 bits": True, "32 bits, norms not folded": True,
+    "as shipped": True, "one photograph at a time": True, "norms not folded": True, "32 bits": True,
     "no features kept": True, "dense CRF in line": False, "dense CRF on 640 pixels, all of them": False,
 }  # fmt: skip
 
@@ -117,6 +120,44 @@ def starting() -> None:
     record("Two photographs, from the prompt to the masks", "benchmarks/segment.py", rows)
 
 
+def against(other: Path, count: int, turns: int = 3) -> None:
+    """The command of this build and of another one, by turns, both by this Python."""
+    homes, ways_ = {"this build": REPOSITORY, "the other": other.resolve()}, ([], ["--looks", "1", "--post", "argmax"])
+    build = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=other, capture_output=True, text=True, check=True
+    )
+    seconds, peaks = {}, {}
+    with tempfile.TemporaryDirectory() as home:
+        photos = Path(home, "photos")
+        photos.mkdir()
+        make(photos, count)
+        for turn in range(turns):
+            for k, options in enumerate(ways_):
+                for name, where in homes.items():
+                    out = f"{home}/{turn}{k}{name[:4]}"
+                    command = ["-m", "coseglib.cli", "segment", str(photos), "-o", out, *options]
+                    (took, peak), _ = in_a_process(timed, command, str(where))
+                    seconds.setdefault((k, name), []).append(took)
+                    peaks[k, name] = max(peaks.get((k, name), 0), peak)
+    rows = []
+    for k, options in enumerate(ways_):
+        here, there = (np.median(seconds[k, name]) for name in homes)
+        row = {"options": " ".join(options) or "as shipped", "this (s)": f"{here:.1f}", "the other (s)": f"{there:.1f}"}
+        row |= {"times as fast": f"{there / here:.2f}", "peak, this (MB)": round(peaks[k, "this build"])}
+        rows.append(row | {"peak, the other (MB)": round(peaks[k, "the other"])})
+    text = f"{count} photographs of {SIZE[0]} × {SIZE[1]} pixels, the whole command, medians of {turns} by turns."
+    record(f"Segmenting: beside build {build.stdout.strip()}", "benchmarks/segment.py", rows, text)
+
+
+def timed(command: list[str], where: str) -> tuple[float, float]:
+    """Seconds and the largest process's peak in MB of a Python command with a checkout as its library."""
+    started = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": where}
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, cwd=where, env=environment)
+    took = time.perf_counter() - started
+    return took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
 def stream(counts: list[int]) -> None:
     rows = []
     for count in counts:
@@ -134,7 +175,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("ways", "stream"))
     parser.add_argument("--photos", type=int, nargs="+")
+    parser.add_argument("--against", type=Path, metavar="FOLDER")
     given = parser.parse_args()
+    if given.against:
+        return against(given.against, (given.photos or [100])[0])
     if given.only != "stream":
         ways((given.photos or [100])[0])
     if given.only != "ways":

@@ -55,6 +55,15 @@ def test_the_dense_crf_is_an_extra_that_the_lock_and_environment_yml_can_build()
     assert "--no-build-isolation -r <(sed -n '/^pydensecrf2==/" in set_up and "setup: no dense CRF" in set_up
 
 
+def test_onnx_is_an_extra_that_the_lock_has_and_environment_yml_and_the_readme_name():
+    """The error that names them says what to install: the same two."""
+    extra = {name: r for name, r in _project("onnx").items() if name not in _project()}
+    assert set(extra) == {"onnx", "onnxruntime"} and set(extra) <= set(_locked())
+    for file in ("environment.yml", "README.md"):
+        assert "pip install onnxruntime onnx" in (REPOSITORY / file).read_text(encoding="utf-8"), file
+    assert "--extra onnx" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
 def test_every_python_that_the_project_says_it_supports_is_one_that_doctor_and_set_up_take():
     wanted = Requirement(f"python{_metadata()['requires-python']}").specifier
     taken = [v for v in (f"3.{minor}" for minor in range(9, 20)) if wanted.contains(f"{v}.1")]
@@ -72,7 +81,7 @@ def test_every_dependency_in_environment_yml_has_a_reason_beside_it():
 
 def test_the_lock_pins_every_package_of_pyproject_within_its_range():
     locked = _locked()
-    for name, wanted in _project("crf").items():
+    for name, wanted in (_project("crf") | _project("onnx")).items():
         assert name in locked, name
         for pin in locked[name]:
             version = str(pin.specifier).removeprefix("==")
@@ -85,7 +94,7 @@ def test_the_lock_covers_every_python_with_one_version_each():
             environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
             fitting = [p for p in pins if p.marker is None or p.marker.evaluate(environment)]
             assert len(fitting) <= 1, f"{name}: {fitting}"
-            assert fitting or name not in _project("crf"), f"{name} for Python {python}"
+            assert fitting or name not in _project("crf") | _project("onnx"), f"{name} for Python {python}"
 
 
 def test_the_lock_holds_versions_and_hashes_and_nothing_else():

@@ -10,6 +10,7 @@ depend on it: what is computed is kept only as far as `Memory` holds.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -157,6 +158,9 @@ class Engine:
         answer = KINDS[self.model.kind](self, questions, how, context)
         if evidence is not None:
             answer = self._with_evidence(answer, evidence)
+        if self.model.prior is not None:
+            self.model.prior.check(self.photos.photos[question.photo] for question in questions)
+            answer = self._with_prior(answer, self.model.prior)
         return self._in_batches(questions, answer)
 
     def _with_evidence(self, answer, evidence):
@@ -166,6 +170,19 @@ class Engine:
             features, places = self.features(pictures), list(pictures)
             rows = [places.index(question.photo) for question in some]
             return evidence.add(torch.stack(list(answer(pictures, some))), [m[rows] for m in features])
+
+        return both
+
+    def _with_prior(self, answer, prior):
+        """`answer`, and a prior's maps of the photographs added to each of its logits."""
+
+        def of(place: int, picture: Picture, size: tuple[int, int]) -> Tensor:
+            make = partial(prior.logits, self.photos.photos[place], picture, size)
+            return self.memory.recall(("prior", prior.name, place, size), make)
+
+        def both(pictures: dict[int, Picture], some) -> list[Tensor]:
+            each = zip(answer(pictures, some), some, strict=True)
+            return [prior.add(z, of(q.photo, pictures[q.photo], tuple(z.shape[-2:]))) for z, q in each]
 
         return both
 

@@ -5,6 +5,7 @@
     features    the group's positions, clustered by the features of a frozen ImageNet backbone; what a user without
                 masks tries first. `features:NAME` takes any of `coseglib.models.backbones` or any model of timm
                 (a self-supervised vision transformer: `features:vit_small_patch16_224.dino`)
+    onnx:FILE   a saliency network of the user's, `coseglib.answering.saliency`: what can be had of one picture alone
 
 Each is a group model as SSNM is: it sees all images of a group at once and returns logits, so that every protocol,
 table and notebook asks it as it asks a trained one.
@@ -12,6 +13,7 @@ table and notebook asks it as it asks a trained one.
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -19,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coseglib.answering.saliency import is_onnx, logit, read_network
 from coseglib.core.errors import CosegError
 from coseglib.models.backbones import BACKBONES, build_backbone
-from coseglib.models.contract import GroupModel, Output
+from coseglib.models.contract import STRIDE, GroupModel, Output
 
 SURE = 4.0  # logit of a pixel that is foreground for certain; σ(2 · 4) = .9997
 ELLIPSE = 0.8  # its axes over the image's sides
@@ -33,6 +36,8 @@ class Floor(GroupModel):
 
     group_size = 40  # most groups as a whole; larger ones in parts
     precision = "32-true"  # clusters would be others
+    alone = True  # its answer about a photograph does not depend on the others
+    learned_on = "nothing"
 
     def __init__(self, name: str, input_size: int = 224):
         super().__init__(None, "paper", input_size)
@@ -80,6 +85,9 @@ class Features(Floor):
        half of the images or more, and its share of the outermost positions is below its share of all.
     3. A position's value is how much closer it lies to a foreground centre than to another one, enlarged bilinearly.
     """
+
+    alone = False
+    learned_on = "nothing; ImageNet features"
 
     def __init__(self, backbone: str = "resnet50", input_size: int = 384, clusters: int = 8, pretrained: bool = True):
         super().__init__(f"features:{backbone}", input_size)
@@ -137,16 +145,35 @@ def _timm_features(name: str, input_size: int, pretrained: bool) -> nn.Module:
     return nn.Sequential(Normalize(body.pretrained_cfg["mean"], body.pretrained_cfg["std"]), body)
 
 
+class Saliency(Floor):
+    """A network of `read_network`: logits are its own, whatever it is asked with. name: "onnx:FILE"."""
+
+    group_size = 1  # of large pictures
+    learned_on = "not said; single pictures"
+
+    def __init__(self, name: str):
+        network = read_network(name)
+        super().__init__(f"onnx:{Path(network.name).name}", -(-network.size // STRIDE) * STRIDE)
+        self.network = network
+        self._card = {"name": self.name, "method": "floor", "sha256": network.sha256, "settings": network.settings}
+
+    def foreground(self, images: Tensor) -> Tensor:
+        found = logit(self.network.maps(images))[:, None] / 2  # the difference of both logits is the map's own
+        return F.interpolate(found, size=images.shape[-2:], mode="bilinear")[:, 0].to(images.device)
+
+
 FLOORS = {"everything": Everything, "ellipse": Ellipse, "features": Features}
 
 
 def is_floor(name: str) -> bool:
-    return str(name).split(":")[0] in FLOORS
+    return str(name).split(":")[0] in FLOORS or is_onnx(name)
 
 
 def build_floor(name: str) -> Floor:
-    """A floor by its name: everything, ellipse, features or features:BACKBONE. Raises CosegError for others."""
+    """A floor by its name: everything, ellipse, features, features:BACKBONE, onnx:FILE. CosegError for others."""
+    if is_onnx(name):
+        return Saliency(str(name)).eval()
     kind, _, backbone = str(name).partition(":")
     if kind not in FLOORS or (backbone and kind != "features"):
-        raise CosegError(f"{name}: no such floor; one of {', '.join(FLOORS)}, features:BACKBONE")
+        raise CosegError(f"{name}: no such floor; one of {', '.join(FLOORS)}, features:BACKBONE, onnx:FILE")
     return FLOORS[kind]((backbone or "resnet50") if kind == "features" else kind).eval()

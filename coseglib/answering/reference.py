@@ -108,6 +108,10 @@ def check_references(model, references: Sequence[Reference]) -> None:
     """Raises CosegError for marks that are wrong, photographs that cannot be read, or a system that takes none."""
     if references and (model.online or model.backbone is None):
         raise CosegError(f"{type(model).__name__}: has no use for a reference; give a trained system of one class")
+    if references and model.prior is not None:
+        raise CosegError(
+            f"{model.prior.name}: references learn beside a system's own answer alone; leave one of both out"
+        )
     for reference in references:
         reference.check(picture_of(reference.photo).size)
     if references and all(r.mask is None and r.box is None and not r.points for r in references):

@@ -114,6 +114,16 @@ def crf() -> Finding:
     return Finding("CRF", True, f"pydensecrf2 {importlib.metadata.version('pydensecrf2')}")
 
 
+def onnx() -> Finding:
+    """What reads and runs saliency networks of the user's."""
+    try:
+        found = [f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "onnx")]
+    except importlib.metadata.PackageNotFoundError as error:
+        why = f"{error.name} is not installed (needed for onnx:FILE, saliency networks of one's own)"
+        return Finding("ONNX", False, f"{why}: pip install onnxruntime onnx")
+    return Finding("ONNX", True, ", ".join(found))
+
+
 def gpu() -> Finding:
     """Which GPU there is, or what the CPU has."""
     import torch
@@ -187,6 +197,7 @@ def findings() -> Iterator[Finding]:
     yield (first := packages())
     if first.good:
         yield crf()
+        yield onnx()
         yield gpu()
         yield from data_sets()
         yield weights()

@@ -10,7 +10,8 @@ import traceback
 import typer
 
 from coseglib.cli.doctor import doctor
-from coseglib.cli.systems import evaluate, name, segment, train
+from coseglib.cli.evaluating import evaluate
+from coseglib.cli.systems import name, segment, train
 from coseglib.cli.workbook import ablate, download, report, ship
 from coseglib.core.errors import CosegError, one_line
 

@@ -50,8 +50,9 @@ Weights = root_option("COSEG_WEIGHTS", "Folder of ImageNet weights.  [else COSEG
 Checkpoint = option(
     str | None,
     "A shipped checkpoint, a model.safetensors of `coseg train`, or a system without learning: everything, ellipse, "
-    f"features.  [default: what --method multiclass learns, else {DEFAULT_CHECKPOINT}]",
-    "NAME|FILE|FLOOR",
+    "features, or onnx:FILE, a saliency network of your own.  "
+    f"[default: what --method multiclass learns, else {DEFAULT_CHECKPOINT}]",
+    "NAME|FILE|FLOOR|onnx:FILE",
 )
 Method = option(
     str | None, "multiclass: learn on the photographs. Others: of which the checkpoint must be.", METHOD_NAMES
@@ -78,6 +79,12 @@ BFloat16 = option(
     None,
     "--bfloat16/--no-bfloat16",
 )
+Prior = option(
+    str | None,
+    "Saliency maps to add to the system's answer: <group>/<stem>.png or <stem>.png in DIR, 0 to 255; or a network.",
+    "DIR|onnx:FILE",
+)
+PriorWeight = option(float | None, "How much the prior counts beside the system.  [default: 1, as much]", "W", min=0)
 Export = option(
     str | None,
     "What else to make of the masks, some of these: cut-out objects, COCO annotations, a page to look through.",
@@ -170,19 +177,30 @@ def learns_online(method: str | None) -> bool:
 
 
 def loaded(
-    checkpoint: str | None, method: str | None, looks: int | None, post: str | None, bfloat16: bool | None, **learning
+    checkpoint: str | None,
+    method: str | None,
+    looks: int | None,
+    post: str | None,
+    bfloat16: bool | None,
+    prior: str | None = None,
+    weight: float | None = None,
+    **learning,
 ):
-    """The model that --checkpoint, --looks, --post and --bfloat16 name; what the user is to know of it is said.
+    """The model that --checkpoint, --looks, --post, --bfloat16 and --prior name; what is to be known of it is said.
 
     None where one is to be learned on the very photographs; else the options that say how, `learning`, are refused.
     """
     from coseglib.answering import crf, load
+    from coseglib.answering.priors import read_prior
 
+    refuse("is of a --prior, which is missing", prior_weight=weight is not None and prior is None)
     if learns_online(method) and not checkpoint:
+        refuse("says where objects are, not of which class; it is for systems of one class", prior=prior)
         return None
     refuse("is for learning, with --method multiclass and without --checkpoint", **learning)
     precision = "auto" if bfloat16 is None else "bf16-mixed" if bfloat16 else "32-true"
-    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, precision)
+    added = None if prior is None else read_prior(prior, weight)
+    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, precision, added)
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.post == "crf" and not crf.crf_installed():

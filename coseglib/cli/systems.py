@@ -1,14 +1,13 @@
-"""`coseg segment | name | train | evaluate`: what systems are for."""
+"""`coseg segment | name | train`: what systems are for."""
 
 import os
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import typer
 
 from coseglib.cli import options
-from coseglib.cli.options import argument, flag, option, output_option
+from coseglib.cli.options import argument, flag, option
 from coseglib.core.errors import CosegError, one_line
 
 Photos = argument(list[Path], "Photographs of one group; or a folder, of which each folder is one.", "PHOTOS_OR_FOLDER")
@@ -31,6 +30,8 @@ def segment(
     box: options.Box = None,
     point: options.Point = None,
     not_point: options.NotPoint = None,
+    prior: options.Prior = None,
+    prior_weight: options.PriorWeight = None,
     export: options.Export = None,
     profile: options.OnlineProfile = None,
     set_: options.Set = None,
@@ -49,7 +50,6 @@ def segment(
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
     --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
-
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone, or
@@ -65,7 +65,7 @@ def segment(
     """
     given, exports = options.references(reference, reference_mask, box, point, not_point), options.exports(export)
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, bfloat16, **learning)
+    model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **learning)
     _refuse_others(model, {"group": group, "looks": looks}, {"reference": given}, {"names": names})
     number = options.number_of(classes) if model is None else model.classes
     called = options.names(names, number)
@@ -75,8 +75,7 @@ def segment(
         learned = partial(_learned, exports, number, config)
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
-    model_of = learned if model is None else lambda *_: model
-    raise typer.Exit(_segmented(photos, output, together, model_of, where, how, learns=model is None))
+    raise typer.Exit(_segmented(photos, output, together, learned if model is None else model, where, how))
 
 
 def _refuse_others(model, pooling: dict, marks: dict, names: dict) -> None:
@@ -88,18 +87,18 @@ def _refuse_others(model, pooling: dict, marks: dict, names: dict) -> None:
         options.refuse("names the classes of multiclass", **names)
 
 
-def _segmented(photos: list[Path], output: Path, together: bool, model_of, where: dict, how: dict, learns: bool) -> int:
-    """Segment one group or several, and say what was done; the exit code."""
+def _segmented(photos: list[Path], output: Path, together: bool, system, where: dict, how: dict) -> int:
+    """Segment one group or several, and say what was done; the exit code. system: a model, or what learns one."""
     from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
     from coseglib.segmenting.job import segment_photos
 
     found, older, models = find_groups(photos, output, together), earlier_results(output), []
+    several, learns = len(found.groups) > 1, isinstance(system, partial)
 
-    def noted(*group):
-        models.append(model_of(*group))
+    def model_of(*group):
+        models.append(system(*group) if learns else system)
         return models[-1]
 
-    several = len(found.groups) > 1
     if several and learns and how["names"]:
         raise CosegError("--names: each group learns classes of its own; segment the groups one by one, or --together")
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
@@ -107,10 +106,10 @@ def _segmented(photos: list[Path], output: Path, together: bool, model_of, where
             typer.echo(line, nl=bool(line))
     if several:
         older -= {group.name for group in found.groups}
-        summary = segment_groups(found, output, noted, where=where, say=_say, **how)
+        summary = segment_groups(found, output, model_of, where=where, say=_say, **how)
     else:
         older -= {"masks"}  # of which the summary knows more
-        summary = segment_photos(photos, output, noted(photos, output), **how, **where)
+        summary = segment_photos(photos, output, model_of(photos, output), **how, **where)
     if summary.rank == 0:
         for name in sorted(older):
             typer.echo(f"{output / name}: of an earlier run, and not of these photographs; it stays there")
@@ -285,106 +284,3 @@ def _train_online(config, output, resume, group, photos, classes) -> None:
     typer.echo(str(file))
     if load_model(file, "multiclass").card.get("nothing_learned"):
         raise typer.Exit(3)
-
-
-Dataset = option(
-    str,
-    "icoseg8, icoseg, msrc7, pascal, voc-val, internet, synthetic, voc-multiclass, …, or a folder with images/ and "
-    "ground_truth/.",
-    "NAME|DIR",
-)
-Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
-Protocol = option(
-    str | None,
-    "common, a paper's own, partner-swap, refusal or reference.  [default: common; for multiclass: multiclass]",
-    "NAME",
-)
-References = option(int | None, "partner-swap: so many of the partners come with their masks.", "N", min=1, max=20)
-Partner = option(Literal["group", "self", "other"], "Whose attention a photograph receives.")
-Limit = option(int | None, "Only the first N photographs of each group.", "N", min=1)
-Only = option(list[str] | None, "multiclass: only the group of this name; repeatable.", "GROUP")
-Ablations = flag(
-    "--ablations", "multiclass: a larger table; w/o ATT, SA, MA, SA+MA, by argmax and CRF, beside k-means and stripes."
-)
-Baselines = flag("--baselines", "multiclass: as --ablations, of SA+MA alone beside k-means and stripes.")
-
-
-def evaluate(
-    dataset: Dataset,
-    output: Table,
-    checkpoint: options.Checkpoint = None,
-    method: options.Method = None,
-    protocol: Protocol = None,
-    references: References = None,
-    partner: Partner = "group",
-    group: options.Group = None,
-    looks: options.Looks = None,
-    limit: Limit = None,
-    only: Only = None,
-    classes: options.Classes = None,
-    post: options.Post = None,
-    profile: options.OnlineProfile = None,
-    set_: options.Set = None,
-    ablations: Ablations = False,
-    baselines: Baselines = False,
-    bfloat16: options.BFloat16 = None,
-    accelerator: options.Accelerator = "auto",
-    data: options.Data = None,
-    weights: options.Weights = None,
-) -> None:
-    """Score a model on a data set: a row a group, and a last row `all`.
-
-    Columns: dataset, group, images, P, J, protocol, checkpoint sha256, precision, seconds (an image). With --protocol
-    partner-swap J_asked, J_other and score stand in the place of P and J, with --protocol refusal AUROC.
-
-    With --method multiclass a network learns on each group first, with as many classes as the group has, or K; a
-    checkpoint of its own is used as it is. Labels have no names: once a group they are given to the classes so that J
-    is largest. The photographs' rows stand in TABLE.photos.csv, and a run that was killed goes on with the groups that
-    are missing there.
-
-    Example:
-      coseg evaluate --checkpoint ca-mobilenet_v2 --dataset icoseg8 -o icoseg8.csv
-      coseg evaluate --checkpoint runs/ca/model.safetensors --dataset pascal --protocol partner-swap -o swap.csv
-      coseg evaluate --method multiclass --dataset voc-multiclass --only dog+person --only cat+person -o two.csv
-      coseg evaluate --method multiclass --dataset synthetic-multiclass --profile smoke --ablations -o four.csv
-    """
-    from coseglib.core.devices import device_of
-    from coseglib.core.tables import write_table
-    from coseglib.evaluation.tables import evaluation_table
-
-    given = {"classes": classes is not None, "profile": profile, "set": set_}
-    model = options.loaded(checkpoint, method, looks, post, bfloat16, **given, ablations=ablations, baselines=baselines)
-    model = model and model.to(device_of(accelerator))
-    if model is None or model.online:
-        options.refuse("multiclass pools no attention", group=group, looks=looks)
-        options.refuse("multiclass has no partners to choose", partner=partner != "group")
-        options.refuse("multiclass has a protocol of its own", protocol=protocol not in (None, "multiclass"))
-        options.refuse("multiclass finds its classes without marks", references=references)
-        system = model or options.learning(profile or options.ONLINE_PROFILE, accelerator, set_)
-        options.refuse("a table's groups say how many they have", classes=classes == "auto")
-        number = None if classes is None else options.number_of(classes)
-        table = _multiclass_table(dataset, output, system, limit, only, number, post, ablations, baselines)
-    else:
-        options.refuse("is for multiclass", only=only)
-        how = {"quiet": False, "references": references}
-        table = evaluation_table(model, dataset, protocol or "common", partner, group or "mean", limit, **how)
-        write_table(table, output)
-    shown = table.drop(columns=["protocol", "checkpoint sha256", "precision"], errors="ignore")
-    typer.echo(shown.to_string(index=False, float_format="%.4f", na_rep=""))
-
-
-def _multiclass_table(dataset, output, system, limit, only, classes, post, ablations, baselines):
-    from dataclasses import replace
-
-    from coseglib.data import load
-    from coseglib.evaluation.tables import ABLATIONS, evaluate_groups, multiclass_table
-    from coseglib.unsupervised.configuration import named_groups
-
-    systems = tuple(ABLATIONS) if ablations else ("SA+MA",) if baselines else ()
-    if systems:
-        why = "tables with baselines have the group's number of classes, and both ways"
-        options.refuse(why, classes=classes, post=post)
-    groups = [replace(group, photos=group.photos[:limit]) for group in named_groups(load(dataset), only)]
-    if systems:
-        return evaluate_groups(groups, system, output, systems, options.say)
-    return multiclass_table(groups, system, output, classes, post, options.say)

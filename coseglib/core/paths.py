@@ -26,6 +26,7 @@ PICTURES = SHIPPED / "pictures"  # rendered still lifes of cars and of sheep, wi
 NAMING = SCENES / "backbone"  # weights of `resnet10`, which has learned to name what drawn scenes show
 MEASURED = SHIPPED / "measured"  # cards of models that are not shipped
 REPORTED = SHIPPED / "reported.csv"  # the papers' figures
+ANCHORS = SHIPPED / "anchors.csv"  # others' figures on the same sets
 DEFAULT_CHECKPOINT = "ca-mobilenet_v2"  # what segments when none is named
 CACHE = Path(os.environ.get("COSEG_CACHE") or OWN / "cache").expanduser()
 REPORTS = Path("reports") if INSTALLED else REPOSITORY / "reports"

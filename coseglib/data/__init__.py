@@ -16,10 +16,12 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import data_root
 from coseglib.data.record import VOID, Group, Photo
 
-__all__ = ["NAMES", "VOID", "Group", "Photo", "available", "load", "training_photos", "validation_groups"]
+__all__ = ["CHOOSING", "NAMES", "SET_APART", "VOID", "Group", "Photo", "available", "load", "remark"]
+__all__ += ["training_photos", "unseen_groups", "validation_groups"]
 
 _LOADERS = {  # name -> where its loader is, and what that is given after the root; the drawn ones are given nothing
-    "icoseg8": "sets.binary.load_eight", "icoseg": "sets.binary.load_icoseg", "msrc7": "sets.msrc.load_seven",
+    "icoseg8": "sets.binary.load_eight", "icoseg30": "sets.binary.load_thirty",
+    "icoseg": "sets.binary.load_icoseg", "msrc7": "sets.msrc.load_seven", "msrc7-field": "sets.msrc.load_field",
     "msrc-train": "sets.msrc.load train", "msrc-val": "sets.msrc.load val", "pascal": "sets.binary.load_pascal",
     "voc-train": "sets.voc.load train", "voc-val": "sets.voc.load val", "voc-multiclass": "sets.multiclass.load",
     "internet": "sets.binary.load_internet internet", "internet-full": "sets.binary.load_internet internet-full",
@@ -27,6 +29,12 @@ _LOADERS = {  # name -> where its loader is, and what that is given after the ro
     "synthetic": "synthetic.load_synthetic", "synthetic-multiclass": "sets.multiclass.drawn_groups",
 }  # fmt: skip
 NAMES = tuple(_LOADERS)
+CHOOSING = ("voc-val", "msrc-val", "icoseg30")  # what chooses: models, weights, thresholds; none of it is a test
+SET_APART = ("msrc7-field",)  # test lists younger than some checkpoints: a card says kept_apart of what it kept from
+REMARKS = {
+    "icoseg": "no test set: 30 of its 38 groups choose models (icoseg30); icoseg8, the papers' eight, is one",
+    **dict.fromkeys(CHOOSING, "no test set: models are chosen by it"),
+}
 
 
 def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
@@ -47,24 +55,29 @@ def load(name: str | Path, root: str | Path | None = None) -> list[Group]:
     raise CosegError(f"{name}: neither a data set ({', '.join(NAMES)}) nor a folder; check the name")
 
 
+def remark(name: str | Path) -> str:
+    """Why figures on this data set are no test's, "icoseg: no test set: …"; "" for one that tests, or of one's own."""
+    return f"{name}: {REMARKS[str(name)]}" if str(name) in REMARKS else ""
+
+
 def training_photos(root: str | Path | None = None, lists: Path | None = None, dataset="voc+msrc") -> list[Photo]:
     """What trains: each photograph once, with a label map of all its classes.
 
     dataset  "voc+msrc", the training list of VOC and the training part of MSRC, or "coco-seg"
-    Test photographs and near duplicates of them are left out (`fingerprints.without_test_photos`).
+    Test photographs, those of `icoseg30` and near duplicates of either are left out (`without_test_photos`).
     Raises CosegError where a set or the fingerprints are missing.
     """
-    from coseglib.data.fingerprints import without_test_photos
+    from coseglib.data.fingerprints import KEPT_APART, without_test_photos
     from coseglib.data.sets import coco_seg, msrc, voc
 
     folder = data_root(root)
     if dataset == "coco-seg":
-        return without_test_photos(coco_seg.photos(folder), lists)
-    return without_test_photos(voc.photos(folder, "train") + msrc.photos(folder, "train"), lists)
+        return without_test_photos(coco_seg.photos(folder), lists, KEPT_APART)
+    return without_test_photos(voc.photos(folder, "train") + msrc.photos(folder, "train"), lists, KEPT_APART)
 
 
 def validation_groups(root: str | Path | None = None, lists: Path | None = None) -> list[Group]:
-    """What models are chosen by: the groups of voc-val and of msrc-val, of four photographs or more.
+    """Kinds that train, by which models are chosen: the groups of voc-val and of msrc-val, of four photographs or more.
 
     Without test photographs, as above. Raises CosegError where a set or the fingerprints are missing.
     """
@@ -74,6 +87,18 @@ def validation_groups(root: str | Path | None = None, lists: Path | None = None)
     kept = {p.key for p in without_test_photos([p for group in groups for p in group.photos], lists)}
     groups = [replace(group, photos=tuple(p for p in group.photos if p.key in kept)) for group in groups]
     return [group for group in groups if len(group) >= 4]
+
+
+def unseen_groups(root: str | Path | None = None, lists: Path | None = None) -> list[Group]:
+    """Kinds that never train, by which models are chosen as well: the groups of icoseg30.
+
+    Without near duplicates of test photographs. Raises CosegError where iCoseg or the fingerprints are missing.
+    """
+    from coseglib.data.fingerprints import without_test_photos
+
+    groups = load("icoseg30", root)
+    kept = {p.key for p in without_test_photos([p for group in groups for p in group.photos], lists)}
+    return [replace(group, photos=tuple(p for p in group.photos if p.key in kept)) for group in groups]
 
 
 def available(root: str | Path | None = None) -> dict[str, str | CosegError]:

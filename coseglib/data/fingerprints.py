@@ -25,6 +25,7 @@ from coseglib.data.record import Photo, file_versions, remembered
 
 BITS, SIDE = 384, 16
 NEAR = 28  # bits
+KEPT_APART = ("test", "unseen")  # splits of which nothing trains, nor a near duplicate of it
 
 
 @lru_cache(maxsize=1)
@@ -47,15 +48,19 @@ class Fingerprints:
     """Of n photographs."""
 
     names: tuple[str, ...]  # as `Photo.key`
-    splits: tuple[str, ...]  # "test", "train", "val"
+    splits: tuple[str, ...]  # "test", "unseen" (kinds that never train, and choose), "train", "val"
     bits: np.ndarray  # (n, 48) uint8
-    flipped: np.ndarray  # likewise, of the mirror images; from the file those of test photographs alone, else zeros
+    flipped: np.ndarray  # likewise, of the mirror images; from the file those of KEPT_APART alone, else zeros
 
-    def only(self, *splits: str, far: bool = False) -> "Fingerprints":
-        """Those of the named splits; far: and of the other photographs those that are near none of them."""
-        kept = np.isin(self.splits, splits)
-        if far:
-            kept |= nearest(self.bits, self.only(*splits)) > NEAR
+    def only(self, *splits: str) -> "Fingerprints":
+        """Those of the named splits."""
+        return self._where(np.isin(self.splits, splits))
+
+    def apart(self, split: str, *others: str) -> "Fingerprints":
+        """Without those of one split that are near one of the others'."""
+        return self._where((np.array(self.splits) != split) | (nearest(self.bits, self.only(*others)) > NEAR))
+
+    def _where(self, kept: np.ndarray) -> "Fingerprints":
         names, kinds = (tuple(np.array(of, object)[kept]) for of in (self.names, self.splits))
         return Fingerprints(names, kinds, self.bits[kept], self.flipped[kept])
 
@@ -85,7 +90,7 @@ def _table(rows: Sequence[tuple[bytes, bytes]]) -> np.ndarray:
 def write_fingerprints(known: Fingerprints, file: Path) -> None:
     """As a CSV of photograph, split, bits, flipped (base64); whole or not at all."""
     bits, flipped = ([base64.b64encode(row.tobytes()).decode() for row in of] for of in (known.bits, known.flipped))
-    flipped = [text if split == "test" else "" for text, split in zip(flipped, known.splits, strict=True)]
+    flipped = [text if split in KEPT_APART else "" for text, split in zip(flipped, known.splits, strict=True)]
     write_table(pd.DataFrame({"photo": known.names, "split": known.splits, "bits": bits, "flipped": flipped}), file)
 
 
@@ -102,8 +107,10 @@ def read_fingerprints(file: Path) -> Fingerprints:
     return Fingerprints(tuple(rows.photo), tuple(rows.split), *table)
 
 
-def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> list[Photo]:
-    """The photographs that are none of the test sets', nor near duplicates of one.
+def without_test_photos(
+    photos: Sequence[Photo], lists: Path | None = None, apart: Sequence[str] = KEPT_APART[:1]
+) -> list[Photo]:
+    """The photographs that are none of the test sets', nor near duplicates of one. apart: splits to compare with.
 
     Those that our lists clear (the folder `lists`; None: `paths.LISTS`) were compared when the lists were written.
     Others (the whole of VOC 2012 holds many of the PASCAL co-segmentation set) are read and compared once.
@@ -114,8 +121,8 @@ def without_test_photos(photos: Sequence[Photo], lists: Path | None = None) -> l
     unknown = [p for p in photos if p.key not in cleared]
 
     def compare() -> np.ndarray:
-        return nearest(fingerprints_of(unknown, [""] * len(unknown)).bits, known.only("test")) <= NEAR
+        return nearest(fingerprints_of(unknown, [""] * len(unknown)).bits, known.only(*apart)) <= NEAR
 
-    found = remembered("near", [NEAR, known.names, file_versions(unknown)], compare) if unknown else []
+    found = remembered("near", [NEAR, [*apart], known.names, file_versions(unknown)], compare) if unknown else []
     near = {p.key for p, is_near in zip(unknown, found, strict=True) if is_near}
     return [p for p in photos if p.key not in near]

@@ -142,6 +142,12 @@ def read_mask(path: str | Path) -> torch.Tensor:
     return torch.from_numpy(_mask(path)[0])
 
 
+def read_grey(path: str | Path) -> torch.Tensor:
+    """uint8 (H, W): a picture's brightness, 0 to 255; one of 16 bits by its range, alpha laid over white."""
+    with _opened(path) as picture:
+        return torch.from_numpy(np.array(_turned(_rgb(picture), _orientation(picture)).convert("L")))
+
+
 def colours_of_mask(path: str | Path) -> int:
     """How many colours what `read_mask` takes for the object has: more than one may mean more than one thing."""
     inside, colours = _mask(path)

@@ -33,15 +33,15 @@ from coseglib.core import paths
 from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
 from coseglib.core.tables import write_table
-from coseglib.data import load, training_photos, validation_groups
+from coseglib.data import load, training_photos, unseen_groups, validation_groups
 from coseglib.data.by_class import class_areas, count_pairs, groups_of, multiclass_groups, pairs, sample_pairs
-from coseglib.data.fingerprints import fingerprints_of, write_fingerprints
+from coseglib.data.fingerprints import KEPT_APART, fingerprints_of, write_fingerprints
 from coseglib.data.record import Group, Photo
 from coseglib.data.sets import msrc, multiclass, voc
 
 SPLIT_OF = {
-    "icoseg8": "test", "icoseg": "test", "msrc7": "test", "pascal": "test",
-    "msrc-train": "train", "voc-train": "train", "msrc-val": "val", "voc-val": "val",
+    "icoseg8": "test", "msrc7": "test", "msrc7-field": "test", "pascal": "test",
+    "msrc-train": "train", "voc-train": "train", "msrc-val": "val", "voc-val": "val", "icoseg30": "val",
 }  # fmt: skip
 GROUP_HEADER = "dataset split group target photo"
 SAMPLED = 13_200  # pairs, as Li et al.; a list of more is a sample, and counts.csv has the number of all
@@ -110,13 +110,16 @@ def write_lists(root: str | Path | None = None, out: str | Path = paths.LISTS) -
     """
     root, out = paths.data_root(root), writable(Path(out), folder=True)
     groups = {name: load(name, root) for name in SPLIT_OF}
-    candidates, choosing = (voc.photos(root, split) + msrc.photos(root, split) for split in ("train", "val"))
-    tested = [p for name in ("icoseg", "pascal") for g in groups[name] for p in g.photos] + msrc.photos(root, "test")
-    splits = ["test"] * len(tested) + ["train"] * len(candidates) + ["val"] * len(choosing)
-    known = fingerprints_of([*tested, *candidates, *choosing], splits).only("test", far=True)
+    of = {split: voc.photos(root, split) + msrc.photos(root, split) for split in ("train", "val")}
+    of["test"] = [p for name in ("icoseg8", "pascal") for g in groups[name] for p in g.photos]
+    of["test"] += [p for split in ("test", "never", "field") for p in msrc.photos(root, split)]
+    of["unseen"] = [p for g in groups["icoseg30"] for p in g.photos]
+    splits = [split for split, photos in of.items() for _ in photos]
+    known = fingerprints_of([p for photos in of.values() for p in photos], splits)
+    known = known.apart("unseen", "test").apart("val", "test").apart("train", *KEPT_APART)
     write_fingerprints(known, out / "fingerprints.csv")
-    training = training_photos(root, out)
-    chosen = [(g.dataset, g.name, "+".join(g.targets), p.name) for g in validation_groups(root, out) for p in g.photos]
+    training, choosing = training_photos(root, out), validation_groups(root, out) + unseen_groups(root, out)
+    chosen = [(g.dataset, g.name, "+".join(g.targets), p.name) for g in choosing for p in g.photos]
     tables = {f"groups_{name}": (GROUP_HEADER, _group_rows(of, SPLIT_OF[name])) for name, of in groups.items()}
     tables["training"] = "dataset photo", [(p.dataset, p.name) for p in training]
     tables["validation"] = "dataset group target photo", chosen

@@ -1,5 +1,7 @@
 """What the five papers report, to stand beside our own figures: `data/reported.csv`, described in `data/README.md`.
 
+`anchors` has what others report on the same sets, `data/anchors.csv`: where the field is, under other conditions.
+
 paper    key of the paper, as the models know it (`paper.key`)
 table    its number there, or "text" and the section
 dataset  our name (`coseglib.data.NAMES`) where the set is one of ours
@@ -15,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from coseglib.core.errors import CosegError
-from coseglib.core.paths import REPORTED
+from coseglib.core.paths import ANCHORS, REPORTED
 from coseglib.core.tables import read_table
 
 FIELDS = ("paper", "table", "dataset", "group", "method", "metric", "value", "note")
@@ -38,3 +40,16 @@ def reported(file: Path = REPORTED, **wanted: str) -> pd.DataFrame:
             raise CosegError(f"{column} {value}: in no row of {Path(file).name}; one of {known}")
         rows &= table[column] == value
     return table[rows].reset_index(drop=True)
+
+
+def anchors(dataset: str | None = None, file: Path = ANCHORS) -> pd.DataFrame:
+    """What systems beside the five papers report: method, supervision, dataset, P, J, source, note; P and J as shares.
+
+    dataset  our name of the set; None: all rows, those on sets that we lack too
+    None is measured here. They were trained on other masks or on none, and their photographs are another choice of the
+    set wherever the note says so. Raises CosegError for a missing or damaged file.
+    """
+    text = ("method", "supervision", "dataset", "source", "note")
+    table = read_table(file, dict.fromkeys(text, str) | {"P": float, "J": float}, "get it again from git")
+    table = table[["method", "supervision", "dataset", "P", "J", "source", "note"]]
+    return table if dataset is None else table[table.dataset == dataset].reset_index(drop=True)

@@ -4,7 +4,8 @@ How far does a protocol alone move J? Two of its five fields, `average` and `emp
 counts. The other three, `context`, `size` and `threshold`, decide what is counted: protocols that agree in them share
 one evaluation, so that all of `PROTOCOLS` take five. `CHANGES` are steps from `common`, one field each.
 
-Floors are asked less. `everything` and `ellipse` look at no photograph, so one question answers for every partner.
+Floors are asked less. `everything` and `ellipse` look at no photograph, and a saliency network (`onnx:FILE`) at no
+other one, so one question answers for every partner.
 `features` sees all partners anew for every photograph of a wrong group, minutes a group: without `patient` it is asked
 under `common` only, by its group and by itself.
 """
@@ -21,8 +22,8 @@ import pandas as pd
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, load
 from coseglib.data.record import Group
-from coseglib.data.reported import SHARES, reported
-from coseglib.evaluation.cards import beyond, cards, digits, withdrawn
+from coseglib.data.reported import SHARES, anchors, reported
+from coseglib.evaluation.cards import beyond, cards, digits, field_note, withdrawn
 from coseglib.evaluation.kept import Part, Say, digest_of, resumable_rows
 from coseglib.evaluation.systems import FACTS, NONE, System, families, over_seeds
 from coseglib.evaluation.tables import SOURCES
@@ -250,6 +251,7 @@ def _answered(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
 SHOWN = ("system", "variant", "backbone", "trained on", "seeds", "protocol", "partner", "images", "P", "J")
 SHOWN += ("s an image", "checkpoint")
 MEASURED_HERE = "measured here"  # the source of our rows, beside the papers'
+ELSEWHERE = "Reported elsewhere, not measured here: other supervision, in part other photographs of the set"
 PAPERS = {method.paper.key: method.paper for method in METHODS.values()}
 
 
@@ -324,11 +326,13 @@ def _not_shown(systems: Collection[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SHOWN).fillna(NONE)
 
 
-def markdown(table: pd.DataFrame, paper: pd.DataFrame) -> str:
-    """The table of one data set, to be read: what the papers print, and apart from it what was measured here.
+def markdown(table: pd.DataFrame, paper: pd.DataFrame, some: Sequence[System] = ()) -> str:
+    """The table of one data set, to be read: what the papers print, others report, and apart from it what was measured.
 
     table  of `score_table`; shown is protocol `common`: group "all" with all its facts, and J by group below
+    some   the table's systems, where it is said which of them trained on photographs of `msrc7-field`
     """
+    dataset = table.dataset.iloc[0]
     table = table[table.protocol == "common"]
     whole = table[table.group == "all"]
     text = {s: [share(*pair) for pair in zip(whole[s], whole[f"sd {s}"], strict=True)] for s in SHARES}
@@ -338,8 +342,18 @@ def markdown(table: pd.DataFrame, paper: pd.DataFrame) -> str:
     theirs = theirs.assign(**{s: theirs[s].map(share) for s in SHARES}).drop(columns=["own", "ablation"])
     blocks = {
         "As the papers print it, under their own protocols": theirs,
+        ELSEWHERE: _shared_out(anchors(dataset)),
         "Measured here": pd.concat([ours[~floor], _not_shown(set(whole.system))]),
         "Measured here: floors, which learned nothing about co-segmentation": ours[floor],
         "J by group; ours attended by the group": group_table(table, paper).map(share).reset_index(),
     }
-    return "\n\n".join(f"**{title}**\n\n{_text(block)}" for title, block in blocks.items()) + "\n"
+    if blocks[ELSEWHERE].empty:
+        del blocks[ELSEWHERE]
+    parts = [f"**{title}**\n\n{_text(block)}" for title, block in blocks.items()]
+    seen = {system.name: system.trained_on_field for system in some} if dataset == "msrc7-field" else {}
+    return "\n\n".join([*parts, *filter(None, [field_note(seen)])]) + "\n"
+
+
+def _shared_out(table: pd.DataFrame) -> pd.DataFrame:
+    """`anchors`, its shares as text."""
+    return table.drop(columns="dataset").assign(**{s: table[s].map(share) for s in SHARES})

@@ -15,6 +15,7 @@ import pandas as pd
 
 from coseglib.core.files import read_json
 from coseglib.core.paths import CHECKPOINTS, MEASURED
+from coseglib.data.sets import msrc
 from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profile
 from coseglib.training.runs import CURVE_COLUMNS, read_log
 
@@ -62,6 +63,27 @@ def beyond(card: Mapping) -> list[str]:
     """What a card's answers owe to no network: "two looks", "CRF", or neither."""
     there = {"two looks": card.get("looks") == 2, "CRF": card.get("post") == "crf"}
     return [name for name, yes in there.items() if yes]
+
+
+def trained_on_field(trainings: Sequence[Mapping], kept_apart: Sequence[str] = ()) -> list[str]:
+    """The photographs of `msrc7-field` that a model of these trainings learned from: what its training list held.
+
+    trainings   its configurations, as cards have them     kept_apart  the sets that its card says it was kept from
+    """
+    real = any(one.get("data", "real") == "real" for one in trainings)
+    return msrc.field_photos("train") if real and "msrc7-field" not in kept_apart else []
+
+
+def field_note(seen: Mapping[str, Sequence[str]]) -> str:
+    """What is to be said of figures on `msrc7-field`. seen: {model: of `trained_on_field`}; "" where none learned."""
+    some = {name: photos for name, photos in seen.items() if photos}
+    if not some:
+        return ""
+    photos = list(dict.fromkeys(photo for names in some.values() for photo in names))
+    whole = sum(map(len, msrc.FIELD.values()))
+    which = "each of these models" if len(seen) == len(some) > 3 else ", ".join(some)
+    trained = f"{len(photos)} of its {whole} photographs trained it ({', '.join(photos)})"
+    return f"msrc7-field is no test of {which}: {trained}."
 
 
 def digits(card: Mapping) -> str:

@@ -35,7 +35,7 @@ TRAINED_ON = {
 LARGEST = 8 * 2**20  # bytes
 # What a shipped file says of its training, as the run's own does.
 FROM_RUN = ("method", "backbone", "training", "step", "seconds", "precision", "device", "started_from")
-FROM_RUN += ("by_example", "averaged", "earlier_rates", "trained_with")
+FROM_RUN += ("by_example", "averaged", "earlier_rates", "trained_with", "kept_apart")
 
 # By what a model was trained on: sets for P and J, and sets for partner swap and refusal.
 TEST_SETS = {
@@ -148,7 +148,7 @@ def _facts(name: str, file: Path, model, about: dict) -> dict:
     card |= {"device": f"{about['device']}, {about['precision']}", "seeds": [r["training"]["seed"] for r in runs]}
     card["training"] = [r["training"] for r in runs]
     changed = {"trained_with": about["trained_with"]} if len(about.get("trained_with", ())) > 1 else {}
-    return card | {key: about[key] for key in ("averaged", "earlier_rates") if key in about} | changed
+    return card | {key: about[key] for key in ("averaged", "earlier_rates", "kept_apart") if key in about} | changed
 
 
 def again(name: str, say: Say = print, homes: Sequence[Path] = (CHECKPOINTS, SCENES, MEASURED)) -> Path:

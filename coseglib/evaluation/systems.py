@@ -4,6 +4,7 @@ Trainings that differ in nothing but their seed become one row, mean ± sd, from
 """
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ import torch
 from torch import nn
 
 from coseglib.answering.floors import FLOORS, Floor, build_floor, is_floor
-from coseglib.evaluation.cards import beyond, cards, runs_of, withdrawn
+from coseglib.answering.saliency import PREFIX, is_onnx
+from coseglib.evaluation.cards import beyond, cards, field_note, runs_of, trained_on_field, withdrawn
 from coseglib.evaluation.shipping import TRAINED_ON
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
 
 SEEDS = 3  # trainings that a mean over seeds, or a verdict on a claim, needs
-BLIND = ("everything", "ellipse")  # floors that look at no photograph: their answers do not depend on partners
 FACTS = ("system", "method", "variant", "backbone", "trained on", "seeds", "checkpoint")
 NONE = "–"
 
@@ -38,7 +39,8 @@ class System:
 
     @property
     def blind(self) -> bool:
-        return self.name in BLIND
+        """A floor whose answers do not depend on partners."""
+        return self.floor and self.model.alone
 
     @property
     def sha256(self) -> str:
@@ -59,13 +61,17 @@ class System:
         about += [card.get("options"), self.model.looks, self.model.post, len(card.get("averaged", ()))]
         return json.dumps([*about, known or self.sha256], sort_keys=True, default=str, allow_nan=False)
 
+    @property
+    def trained_on_field(self) -> list[str]:
+        """Of `coseglib.evaluation.cards.trained_on_field`."""
+        return [] if self.floor else trained_on_field(self._trainings(), self.model.card.get("kept_apart", ()))
+
     def facts(self) -> dict[str, str]:
         """FACTS: what a doubter asks for. The checksum by its first 8 digits, seeds of all runs."""
         card, trainings = self.model.card, self._trainings()
         if self.floor:
-            backbone = self.model.name.partition(":")[2]
-            trained = "nothing; ImageNet features" if backbone else "nothing"
-            known = (self.name, "floor", NONE, backbone or NONE, trained, NONE)
+            backbone = self.model.name.partition(":")[2] or NONE
+            known = (self.name, "floor", NONE, backbone, self.model.learned_on, NONE)
         else:
             trained = TRAINED_ON.get(trainings[0].get("data", ""), "not said") if trainings else "not said"
             seeds = ", ".join(dict.fromkeys(str(t.get("seed", "?")) for t in trainings)) or "not said"
@@ -79,16 +85,31 @@ def shipped() -> list[str]:
     return [card["name"] for card in cards() if not METHODS[card["method"]].online and not withdrawn(card)]
 
 
+def learned_from(model: nn.Module | None, dataset: str | None) -> str:
+    """What is to be said where a model is scored on `msrc7-field` and learned from photographs of it, else ""."""
+    if model is None or model.online or str(dataset) != "msrc7-field":
+        return ""
+    name = model.card["name"]
+    return field_note({name: System(name, model).trained_on_field})
+
+
+def own_floors() -> list[str]:
+    """A saliency network of the user's, where COSEG_SALIENCY names its file: ["onnx:FILE"], else []."""
+    file = os.environ.get("COSEG_SALIENCY")
+    return [f"{PREFIX}{file}"] if file else []
+
+
 def load_systems(names: Sequence[str] = (), floors: Sequence[str] = FLOORS) -> list[System]:
     """Checkpoints (names or files; none: all that are shipped), then floors, loaded, on the GPU where there is one.
 
-    Raises CosegError for names that do not exist, and where `features` finds no ImageNet weights.
+    Raises CosegError for names that do not exist, where `features` finds no ImageNet weights, and as `read_network`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for name in (*(names or shipped()), *floors):
         model = build_floor(name) if is_floor(name) else load_model(name)
-        found.append(System(str(name) if is_floor(name) else model.card["name"], model.to(device)))
+        known = is_floor(name) and not is_onnx(name)  # of a file the name, without its folder
+        found.append(System(str(name) if known else model.card["name"], model.to(device)))
     return found
 
 

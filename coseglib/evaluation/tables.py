@@ -16,12 +16,13 @@ from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import writable
 from coseglib.core.tables import write_table
-from coseglib.data import load
+from coseglib.data import CHOOSING, load, unseen_groups, validation_groups
 from coseglib.data.record import Group, check_masks
 from coseglib.evaluation.kept import LEARNED, Part, Say, digest_of, resumable_rows
 from coseglib.models.contract import POSTS
 from coseglib.models.multiclass import MultiClass
 from coseglib.scoring import metrics
+from coseglib.scoring.prior_weight import weight_rows
 from coseglib.scoring.references import reference_rows, swap_by_reference
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.unsupervised.configuration import ONLINE_PROFILES, OnlineConfig, load_online
@@ -65,7 +66,7 @@ def evaluation_table(
     references: int | None = None,
 ) -> pd.DataFrame:
     """Columns dataset, group, images, P, J, protocol, "checkpoint sha256", precision, seconds (an
-    image); last row of group "all".
+    image), and where a prior was added its name, weight and checksum; last row of group "all".
 
     model       from `load_model` or `build_floor`, on the device where it is to answer
     dataset     a name of `coseglib.data.NAMES` or a folder
@@ -105,7 +106,48 @@ def evaluation_table(
         table["protocol"] = protocol
         table["seconds"] = (time.perf_counter() - started) / table.images.iloc[-1]
     precision = precision_of(model.precision, next(model.parameters()).device)
-    return _with_model(table, model.card["sha256"], precision)
+    return _with_prior(_with_model(table, model.card["sha256"], precision), model.prior)
+
+
+def _with_prior(table: pd.DataFrame, prior) -> pd.DataFrame:
+    """Where a prior was added, columns prior, "prior weight" and "prior sha256", as the last ones."""
+    if prior is None:
+        return table
+    about = prior.about()
+    return table.assign(**{"prior": about["name"], "prior weight": about["weight"], "prior sha256": about["sha256"]})
+
+
+def weight_table(
+    model: torch.nn.Module, dataset: str | None = None, how: str = "mean", limit: int | None = None, quiet: bool = True
+) -> pd.DataFrame:
+    """Which weight a model's prior should have: a row a validation set and weight, and rows over all of them.
+
+    dataset  one of `coseglib.data.CHOOSING`; None: all, kinds that train ("seen") and kinds that never do ("unseen"),
+             and the mean of the two J ("all") decides, as it does for models
+    Columns dataset, "prior weight", images, P, J, chosen ("yes" where J is the largest, of equal ones at the smallest
+    weight), protocol, "checkpoint sha256", precision, prior, "prior sha256". how, limit, quiet: of `evaluate`.
+    Raises CosegError for a set that chooses nothing, and as `weight_rows` does.
+    """
+    if dataset is not None and dataset not in CHOOSING:
+        raise CosegError(f"{dataset}: chooses no weight; one of {', '.join(CHOOSING)}, or none of them for all")
+    sets = {dataset: load(dataset)} if dataset else {"seen": validation_groups(), "unseen": unseen_groups()}
+    tables = []
+    for name, groups in sets.items():
+        rows = weight_rows(model, groups, how=how, limit=limit, quiet=quiet)
+        each = [(weight, metrics.aggregate(some).iloc[-1]) for weight, some in rows.groupby("weight")]
+        about = [{"prior weight": w, "images": whole.images, "P": whole.P, "J": whole.J} for w, whole in each]
+        tables.append(pd.DataFrame(about).assign(dataset=name))
+    if len(tables) > 1:
+        means = sum(table[["P", "J"]] for table in tables) / len(tables)
+        images = sum(table.images for table in tables)
+        tables.append(tables[0].assign(**means, images=images, dataset="all"))
+    last = tables[-1]
+    tables[-1] = last.assign(chosen=["yes" if place == last.J.argmax() else "" for place in range(len(last))])
+    table = pd.concat(tables, ignore_index=True).fillna({"chosen": ""}).assign(protocol="common")
+    table = table[["dataset", "prior weight", "images", "P", "J", "chosen", "protocol"]]
+    precision = precision_of(model.precision, next(model.parameters()).device)
+    table = _with_model(table, model.card["sha256"], precision)
+    return table.assign(**{"prior": model.prior.name, "prior sha256": model.prior.sha256})
 
 
 # Several classes ------------------------------------------------------------------------------------------------------

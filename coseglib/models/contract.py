@@ -100,6 +100,7 @@ class Model(nn.Module):
     looks = 1  # of LOOKS
     post = "argmax"  # of POSTS, where nobody says
     precision = "auto"  # of `coseglib.core.devices.precision_of`, in which it answers
+    prior = None  # of `coseglib.answering.priors`: what is added to its answers, where one was named
     objective = "cross_entropy"  # of OBJECTIVES: what its answers are trained by
     COMPARES: str | None = None  # what `match` shows; None: no positions are compared
     strides_compared: tuple[int, ...] = ()  # of the maps that `match` offers, the finest last

@@ -6,11 +6,12 @@ Module by module: where a norm follows its convolution in a `Sequential`, and as
 HRNets' blocks. A whole-graph pass would fold a norm once a call, and an encoder is called for each image of a pair.
 
 On CPUs with oneDNN convolution, b' and the ReLU that follows are one pass. b' stays in 32 bits there where convolutions
-take 16. Elsewhere it would be rounded to eight bits, so in 16 a convolution and its norm stay two, as they were
-trained; and depth-wise ones everywhere: W' is not rounded as W was, to which the norm's averages belong, and of nine
-weights that is felt (`reports/trials.md`, 23).
+take 16; elsewhere it would be rounded to eight bits, so in 16 a convolution and its norm stay two, as they were
+trained. W' in 16 bits is not W as the norm's averages know it, which is felt where an output has a few weights:
+`rounded`.
 """
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -21,7 +22,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from coseglib.models.backbones import SameConv2d
 
+FEW = 25  # weights of an output, a depth-wise convolution's, whose roundings do not make up for each other
 RELUS = {nn.Identity: ("none", []), nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}  # as oneDNN names them
+
+
+@torch.no_grad()
+def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight (C, …) -> the same to the precision of `dtype`, so that each output's weights keep their sum.
+
+    An input that is the same everywhere is answered as before, but for the smallest weight's last bit. Beginning with
+    the largest, each weight takes up what is left by a step of its last bit.
+    """
+    exact = weight.flatten(1)
+    near = exact.to(dtype).to(exact.dtype)
+    step = torch.finfo(dtype).eps * torch.exp2(near.abs().clamp(min=1e-30).log2().floor())  # of the last bit
+    left = (exact - near).sum(dim=1)
+    for place in step.argsort(dim=1, descending=True).T:
+        steps = step.gather(1, place[:, None])[:, 0]
+        taken = (left / steps).round().clamp(-1, 1) * steps
+        near.scatter_add_(1, place[:, None], taken[:, None])
+        left -= taken
+    return near.view_as(weight)
 
 
 class FoldedConv2d(nn.Module):
@@ -40,7 +61,12 @@ class FoldedConv2d(nn.Module):
         With a row and a column of zeros before its own three a kernel that pads one pixel everywhere does the same.
         """
         if dtype not in self._kernels:
-            weight = F.pad(self.conv.weight, (1, 0, 1, 0)) if self._is_same() else self.conv.weight
+            weight, (plain, norm) = self.conv.weight, self.apart
+            if dtype != torch.float32 and weight[0].numel() <= FEW:
+                trained = copy.deepcopy(plain)
+                trained.weight.copy_(plain.weight.to(dtype))  # what the norm saw
+                weight = rounded(fuse_conv_bn_eval(trained, norm).weight, dtype)
+            weight = F.pad(weight, (1, 0, 1, 0)) if self._is_same() else weight
             self._kernels[dtype] = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         return self._kernels[dtype]
 
@@ -51,12 +77,10 @@ class FoldedConv2d(nn.Module):
         self._kernels.clear()  # they may go to another device
         return super()._apply(*args, **kwargs)
 
-    def _fits(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Whether oneDNN can do all at once, and as well."""
+    def _fits(self, x: Tensor) -> bool:
+        """Whether oneDNN can do all at once."""
         conv, onednn = self.conv, torch.backends.mkldnn
         if x.device.type != "cpu" or not (onednn.is_available() and onednn.enabled) or x.requires_grad:
-            return False
-        if dtype != torch.float32 and conv.groups > 1:
             return False
         if self._is_same():
             even = not (x.shape[-1] % 2 or x.shape[-2] % 2)
@@ -66,7 +90,7 @@ class FoldedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv, kind = self.conv, x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        if not self._fits(x, dtype):
+        if not self._fits(x):
             return self.relu(conv(x) if dtype == torch.float32 else self.apart(x))
         padding = (1, 1) if self._is_same() else conv.padding
         shape = padding, conv.stride, conv.dilation, conv.groups

@@ -17,10 +17,10 @@ from coseglib.claims.queue import read_ablations
 from coseglib.claims.verdicts import verdicts
 from coseglib.core.paths import MEASURED, REPORTS
 from coseglib.core.tables import read_table
-from coseglib.data.reported import SHARES, reported
+from coseglib.data.reported import SHARES, anchors, reported
 from coseglib.evaluation import cards as of_cards
 from coseglib.evaluation.benchmark import paper_rows
-from coseglib.evaluation.cards import FIGURES, FOOTNOTE, earlier, withdrawn
+from coseglib.evaluation.cards import FIGURES, FOOTNOTE, earlier, field_note, trained_on_field, withdrawn
 from coseglib.models import METHODS
 from coseglib.report.buttons import renew
 from coseglib.report.site import markdown_rows
@@ -134,6 +134,23 @@ def verdict(written: str, figures: pd.DataFrame, claims: pd.DataFrame) -> str:
     return "\n".join([*lines, "", FOOTNOTE])
 
 
+def beside_the_field(some: Sequence[Mapping]) -> pd.DataFrame:
+    """`anchors`, and beside each row the best small model of ours by `common` on that set, "–" where none was measured.
+
+    Columns set, method, supervision, reported (P / J), "ours, by `common`", source, note. The best chooses nothing.
+    """
+    rows, known = [], of_cards.stated([card for card in some if not withdrawn(card)])
+    known = known[known.backbone == of_cards.SMALL].dropna(subset=["group"])
+    for row in anchors().to_dict("records"):
+        own = known[known["set"] == row["dataset"]]
+        best = own.loc[own.group.idxmax()] if len(own) else None
+        ours = "–" if best is None else f"J {best.group:.3f}, `{best.system}` ({best.checkpoint})"
+        about = {"set": row["dataset"], "method": row["method"], "supervision": row["supervision"]}
+        about |= {"reported": _shares(row), f"ours, {COMMON}": ours}
+        rows.append(about | {name: row[name] for name in ("source", "note")})
+    return pd.DataFrame(rows).sort_values("set", kind="stable")
+
+
 def _markdown(table: pd.DataFrame) -> str:
     """Figures with three digits, points and minutes with one."""
     places = {name: 1 if name in ("swap", "minutes") else 3 for name in table.select_dtypes("number")}
@@ -153,6 +170,7 @@ def blocks(page: str) -> dict[str, str]:
     whole = whole.assign(model=whole.system.map(names))[["model", "variant", "pairs", "minutes", "set", *FIGURES]]
     chapters = [f"### `{p}`\n\n{_markdown(own.drop(columns='paper'))}\n" for p, own in figures.groupby("paper")]
     chapters += [f"By the papers' protocols: [08_protocols](cpu/tables/08_protocols.csv), {ran}."]
+    seen = {titled(c): trained_on_field(c["training"], c.get("kept_apart", ())) for c in every}
     again = {
         titled(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c))
         for c in (*every, *of_cards.cards(MEASURED))
@@ -161,8 +179,9 @@ def blocks(page: str) -> dict[str, str]:
         "verdict": verdict(page.split(begin)[1].split(end)[0], figures, claims),
         "claims": f"{_markdown(told)}\n\nTrained and answered {date}{earlier(date)}; J by variant: {links}.",
         "figures": "\n".join(chapters),
+        "field": _markdown(beside_the_field(of_cards.cards())),
         "aims": _markdown(of_cards.reached(every)),
-        "cards": f"{_markdown(whole)}\n\n{FOOTNOTE}",
+        "cards": "\n\n".join(filter(None, [_markdown(whole), FOOTNOTE, field_note(seen)])),
         "commands": _markdown(pd.DataFrame(again.items(), columns=["model", "commands"])),
     }
 

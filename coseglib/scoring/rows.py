@@ -101,6 +101,8 @@ def evaluate(
     if "other" in partners and len(groups) == 1:
         raise CosegError(f"{groups[0].name}: partner other needs a second group; give more groups, or group or self")
     check_masks(photo for group in groups for photo in group.photos[:limit])
+    if model.prior:
+        model.prior.check(photo for group in groups for photo in group.photos[:limit])
     rule = metrics.PROTOCOLS[protocol]
     own = rule.size == "own" and rule.threshold == "argmax"
     rows, progress = [], Progress("scored", len(groups), "groups", quiet)

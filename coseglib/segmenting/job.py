@@ -6,15 +6,14 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K, in a palette), out/overlays/<name>.jpg (at most 1600 pixels on the long side, a legend of
 label maps below it), names as in `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post,
-precision, references, ignored, note, apart, look_first, photos}, an entry a photograph in the order found: {file, mask,
+precision, references, prior, ignored, note, apart, look_first, photos}, an entry a photograph, as found: {file, mask,
 overlay, width, height, area, box, foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels,
 box [x, y, width, height] or null where the mask is empty; score says how sure the model is that something is there
 (`foreground_score`), expected_j how well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why}
 of the masks that a person should check, the note whether anything is common, apart which files seem to be another
 group's (`coseglib.segmenting.apart`). Of a multi-class model also classes, names (null: nobody named them), learning,
 and for score and expected_j, a number a class in the labels' order, class_shares of the photograph and class_scores
-(`coseglib.segmenting.labels`). Every file is written beside its place and moved there. What else can be made of it:
-`coseglib.segmenting.exports`.
+(`coseglib.segmenting.labels`). Files are moved to their places whole. What else is made: `coseglib.segmenting.exports`.
 """
 
 import base64
@@ -128,6 +127,8 @@ class _Job(Photographs):
 
     def __init__(self, photos: list[Path], out: Path, model, fabric, quiet: bool, names: Sequence[str]):
         super().__init__(photos)
+        if model.prior:
+            model.prior.check(photos)
         self.out, self.model, self.fabric, self.class_names = out, model, fabric, names
         self.quiet = quiet or fabric.global_rank > 0
         self.names = output_names(photos)
@@ -179,7 +180,8 @@ class _Job(Photographs):
 
     def result(self, left_out: list[tuple[str, str]], referred: bool) -> dict:
         """What result.json says of the photographs, and of what was left out. referred: to references."""
-        common_from = None if referred else self.model.card.get("common_from")  # it is measured without references
+        alone = not referred and self.model.prior is None
+        common_from = self.model.card.get("common_from") if alone else None  # it is measured without either
         entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
         apart = self.apart()
         notes = note_for(self.done.values(), common_from), note_on(apart, len(self.done))
@@ -229,8 +231,6 @@ class _Job(Photographs):
         values = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(values, value)
         return values
-
-    # Photographs ------------------------------------------------------------------------------------------------------
 
     def read(self, place: int) -> Picture | None:
         """None, and the reason noted, for a photograph that cannot be read."""
@@ -378,7 +378,7 @@ def segment_photos(
     job = _Job(photos, out, model, fabric, quiet, names)
     stamps = fabric.broadcast([_stamp(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
-    key += [reference.key() for reference in references] + list(names)
+    key += [reference.key() for reference in references] + list(names) + [model.prior and model.prior.about()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job.opened(digest(key)):
@@ -394,11 +394,14 @@ def segment_photos(
 
 
 def _about(model, how: str, post: str, precision: str, references: Sequence[Reference], names: Sequence[str]) -> dict:
-    """What result.json says of the model and the way in which it was asked."""
+    """What result.json says of the model and how it was asked; prior: name, weight and sha256, or null."""
     card = model.card
     about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
     about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
+    about["prior"] = model.prior and model.prior.about()
     if model.online:
-        learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
+        learning = {
+            name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds", "trust", "classes_proposed")
+        }
         about |= {"classes": model.classes, "names": list(names) or None, "learning": learning}
     return about

@@ -32,7 +32,7 @@ from coseglib.core.devices import device_name, launch, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import clear_parts, write_text
 from coseglib.core.progress import Progress
-from coseglib.data import training_photos, validation_groups
+from coseglib.data import SET_APART, training_photos, unseen_groups, validation_groups
 from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet, training_set
 from coseglib.data.sampler import Batch, GroupSampler
@@ -240,6 +240,8 @@ class Run:
         about |= {"earlier_rates": at.earlier_rates} if at.earlier_rates else {}
         about["trained_with"] = at.trained_with
         about |= {"by_example": True} if config.example_share else {}
+        if config.data == "real" and (not config.start or self.model.started_from.get("kept_apart")):
+            about["kept_apart"] = list(SET_APART)
         if self.own:
             about["data_folder"] = self.own.about() | {"J_before": at.before, "J": at.best}
         # the run before this one, and the one before that
@@ -275,16 +277,23 @@ def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, 
 
 
 def build_validation(config: TrainConfig, own: OwnFolder | None = None) -> Callable[..., dict[str, float]]:
-    """A function model -> {val_J, val_swap, val_refusal}; of a folder of one's own val_J alone."""
+    """A function model -> {val_J, val_seen, val_unseen, val_swap, val_refusal}; models are chosen by the first.
+
+    val_J is the mean of J on kinds that train (seen) and on kinds that never do (unseen). Of drawn scenes there are no
+    unseen ones, and of a folder of one's own there is val_J alone.
+    """
     if own:
         return lambda model: {"val_J": own.jaccard_aside(model, config.validate_photos)}
     groups = load_synthetic("val") if config.data == "synthetic" else validation_groups()
+    sets = {"val_seen": groups} | ({} if config.data == "synthetic" else {"val_unseen": unseen_groups()})
 
     def score(model) -> dict[str, float]:
-        table = aggregate(evaluate(model, groups, "common", limit=config.validate_photos), "common")
+        rows = {name: evaluate(model, some, "common", limit=config.validate_photos) for name, some in sets.items()}
+        by_set = {name: float(aggregate(some, "common").J.iloc[-1]) for name, some in rows.items()}
         unsure = refusal(model, groups)
         return {
-            "val_J": float(table.J.iloc[-1]),
+            "val_J": sum(by_set.values()) / len(by_set),
+            **(by_set if len(by_set) > 1 else {}),
             "val_swap": 100 * float(partner_swap(model, groups).score.mean()),
             "val_refusal": auroc(unsure.score, unsure.common),
         }
@@ -382,5 +391,6 @@ def _initial_model(config: TrainConfig, categories: int) -> nn.Module:
     if config.folder:  # answers as what it starts from, in validation too
         model.looks, model.post = trained.looks, trained.post
     keys = ("name", "sha256", "training", "step", "seconds", "precision", "device", "earlier_rates", "trained_with")
+    keys += ("kept_apart",)
     model.started_from = {key: trained.card[key] for key in (*keys, "started_from") if key in trained.card}
     return model

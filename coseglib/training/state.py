@@ -138,6 +138,7 @@ class Log:
     """
 
     COLUMNS = ("step", "seconds", "loss", "J", "images_per_s", "learning_rate", "val_J", "val_swap", "val_refusal")
+    COLUMNS += ("val_seen", "val_unseen")  # younger: earlier logs have none
 
     def __init__(self, path: Path, keep: int = 0):
         self.path, rows = path, []
@@ -145,7 +146,7 @@ class Log:
             try:
                 whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a full disk may have cut the last line
                 rows = [row for row in csv.DictReader(whole.splitlines()) if row["step"] and int(row["step"]) <= keep]
-                assert all(row.keys() == set(self.COLUMNS) for row in rows)
+                assert all(set(self.COLUMNS[:-2]) <= row.keys() <= set(self.COLUMNS) for row in rows)
             except (ValueError, LookupError, csv.Error, AssertionError) as fault:
                 raise CosegError(f"{path}: damaged, no log of a training; move it away and --resume") from fault
         with atomic(path) as part, open(part, "w", newline="") as file:

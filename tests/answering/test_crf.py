@@ -182,7 +182,7 @@ def test_a_contour_is_what_pydensecrf_makes_of_the_soft_max():
     field = densecrf.DenseCRF2D(44, 30, 2)
     field.setUnaryEnergy(unary_from_softmax((0.98 * p + 0.01).numpy()))  # certainty .99
     field.addPairwiseBilateral(sxy=20, srgb=8, rgbim=picture.permute(1, 2, 0).contiguous().numpy(), compat=2)
-    want = torch.from_numpy(np.array(field.inference(5))).reshape(2, 30, 44)
+    want = torch.from_numpy(np.array(field.inference(CONTOUR.steps))).reshape(2, 30, 44)
     torch.testing.assert_close(refined(picture, logits).exp(), want, rtol=0, atol=1e-4)
     mask = masks_from_logits(refined(picture, logits), (30, 44))
     assert (mask == want.argmax(0)).float().mean() > 0.999
@@ -207,14 +207,14 @@ def test_a_photograph_without_a_foreground_stays_without():
 
 
 def test_the_contour_of_a_large_photograph_is_no_staircase():
-    """Decided on a copy of 320 pixels a side, read at the own size between the copy's pixels."""
+    """Decided on a smaller copy, read at the own size between the copy's pixels."""
     y, x = torch.meshgrid(torch.arange(1280.0), torch.arange(1280.0), indexing="ij")
     inside = (y - 640) ** 2 + (x - 640) ** 2 < 400**2
     picture = torch.where(inside, 220, 30).to(torch.uint8).expand(3, -1, -1)
     small = F.interpolate(inside[None, None].float(), size=(56, 56), mode="area")[0, 0]
     logits = torch.stack([0 * small, 8 * small - 4])
     found = refined(picture, logits)
-    assert found.shape == (2, 320, 320)  # of CONTOUR.longest pixels
+    assert found.shape == (2, CONTOUR.longest, CONTOUR.longest)
     mask = masks_from_logits(found, (1280, 1280))
     blocks = mask.reshape(640, 2, 640, 2)
     assert (blocks.amin(dim=(1, 3)) != blocks.amax(dim=(1, 3))).sum() > 300  # pixels of one copy's pixel that differ

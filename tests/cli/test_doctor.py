@@ -61,7 +61,7 @@ def test_where_no_folder_is_named_one_line_says_which_sets_are_not_here(shipped,
     for place in ("coseglib.core.paths", "coseglib.cli.doctor"):
         monkeypatch.setattr(f"{place}.OWN", tmp_path)
     (line,) = [f"{f.word} {f.text}" for f in doctor.data_sets() if f.part == "data sets"]
-    assert line.startswith("-- not here (needed to train or to score on): icoseg8, icoseg, msrc7, ")
+    assert line.startswith("-- not here (needed to train or to score on): icoseg8, icoseg30, icoseg, msrc7, ")
     assert "data/README.md" in line
 
 
@@ -105,6 +105,15 @@ def test_a_missing_package_is_named_and_nothing_after_it_is_asked(monkeypatch):
     said = []
     assert not doctor.examine(said.append)
     assert "FAIL packages: timm is missing; run make setup" in said and len(said) == 3
+
+
+def test_onnx_is_optional_and_its_line_says_what_to_install(monkeypatch):
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    finding = doctor.onnx()
+    assert finding.word == "--" and finding.text.endswith("pip install onnxruntime onnx")
 
 
 def test_a_crf_that_does_not_load_is_named(monkeypatch):

@@ -12,7 +12,7 @@ from tiny_sets import VOC, box, save, voc_set
 
 from coseglib.core import paths
 from coseglib.core.errors import CosegError
-from coseglib.data import fingerprints, load, training_photos, validation_groups
+from coseglib.data import fingerprints, load, training_photos, unseen_groups, validation_groups
 from coseglib.data.by_class import class_areas
 from coseglib.data.images import read_image
 from coseglib.data.lists import SAMPLED, SPLIT_OF, halves, main, pairs_of_any_area, write_lists
@@ -61,7 +61,8 @@ def test_near_duplicates_of_test_photographs_are_in_no_list_that_trains_or_choos
     assert [f"{p.dataset}/{p.name}" for p in training_photos(leaky, lists)] == [
         f"{r['dataset']}/{r['photo']}" for r in _rows(lists / "training.csv")
     ]
-    again = [(g.name, p.name) for g in validation_groups(leaky, lists) for p in g.photos]
+    both = validation_groups(leaky, lists) + unseen_groups(leaky, lists)
+    again = [(g.name, p.name) for g in both for p in g.photos]
     assert again == [(r["group"], r["photo"]) for r in _rows(lists / "validation.csv")]
 
 
@@ -112,8 +113,11 @@ def test_a_set_that_is_missing_stops_the_lists(leaky, tmp_path, capsys):
 def test_no_name_of_a_test_list_trains_or_chooses():
     rows = {name: _rows(paths.LISTS / f"{name}.csv") for name in ("training", "validation")}
     used = {(r["dataset"], r["photo"]) for r in [*rows["training"], *rows["validation"]]}
-    assert {d for d, _ in used} == {"voc", "msrc"}
+    assert {d for d, _ in used} == {"voc", "msrc", "icoseg30"}
+    assert {r["dataset"] for r in rows["training"]} == {"voc", "msrc"}
     assert ("msrc", "1_26_s") not in used
+    field = {r["photo"] for r in _rows(paths.LISTS / "groups_msrc7-field.csv")}
+    assert len(field) == 15 and not field & {name for _, name in used}
     tested = {r["photo"] for r in _rows(paths.LISTS / "groups_msrc7.csv")}
     assert len(tested) == 70 and not tested & {name for _, name in used}
     assert {msrc.split_of(name) for dataset, name in used if dataset == "msrc"} == {"train", "val"}
@@ -124,9 +128,11 @@ def test_no_name_of_a_test_list_trains_or_chooses():
 
 def test_no_near_duplicate_of_a_test_photograph_trains_or_chooses():
     known = fingerprints.read_fingerprints(paths.LISTS / "fingerprints.csv")
-    tested, others = known.only("test"), known.only("train", "val")
-    assert len(tested.names) == 643 + 1037 + 70
+    tested, unseen, others = (known.only(*of) for of in (("test",), ("unseen",), ("train", "val", "unseen")))
+    assert len(tested.names) == 154 + 1037 + 70 + len(msrc.field_photos("train")) + 3  # val, val, never
     assert fingerprints.nearest(others.bits, tested).min() > fingerprints.NEAR
+    assert len(unseen.names) == 489
+    assert fingerprints.nearest(known.only("train").bits, unseen).min() > fingerprints.NEAR
     used = _rows(paths.LISTS / "training.csv") + _rows(paths.LISTS / "validation.csv")
     assert {f"{r['dataset']}/{r['photo']}" for r in used} <= set(others.names)
 
@@ -154,7 +160,8 @@ def test_no_thumbnail_of_a_training_photograph_correlates_with_a_test_photograph
         stacked = torch.stack(rows)
         return torch.nn.functional.normalize((stacked - stacked.mean((1, 2), keepdim=True)).flatten(1))
 
-    tested = [p for name in ("icoseg", "pascal", "msrc7") for g in load(name, real_data) for p in g.photos]
+    sets = ("icoseg", "pascal", "msrc7", "msrc7-field")
+    tested = [p for name in sets for g in load(name, real_data) for p in g.photos]
     test, train = thumbnails(tested), thumbnails(training_photos(real_data))
     mirrored = train.unflatten(1, (16, 16)).flip(2).flatten(1)
     assert torch.maximum(train @ test.T, mirrored @ test.T).max() < 0.97

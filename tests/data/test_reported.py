@@ -4,7 +4,7 @@ import pytest
 
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import LISTS
-from coseglib.data.reported import FIELDS, SHARES, reported
+from coseglib.data.reported import FIELDS, SHARES, anchors, reported
 from coseglib.data.sets.binary import TARGETS
 from coseglib.models import METHODS
 
@@ -110,3 +110,26 @@ def test_what_no_row_has_is_an_error_in_one_line(tmp_path):
         damaged.write_text(text)
         with pytest.raises(CosegError, match="cannot be read"):
             reported(damaged)
+
+
+def test_anchors_are_shares_each_once_with_a_source_and_supervision():
+    table = anchors()
+    assert not table.duplicated(["method", "dataset"]).any()
+    assert (table[["method", "supervision", "dataset", "source"]] != "").all(axis=None)
+    assert table.J.between(0, 1, inclusive="neither").all() and table.P.dropna().between(0, 1).all()
+    assert {"msrc7", "icoseg8", "pascal", "internet"} < set(table.dataset)
+    assert {"CycleSegNet", "Li et al.", "Amir et al. 2022", "TokenCut"} <= set(table.method)
+    assert (table[table.dataset == "msrc7"].note != "").all()  # other photographs than ours
+    assert len(anchors("pascal")) == (table.dataset == "pascal").sum() and anchors("synthetic").empty
+
+
+def test_the_anchor_that_is_printed_as_a_difference_is_that_sum():
+    (ours,) = anchors("icoseg8").J
+    best = reported(paper="zhang2020", table="3", group="all", method="SSNM-HRNet", metric="J").value.iloc[0]
+    assert ours == pytest.approx(best + 0.029)
+
+
+def test_a_damaged_file_of_anchors_is_said(tmp_path):
+    (tmp_path / "anchors.csv").write_text("method,dataset\nx,y\n")
+    with pytest.raises(CosegError, match=r"anchors\.csv.*lacks the column"):
+        anchors(file=tmp_path / "anchors.csv")

@@ -64,6 +64,7 @@ def msrc_set(root: Path, names: dict[str, str]) -> Path:
 
 MSRC = {f"{prefix}_{n}_s": kind for prefix, kind in msrc.SEVEN.values() for n in (2, 10)}
 MSRC |= {f"13_{n}_s": "book" for n in range(1, 31)} | {"1_26_s": "sheep"}
+MSRC |= {name: msrc.SEVEN[group][1] for group, names in msrc.FIELD.items() for name in names}
 DOG, PERSON, CAT = 12, 15, 8
 VOC = {
     "train": {f"2007_{i:06d}": box(value=(DOG, PERSON, CAT)[i % 3]) for i in range(12)}

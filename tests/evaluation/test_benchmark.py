@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pandas as pd
@@ -7,7 +8,7 @@ import torch
 from coseglib.answering.floors import build_floor
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
-from coseglib.data.reported import reported
+from coseglib.data.reported import anchors, reported
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import benchmark
 from coseglib.evaluation import systems as of_systems
@@ -24,7 +25,7 @@ from coseglib.evaluation.benchmark import (
     score_table,
     with_papers,
 )
-from coseglib.evaluation.systems import System, load_systems, shipped
+from coseglib.evaluation.systems import System, load_systems, own_floors, shipped
 from coseglib.models.checkpoints import save_model
 from coseglib.scoring import metrics
 from coseglib.scoring.metrics import PROTOCOLS
@@ -132,8 +133,15 @@ def test_a_floor_that_looks_at_nothing_has_for_every_partner_what_it_would_have_
     assert table.partner.nunique() == 3 and set(table.method) == {"floor"} and set(table["trained on"]) == {"nothing"}
 
 
+def not_alone(floor):
+    """A floor that says of itself that it sees the whole group, as `features` does."""
+    seeing = copy.copy(floor)
+    seeing.alone = False
+    return seeing
+
+
 def test_features_are_asked_little_unless_one_is_patient(ellipse):
-    slow = System("features", ellipse.model)
+    slow = System("features", not_alone(ellipse.model))
     common, pair = "group, own, argmax", "pair, own, argmax"
     partners = ("group", "self", "other")
     assert benchmark._asked(slow, common, partners, False) == ("group", "self")
@@ -186,7 +194,7 @@ def test_the_two_questions_have_the_figures_of_an_evaluation_of_its_own(ca, elli
     again = question_table(question_rows([ca, ellipse], "synthetic", kept, limit=3, say=said.append), [ca, ellipse])
     assert len(said) == 4 and all(line.endswith("done before") for line in said)
     pd.testing.assert_frame_equal(again.set_index("method"), table, atol=1e-6)
-    assert question_rows([System("features", ellipse.model)], "synthetic", kept, say=quiet).empty
+    assert question_rows([System("features", not_alone(ellipse.model))], "synthetic", kept, say=quiet).empty
 
 
 def test_papers_rows_name_their_source_their_protocol_and_their_errata():
@@ -229,6 +237,48 @@ def test_the_page_keeps_the_papers_rows_apart_and_its_figures_are_those_of_the_t
     pascal = paper_rows("pascal")
     aero = table[table.protocol == "common"].replace({"group": {groups[0].name: "Aero"}})
     assert group_table(aero, pascal).loc[("zhang2020, table 4", "SSNM-HRNet"), "Aero"] == 0.82
+
+
+def test_others_figures_stand_in_a_block_of_their_own_where_there_are_any(ca, groups, tmp_path):
+    table = score_table(photo_rows([ca], groups, tmp_path / "rows.csv", say=quiet), [ca])
+    assert benchmark.ELSEWHERE not in markdown(table, paper_rows("synthetic"), [ca])
+    page = markdown(table.assign(dataset="pascal"), paper_rows("pascal"), [ca])
+    theirs = next(block for block in page.split("\n\n**") if block.startswith(benchmark.ELSEWHERE))
+    for row in anchors("pascal").itertuples():
+        (line,) = [line for line in theirs.splitlines() if line.startswith(f"| {row.method} ")]
+        assert f"| {row.J:.3f} |" in line and row.supervision in line and row.source in line
+    assert "measured here" not in theirs.split("\n", 1)[1]
+
+
+def test_a_table_of_the_field_s_photographs_says_who_learned_from_them(ca, groups, tmp_path):
+    real = copy.copy(ca.model)
+    real.card = {**ca.model.card, "training": {"data": "real"}}
+    some = [System(ca.name, real)]
+    table = score_table(photo_rows(some, groups, tmp_path / "rows.csv", say=quiet), some)
+    note = f"msrc7-field is no test of {ca.name}: 9 of its 15 photographs trained it"
+    assert note in markdown(table.assign(dataset="msrc7-field"), paper_rows(""), some)
+    assert note not in markdown(table.assign(dataset="msrc7"), paper_rows(""), some)
+    real.card = {**real.card, "kept_apart": ["msrc7-field"]}
+    assert "no test of" not in markdown(table.assign(dataset="msrc7-field"), paper_rows(""), some)
+
+
+def test_a_saliency_network_of_the_user_s_stands_among_the_floors(groups, tmp_path, monkeypatch):
+    """Under the file's name without its folder, asked alone, the same whatever its partners."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from toy_onnx import red
+
+    monkeypatch.delenv("COSEG_SALIENCY", raising=False)
+    assert own_floors() == []
+    monkeypatch.setenv("COSEG_SALIENCY", str(red(tmp_path / "toy.onnx")))
+    (one,) = load_systems([own_floors()[0]], floors=())
+    assert one.name == "onnx:toy.onnx" and one.floor and one.blind
+    assert one.facts()["trained on"] == "not said; single pictures" and one.facts()["backbone"] == "toy.onnx"
+    table = score_table(photo_rows([one], groups, tmp_path / "rows.csv", say=quiet), [one])
+    common = table[(table.protocol == "common") & (table.group == "all")]
+    assert set(common.partner) == {"group", "self", "other"} and common.J.nunique() == 1
+    floors = next(b for b in markdown(table, paper_rows("synthetic")).split("\n\n**") if "floors" in b.split("\n")[0])
+    assert "onnx:toy.onnx" in floors and one.sha256[:8] in floors and str(tmp_path) not in floors
 
 
 def test_shipped_systems_say_what_a_doubter_asks(monkeypatch):

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 
-from coseglib.evaluation.cards import cards, shipped_costs, shipped_logs
+from coseglib.core.paths import LISTS, MEASURED
+from coseglib.core.tables import read_table
+from coseglib.evaluation.cards import cards, field_note, shipped_costs, shipped_logs, trained_on_field
 
 
 def test_cards_tell_the_cost_of_what_is_shipped(tmp_path):
@@ -38,3 +40,23 @@ def test_the_cards_in_the_repository_can_be_read():
     assert len(last) and {name: known[name]["training"][-1]["steps"] for name in last.index} == last.to_dict()
     table = shipped_costs()
     assert len(table) and (table.minutes > 0).all() and table.checkpoint.str.len().eq(8).all()
+
+
+def test_a_card_that_kept_nothing_apart_trained_on_what_its_list_held_of_the_field_s_photographs():
+    """Drawn scenes and COCO hold none of them; whoever says kept_apart has kept them."""
+    real, drawn = {"data": "real"}, {"data": "synthetic"}
+    seen = trained_on_field([drawn, real])
+    assert len(seen) == 9 and "1_27_s" in seen and "12_11_s" not in seen  # that one chose, and 4_2_s tests
+    assert trained_on_field([real], ["msrc7-field"]) == trained_on_field([drawn]) == []
+    assert trained_on_field([{"data": "coco-seg"}]) == []
+    for card in (*cards(), *cards(MEASURED)):
+        assert trained_on_field(card["training"], card.get("kept_apart", ())) == seen, card["name"]
+    now = read_table(LISTS / "training.csv", {"dataset": str, "photo": str})
+    assert not set(seen) & set(now.photo)
+
+
+def test_the_note_on_the_field_names_models_and_photographs():
+    assert field_note({"a": [], "b": []}) == field_note({}) == ""
+    note = field_note({"a": ["1_27_s", "4_11_s"], "b": []})
+    assert note == "msrc7-field is no test of a: 2 of its 15 photographs trained it (1_27_s, 4_11_s)."
+    assert "of each of these models: 1 of its 15" in field_note({name: ["1_27_s"] for name in "abcd"})

@@ -107,6 +107,13 @@ def test_a_run_that_started_from_another_counts_both(run, few_scenes, tiny, tmp_
     assert (card["steps"], card["minutes"], card["seeds"]) == (8, 2.0, [7, 8])
 
 
+def test_what_a_run_was_kept_from_stands_on_its_card(run, few_scenes, tiny, tmp_path):
+    about = {**load_model(run / "model.safetensors").card, "kept_apart": ["msrc7-field"]}
+    save_model(tmp_path / "apart.safetensors", tiny("ca", "workbook"), about)
+    path = ship(tmp_path / "apart.safetensors", "ca-small", tmp_path / "shipped", say=lambda _: None)
+    assert json.loads(path.with_suffix(".json").read_text())["kept_apart"] == ["msrc7-field"]
+
+
 def test_averaged_runs_ship_the_mean_of_their_weights_and_name_each(run, few_scenes, tiny, tmp_path):
     one, other = load_model(run / "model.safetensors", folded=False), tiny("ca", "workbook")
     with torch.no_grad():

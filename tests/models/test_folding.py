@@ -8,7 +8,7 @@ from torch import nn
 
 from coseglib.models import build_model
 from coseglib.models.backbones import SameConv2d
-from coseglib.models.folding import fold
+from coseglib.models.folding import fold, rounded
 
 
 def _with_statistics(model: nn.Module) -> nn.Module:
@@ -81,6 +81,15 @@ def test_in_16_bits_the_mean_of_many_outputs_is_not_moved():
     with torch.autocast("cpu", torch.bfloat16):
         moved = folded(x).float() - x.float()
     assert abs(float(moved.mean()) - (4 + 2.0**-7)) < 2.0**-9
+
+
+def test_few_weights_are_rounded_so_that_their_sum_stays():
+    weight = torch.randn(64, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = rounded(weight, torch.bfloat16)
+    assert found.bfloat16().float().equal(found)
+    assert ((found - weight).abs() <= 1.5 * 2.0**-7 * weight.abs()).all()  # half a step, and another one
+    off, plain = ((w - weight).sum(dim=(1, 2, 3)).abs() for w in (found, weight.bfloat16().float()))
+    assert plain.mean() > 10 * off.mean(), (plain.mean(), off.mean())
 
 
 def test_what_is_folded_passes_gradients_to_its_input():

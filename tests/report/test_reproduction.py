@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from coseglib.core.paths import MEASURED, NOTEBOOKS, REPOSITORY
+from coseglib.data.reported import anchors
 from coseglib.evaluation import cards as of_cards
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
@@ -85,7 +86,7 @@ def rows_of(block):
 
 
 def test_the_figures_are_those_of_the_cards(page, blocks):
-    assert set(blocks) == {"verdict", "claims", "figures", "aims", "cards", "commands"}
+    assert set(blocks) == {"verdict", "claims", "figures", "field", "aims", "cards", "commands"}
     for name, block in blocks.items():
         assert block_of(page, name) == block, f"{name}: run python -m coseglib.report.reproduction"
     places = [page.index(reproduction.marks(name)[0]) for name in ("verdict", "claims", "figures")]
@@ -119,6 +120,25 @@ def test_of_what_is_not_shipped_only_the_papers_backbone_stands_beside_it(table)
         beside([known | {"backbone": "resnet50"}], table, system="DCNet", table="I")[0]["ours"] == "`tiny` (01234567)"
     )
     assert beside([known | {"backbone": "mobilenet_v2"}], table, system="DCNet", table="I")[0]["ours"] == "–"
+
+
+def test_the_instant_variant_stands_beside_ca_as_printed_and_what_was_not_measured_lacks_its_photographs(figures):
+    """CA-instant is CA asked with the whole group: the paper's name for a way of asking, not for another network."""
+    instant = figures[(figures.system == "CA-instant") & figures.set.str.startswith(("msrc7", "icoseg8"))]
+    assert set(instant.set.str.split(",").str[0]) == {"msrc7", "icoseg8"}
+    for _, rows in instant.groupby("set"):
+        assert rows.ours.str.contains("`ca-mobilenet_v2-paper`").any() and (rows.differs == "backbone").any()
+    assert (instant["by `common`"] != reproduction.NOT_YET).all()
+    none = figures[(figures[[reproduction.OWN, "by `common`"]] == reproduction.NOT_YET).all(axis=1)]
+    assert set(none.set.str.split(",").str[0]) == {"internet", "internet-full", "voc-test-pairs"}
+
+
+def test_others_figures_stand_beside_the_best_small_model_s(figures):
+    table = reproduction.beside_the_field([CARD, CARD | {"name": "small", "backbone": "mobilenet_v2"}])
+    on_msrc = table[table.set == "msrc7"]
+    assert len(on_msrc) > 3 and set(on_msrc["ours, by `common`"]) == {"J 0.712, `small` (01234567)"}
+    assert set(table[table.set == "pascal-co"]["ours, by `common`"]) == {"–"}
+    assert (table.source != "").all() and len(table) == len(anchors())
 
 
 def test_a_figure_by_the_papers_protocol_is_that_of_the_run_s_table(figures, table, monkeypatch):

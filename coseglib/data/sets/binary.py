@@ -1,6 +1,7 @@
 """Sets with one binary mask a photograph, of the one thing that its folder is named for. Layouts: data/README.md.
 
-iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading.
+iCoseg (Batra et al., CVPR 2010)   38 groups, 643 photographs. The papers name eight of them, `EIGHT` is our reading:
+the test set. The thirty others, 489 photographs, show kinds that never train, and choose models: all 38 test nothing.
 PASCAL (Faktor and Irani, ICCV 2013)   1037 files of VOC 2010 in 20 classes, 924 photographs: 101 stand in two folders
 and 6 in three, byte for byte, with a mask each.
 Internet / Object Discovery (Rubinstein et al., CVPR 2013)   aeroplanes, cars and horses; photographs without the object
@@ -45,6 +46,12 @@ def load_icoseg(root: Path) -> list[Group]:
     """All 38 groups by name of their folder."""
     home = dataset_folder(root, "iCoseg", "images", get="get iCoseg")
     return [_group("icoseg", p.name, p) for p in folders_in(home)]
+
+
+def load_thirty(root: Path) -> list[Group]:
+    """The groups that are none of the papers' eight, by name of their folder: what chooses models on unseen kinds."""
+    home, eight = dataset_folder(root, "iCoseg", "images", get="get iCoseg"), tuple(EIGHT.values())
+    return [_group("icoseg30", p.name, p) for p in folders_in(home) if not p.name.startswith(eight)]
 
 
 def load_eight(root: Path) -> list[Group]:

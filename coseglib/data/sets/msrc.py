@@ -3,6 +3,9 @@
 Split, ours  MSRC-7 (test): images 1 to 10 of seven prefixes; the papers' own ten are not published. Of the others about
 15 % are set aside to choose models by (their name's SHA-256 decides, whatever else is there), the rest trains.
 `1_26_s` does neither: it is the photograph of the test image `9_10_s`.
+
+The field's MSRC-7  Of the ten photographs a class that others score on, fifteen are known, `FIELD`: a project page
+shows them. Since they were found they neither train nor choose; `drawn_split` is the split as it was before.
 """
 
 import hashlib
@@ -32,6 +35,11 @@ SEVEN = {  # group -> prefix, class
     "plane": (4, "aeroplane"), "sheep": (9, "sheep"),
 }  # fmt: skip
 NEVER = {"1_26_s"}
+FIELD = {  # group of SEVEN -> photographs that Amir et al. 2022 show among their results
+    "bird": ("12_10_s", "12_11_s"), "car": ("7_10_s", "7_11_s"), "cat": ("15_11_s", "15_13_s"),
+    "cow": ("5_11_s", "5_14_s"), "dog": ("16_13_s", "16_14_s"), "plane": ("4_2_s", "4_11_s", "4_17_s"),
+    "sheep": ("1_26_s", "1_27_s"),
+}  # fmt: skip
 SET_ASIDE, AT_LEAST = 15, 4  # of 100 photographs; photographs a group
 
 _LABEL = np.full(1 << 24, 254, np.uint8)  # colour code -> label; 254: no colour of the table
@@ -53,8 +61,8 @@ def read_painted(path: Path, person: bool = False) -> torch.Tensor:
     return torch.from_numpy(labels)
 
 
-def split_of(name: str) -> str:
-    """ "test", "val", "train" or "never", from the photograph's name alone."""
+def drawn_split(name: str) -> str:
+    """ "test", "val", "train" or "never", from the photograph's name alone; blind to `FIELD`."""
     prefix, number = map(int, name.split("_")[:2])
     if name in NEVER:
         return "never"
@@ -62,6 +70,17 @@ def split_of(name: str) -> str:
         return "test"
     chance = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
     return "val" if chance < SET_ASIDE else "train"
+
+
+def split_of(name: str) -> str:
+    """As `drawn_split`, and "field" for those of `FIELD` that would train or choose."""
+    drawn = drawn_split(name)
+    return "field" if drawn in ("train", "val") and any(name in names for names in FIELD.values()) else drawn
+
+
+def field_photos(drawn: str) -> list[str]:
+    """The names in `FIELD` whose `drawn_split` is this."""
+    return [name for names in FIELD.values() for name in names if drawn_split(name) == drawn]
 
 
 def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -77,7 +96,7 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def photos(root: Path, split: str, dataset: str = "msrc", person: bool = False) -> list[Photo]:
-    """Those of "train", "val", "test" or "never", with all 23 classes. person: faces and bodies are one class."""
+    """Those of one split of `split_of`, with all 23 classes. person: faces and bodies are one class."""
     images, masks = _files(root)
     read = partial(read_painted, person=person)
     classes = tuple("person" if person and c == "face" else c for c in CLASSES)
@@ -103,4 +122,15 @@ def load_seven(root: Path) -> list[Group]:
         if not members:
             raise CosegError(f"{root}: MSRC v2 has no photographs {prefix}_1_s to {prefix}_10_s; unpack it again")
         groups.append(Group("msrc7", group, members, (target,)))
+    return groups
+
+
+def load_field(root: Path) -> list[Group]:
+    """The known photographs of the field's MSRC-7, two or three a group; void and targets as in MSRC-7."""
+    every = {p.name: p for split in ("test", "never", "field") for p in photos(root, split, "msrc7-field")}
+    groups = []
+    for group, names in FIELD.items():
+        if missing := [name for name in names if name not in every]:
+            raise CosegError(f"{root}: MSRC v2 lacks {', '.join(missing)}; unpack it again, see data/README.md")
+        groups.append(Group("msrc7-field", group, tuple(every[name] for name in names), (SEVEN[group][1],)))
     return groups

@@ -12,7 +12,7 @@ from tiny_sets import DOG, PERSON, binary_set, box, msrc_set, picture, save, voc
 
 from coseglib.answering.floors import build_floor
 from coseglib.core.errors import CosegError
-from coseglib.data import NAMES, available, load
+from coseglib.data import CHOOSING, NAMES, available, load, remark
 from coseglib.data.by_class import class_areas
 from coseglib.data.cache import training_set
 from coseglib.data.record import check_masks
@@ -33,6 +33,29 @@ def test_icoseg_takes_every_folder_and_the_eight_by_the_papers_names(sets):
     assert eight[1].photos[0].name == "brown_bear/a"
     assert eight[1].photos[0].image().shape == (3, 36, 48)
     np.testing.assert_array_equal(eight[1].mask(0), box(value=1))
+
+
+def test_the_other_icoseg_groups_choose_and_share_no_photograph_with_the_eight(sets):
+    eight, thirty, every = (load(name, sets) for name in ("icoseg8", "icoseg30", "icoseg"))
+    assert [g.name for g in thirty] == ["048 Windmill"] and thirty[0].dataset == "icoseg30"
+    files = [{p.path for g in groups for p in g.photos} for groups in (eight, thirty, every)]
+    assert not files[0] & files[1] and files[0] | files[1] == files[2]
+    assert "icoseg30" in CHOOSING and remark("icoseg30") and "no test set: 30 of its 38" in remark("icoseg")
+    assert not remark("icoseg8") and not remark(sets / "iCoseg")
+
+
+def test_the_field_s_known_msrc_photographs_neither_train_nor_choose(sets):
+    groups = load("msrc7-field", sets)
+    assert [(g.name, len(g)) for g in groups] == [
+        ("bird", 2), ("car", 2), ("cat", 2), ("cow", 2), ("dog", 2), ("plane", 3), ("sheep", 2)
+    ]  # fmt: skip
+    assert all(g.mask(i)[0, 0] == 1 for g in groups for i in range(len(g)))
+    names = {p.name for g in groups for p in g.photos}
+    assert {msrc.split_of(name) for name in names} == {"test", "never", "field"}
+    assert not names & {p.name for split in ("train", "val") for p in msrc.photos(sets, split)}
+    before = {split: set(msrc.field_photos(split)) for split in ("train", "val", "test", "never")}
+    assert set().union(*before.values()) == names and sum(map(len, before.values())) == 15
+    assert before["test"] == {"12_10_s", "7_10_s", "4_2_s"} and before["never"] == {"1_26_s"}
 
 
 def test_a_missing_icoseg_group_is_named(sets):
@@ -95,10 +118,11 @@ def test_msrc7_holds_the_first_ten_of_seven_prefixes(sets):
 
 def test_msrc_splits_do_not_meet_and_the_twin_of_a_test_image_is_in_none(sets):
     names = [f"{p}_{n}_s" for p in range(1, 21) for n in range(1, 31)]
-    parts = {s: {n for n in names if msrc.split_of(n) == s} for s in ("train", "val", "test", "never")}
+    parts = {s: {n for n in names if msrc.split_of(n) == s} for s in ("train", "val", "test", "never", "field")}
     assert parts["never"] == {"1_26_s"}
     assert parts["test"] == {f"{p}_{n}_s" for p, _ in msrc.SEVEN.values() for n in range(1, 11)}
     assert 0.1 < len(parts["val"]) / (len(parts["val"]) + len(parts["train"])) < 0.2
+    assert parts["field"] == {n for of in msrc.FIELD.values() for n in of} - parts["test"] - parts["never"]
     assert {p.name for s in ("train", "val", "test") for p in msrc.photos(sets, s)}.isdisjoint({"1_26_s"})
 
 
@@ -582,7 +606,9 @@ def test_the_data_root_is_what_the_environment_names(sets, monkeypatch):
 
 
 def test_the_real_sets_have_the_published_numbers(real_data):
-    for name, groups, photos in (("icoseg", 38, 643), ("icoseg8", 8, 154), ("msrc7", 7, 70), ("pascal", 20, 1037)):
+    numbers = {"icoseg": (38, 643), "icoseg8": (8, 154), "icoseg30": (30, 489), "msrc7": (7, 70)}
+    numbers |= {"msrc7-field": (7, 15), "pascal": (20, 1037)}
+    for name, (groups, photos) in numbers.items():
         found = load(name, real_data)
         assert (len(found), sum(map(len, found))) == (groups, photos), name
     asked = Counter(swap.photo.content() for swap in swap_questions(found))
