@@ -211,11 +211,13 @@ def loaded(
     return model
 
 
-def learning(profile: str, accelerator: str, set_: list[str] | None):
-    """The configuration by which multiclass learns."""
+def learning(profile: str | None, accelerator: str, set_: list[str] | None):
+    """The configuration by which multiclass learns; profile None: ONLINE_PROFILE."""
     from coseglib.unsupervised.configuration import load_online
 
-    return load_online(profile, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_))
+    return load_online(
+        profile or ONLINE_PROFILE, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_)
+    )
 
 
 def names(named: str | None, classes: int | None = None) -> tuple[str, ...]:
@@ -232,12 +234,22 @@ def number_of(classes: str | None) -> int | None:
     from coseglib.unsupervised.configuration import check_classes
 
     if classes is None:
-        raise CosegError("multiclass: how many classes do the photographs share? Add --classes K, or --classes auto")
+        raise CosegError(
+            "multiclass: how many classes the photographs share is not said; add --classes K, or --classes auto"
+        )
     if classes == "auto":
         return None
     try:
         number = int(classes)
     except ValueError as error:
-        raise CosegError(f"--classes {classes}: a whole number, or auto") from error
+        raise CosegError(
+            f"--classes {classes}: a whole number, or auto; `coseg segment --help` shows an example"
+        ) from error
     check_classes(number)
     return number
+
+
+def number_if_any(classes: str | None) -> int | None:
+    """K where a table is not to have its groups' own; None: it is. Raises CosegError for auto."""
+    refuse("a table's groups say how many they have", classes=classes == "auto")
+    return None if classes is None else number_of(classes)

@@ -44,8 +44,8 @@ def segment(
     """Segment what photographs have in common.
 
     Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
-    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 3: all
-    is written, and multiclass has learned nothing on some group, which is said; 1: nothing could be done.
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named; 3: multiclass has learned nothing
+    of some group, and says so; in both cases the rest is written; 1: nothing could be done.
 
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
@@ -53,9 +53,8 @@ def segment(
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone, or
-    auto: from nothing, and the K that is proposed, and how sure it is, is said and stands in result.json. A checkpoint
-    of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to K the
-    classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
+    auto: as many as are proposed, and how sure that is. A checkpoint of its is used as it is. Masks are label maps then:
+    0 the background, 1 to K the classes; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
@@ -71,8 +70,7 @@ def segment(
     called = options.names(names, number)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        config = options.learning(profile or options.ONLINE_PROFILE, accelerator, set_)
-        learned = partial(_learned, exports, number, config)
+        learned = partial(_learned, exports, number, options.learning(profile, accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
     raise typer.Exit(_segmented(photos, output, together, learned if model is None else model, where, how))
@@ -248,7 +246,7 @@ def train(
         options.refuse("multiclass learns on one group, without masks", data_folder=data_folder, start=start)
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
-        config = options.learning(named or options.ONLINE_PROFILE, accelerator, set_)
+        config = options.learning(named, accelerator, set_)
         if named == "smoke" and not photos:
             group = group or "star+ring"
         _train_online(config, output, resume, group, photos, classes)

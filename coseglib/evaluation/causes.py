@@ -20,6 +20,7 @@ from coseglib.answering.crf import asked_of_crf, enlarged, labels_from
 from coseglib.answering.densecrf import solve
 from coseglib.answering.reading import picture_of
 from coseglib.core.errors import CosegError
+from coseglib.core.paths import REPORTS
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load
 from coseglib.data.record import Group
@@ -54,6 +55,7 @@ CAUSES = {
 }
 GROUPS = ("dog+person", "horse+person", "cat+person", "person+sheep")
 FROZEN = ("backbone", "input_size", "stride", "layer", "pretrained", "precision")  # what the frozen maps depend on
+TABLE = REPORTS / "cpu" / "tables" / "multiclass_causes.csv"  # that is kept
 COLUMNS = {"group": str, "cause": str, "post": str, "seed": float, "images": float, "P": float, "J": float}
 COLUMNS |= {"pairs": float, "seconds": float}
 
@@ -74,7 +76,7 @@ def labels_of(maps: Tensor, group: Group, post: str) -> list[Tensor]:
     return found
 
 
-def rows_of(group: Group, wanted: Sequence[tuple[str, int, str]], config: OnlineConfig) -> Iterator[dict]:
+def cause_rows(group: Group, wanted: Sequence[tuple[str, int, str]], config: OnlineConfig) -> Iterator[dict]:
     """A row each of (cause, seed, post), of one group; those of one frozen map together: it is computed once."""
     frozen, described = None, None
     for cause, seed, posts in _together(wanted, config):
@@ -105,18 +107,27 @@ def _together(wanted, config: OnlineConfig) -> list[tuple[str, int, list[str]]]:
     return [(cause, seed, some) for _, ((cause, seed), some) in ranked]
 
 
-def measure(groups: Sequence[Group], out: str | Path, causes: Sequence[str], seeds: int, say=print) -> pd.DataFrame:
+def read_causes(path: str | Path = TABLE) -> pd.DataFrame:
+    """The rows of a table of `measure_causes`, `COLUMNS`. Raises CosegError where there is none, or another file."""
+    if not Path(path).is_file():
+        raise CosegError(f"{path}: no such table; python -m coseglib.evaluation.causes -o {path} makes it")
+    return read_table(path, COLUMNS, "it is no table of causes: move it away, or choose another")
+
+
+def measure_causes(
+    groups: Sequence[Group], out: str | Path, causes: Sequence[str], seeds: int, say=print
+) -> pd.DataFrame:
     """The rows of these causes, seeds 0 …, and groups: `out` grows. The chosen one and attention's by CRF, too."""
     if unknown := [cause for cause in causes if cause not in CAUSES]:
         raise CosegError(f"{unknown[0]}: no such cause; one of {', '.join(CAUSES)}")
     config, out = load_online("workbook"), Path(out)
-    table = read_table(out, COLUMNS, "it is no table of causes") if out.is_file() else pd.DataFrame(columns=[*COLUMNS])
+    table = read_causes(out) if out.is_file() else pd.DataFrame(columns=[*COLUMNS])
     done = set(zip(table.group, table.cause, table.seed, table.post, strict=True))
     for group in groups:
         wanted = [(c, s, post) for c in causes for s in range(seeds) for post in ("argmax", "crf")]
         wanted = [one for one in wanted if one[2] == "argmax" or one[0] == CHOSEN or one[0] in ABLATIONS]
         wanted = [(c, s, post) for c, s, post in wanted if (group.name, c, float(s), post) not in done]
-        for row in rows_of(group, wanted, config):
+        for row in cause_rows(group, wanted, config):
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
             write_table(table, out)
             say(f"{group.name}, {row['cause']}, seed {row['seed']}, {row['post']}: J {row['J']:.3f}")
@@ -124,15 +135,17 @@ def measure(groups: Sequence[Group], out: str | Path, causes: Sequence[str], see
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `measure` -> a row a cause and post: mean over groups of J, its sd over seeds, and what it is worth: J
-    less that of the chosen one, decided in the same way; seeds; groups."""
-    each = rows.groupby(["cause", "post", "seed"], sort=False).agg(J=("J", "mean"), groups=("group", "nunique"))
-    found = each.groupby(["cause", "post"], sort=False).agg(
-        J=("J", "mean"), sd=("J", "std"), seeds=("J", "size"), groups=("groups", "max")
+    """Rows of `measure_causes` -> a row a cause and post: J, the mean over groups, sd of it over seeds, seeds, groups, and
+    change: J less that of the chosen one, decided in the same way and on the same seeds and groups."""
+    same = rows[rows.cause == CHOSEN].set_index(["group", "post", "seed"]).J.rename("chosen")
+    rows = rows.join(same, on=["group", "post", "seed"])
+    each = rows.groupby(["cause", "post", "seed"], sort=False).agg(
+        J=("J", "mean"), chosen=("chosen", "mean"), groups=("group", "nunique")
     )
-    chosen = found.loc[CHOSEN].J
-    found["worth"] = found.J - found.index.get_level_values("post").map(chosen)
-    return found.reset_index()
+    found = each.groupby(["cause", "post"], sort=False).agg(
+        J=("J", "mean"), sd=("J", "std"), seeds=("J", "size"), groups=("groups", "max"), chosen=("chosen", "mean")
+    )
+    return found.assign(change=found.J - found.chosen).drop(columns="chosen").reset_index()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args(arguments)
     try:
-        rows = measure(
+        rows = measure_causes(
             named_groups(load("voc-multiclass"), given.only), given.output, given.cause, given.seeds, print_line
         )
     except CosegError as error:

@@ -184,14 +184,9 @@ class _Job(Photographs):
         common_from = self.model.card.get("common_from") if alone else None  # it is measured without either
         entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
         apart = self.apart()
-        notes = note_for(self.done.values(), common_from), note_on(apart, len(self.done))
-        note = "; ".join(filter(None, [self._nothing(), *notes]))
+        notes = self.model.card.get("nothing_learned"), note_for(self.done.values(), common_from)
+        note = "; ".join(filter(None, [*notes, note_on(apart, len(self.done))]))
         return {"note": note, "apart": apart, "look_first": look_first(entries), "photos": entries}
-
-    def _nothing(self) -> str:
-        """What says that a multi-class model has learned nothing of these photographs; "" where nothing does."""
-        why = self.model.card.get("nothing_learned")
-        return f"nothing was learned, these masks say nothing: {why}" if why else ""
 
     def apart(self) -> list[str]:
         """The files that stand apart from the rest, as one process finds and all know."""

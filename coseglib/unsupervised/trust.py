@@ -56,7 +56,8 @@ def judge(pairs: float, still: float, alike: float) -> Trust:
         f"halves of the photographs find other classes (adjusted Rand index {alike:.2f})": alike < ALIKE,
     }
     against = [text for text, speaks in signs.items() if speaks]
-    return Trust(pairs, still, alike, "; ".join(against) if len(against) > 1 or still >= STILL else "")
+    nothing = len(against) > 1 or still >= STILL
+    return Trust(pairs, still, alike, f"nothing was learned, the masks say nothing: {', '.join(against)}" * nothing)
 
 
 def stillness(maps: Tensor) -> float:
@@ -87,10 +88,14 @@ def agreement(job: ClusterJob, classes: int, halvings: int = HALVINGS) -> np.nda
 
 
 def trust_in(job: LearningJob, model, log: pd.DataFrame) -> Trust:
-    """What speaks for and against a generator that a job has learned; `log` is of `LearningJob.optimise`."""
+    """What speaks for and against a generator that a job has learned; `log` is of `LearningJob.optimise`.
+
+    Networks of random weights, as of the smoke profile, are not expected to learn: nothing is said against them.
+    """
     pairs, still = float(log.pairs[log.loss.idxmin()]), stillness(job.maps(model))
     alike = float(agreement(job, job.classes).mean()) if isinstance(job, ClusterJob) else math.nan
-    return judge(pairs, still, alike)
+    found = judge(pairs, still, alike)
+    return found if job.config.pretrained else found._replace(why="")
 
 
 def evenness(job: ClusterJob, attended: Tensor, s: Tensor, classes: int) -> float:
