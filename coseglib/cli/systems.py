@@ -44,8 +44,8 @@ def segment(
     """Segment what photographs have in common.
 
     Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
-    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named; 3: multiclass has learned nothing
-    of some group, and says so; in both cases the rest is written; 1: nothing could be done.
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named; 3: multiclass has learned
+    nothing of some group, and says so; in both cases the rest is written; 1: nothing could be done.
 
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
@@ -53,8 +53,8 @@ def segment(
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
     With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone, or
-    auto: as many as are proposed, and how sure that is. A checkpoint of its is used as it is. Masks are label maps then:
-    0 the background, 1 to K the classes; --names or, after a look, `coseg name` names them. A killed run learns anew.
+    auto: as many as are proposed. A checkpoint of it is used as it is. Masks are label maps then: 0 the background, 1
+    to K the classes; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
@@ -227,8 +227,8 @@ def train(
     choose the model by. --start goes on from a checkpoint; without, the ImageNet backbone wants many photographs.
 
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
-    no state in between: with --resume a finished run is kept, and one that was killed starts anew. Exit code 3: it ran,
-    and has learned nothing, which is said.
+    no state in between: --resume keeps a finished run, and one that was killed starts anew. Exit code 3: it has learned
+    nothing, and says so.
 
     Example:
       coseg train --method ca --profile smoke --output runs/ca
@@ -247,8 +247,7 @@ def train(
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
         config = options.learning(named, accelerator, set_)
-        if named == "smoke" and not photos:
-            group = group or "star+ring"
+        group = group or ("star+ring" if named == "smoke" and not photos else None)
         _train_online(config, output, resume, group, photos, classes)
         return
     others = "is for multiclass; others learn from masks"

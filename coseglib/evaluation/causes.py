@@ -135,8 +135,8 @@ def measure_causes(
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `measure_causes` -> a row a cause and post: J, the mean over groups, sd of it over seeds, seeds, groups, and
-    change: J less that of the chosen one, decided in the same way and on the same seeds and groups."""
+    """Rows of `measure_causes` -> a row a cause and post: J, the mean over groups, sd of it over seeds, seeds, groups,
+    and change: J less that of the chosen one, decided in the same way and on the same seeds and groups."""
     same = rows[rows.cause == CHOSEN].set_index(["group", "post", "seed"]).J.rename("chosen")
     rows = rows.join(same, on=["group", "post", "seed"])
     each = rows.groupby(["cause", "post", "seed"], sort=False).agg(
