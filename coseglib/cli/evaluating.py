@@ -89,8 +89,8 @@ def evaluate(
     asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
     if model is None or model.online:
         _refuse_for_multiclass({"group": group, "looks": looks}, asked, choose_prior_weight)
-        system = model or options.learning(profile or "cpu", accelerator, set_)
-        table = _multiclass_table(dataset, output, system, limit, only, classes, post, **tables)
+        system = model or options.learning(profile, accelerator, set_)
+        table = _multiclass_table(dataset, output, system, limit, only, options.number_if_any(classes), post, **tables)
     else:
         options.refuse("is for multiclass", only=only)
         table = _one_class_table(model, dataset, group or "mean", limit, choose_prior_weight, asked, output)

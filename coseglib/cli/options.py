@@ -11,7 +11,8 @@ from coseglib.core.files import writable
 from coseglib.core.paths import DEFAULT_CHECKPOINT, name_root
 
 METHOD_NAMES = "ca|fca|csa|ssnm|pfcc|dcnet|multiclass"
-PROFILES = "smoke|cpu|paper"
+PROFILES = "smoke|cpu|workbook|paper"
+ONLINE_PROFILE = "workbook"  # of what learns on the photographs, where none is named
 
 say = partial(typer.echo, err=True)  # a line on stderr
 say_at_once = partial(print, flush=True)  # a line on stdout, also where that is a file that somebody watches
@@ -62,7 +63,9 @@ Group = option(
 Looks = option(
     int | None, "ca, fca, csa: look again where something was found.  [default: as shipped]", "1|2", min=1, max=2
 )
-Classes = option(int | None, "multiclass: how many classes the photographs have in common.", "K")
+Classes = option(
+    str | None, "multiclass: how many classes the photographs have in common; auto: as many as are found.", "K|auto"
+)
 Names = option(
     str | None, "multiclass: what the classes are called, in the order of the labels, by commas.", "NAME,NAME"
 )
@@ -87,7 +90,7 @@ Export = option(
     "What else to make of the masks, some of these: cut-out objects, COCO annotations, a page to look through.",
     "cutouts,coco,page",
 )
-OnlineProfile = option(str | None, "multiclass: how it learns.  [default: cpu]", PROFILES)
+OnlineProfile = option(str | None, f"multiclass: how it learns.  [default: {ONLINE_PROFILE}]", PROFILES)
 Set = option(list[str] | None, "One field over the profile's; repeatable.", "FIELD=VALUE", "--set")
 Devices = option(int, "Processes: GPUs, or on CPUs over gloo.", "N", min=1)
 Nodes = option(int, "Machines; each is started by torchrun or Slurm.", "N", min=1)
@@ -208,11 +211,13 @@ def loaded(
     return model
 
 
-def learning(profile: str, accelerator: str, set_: list[str] | None):
-    """The configuration by which multiclass learns."""
+def learning(profile: str | None, accelerator: str, set_: list[str] | None):
+    """The configuration by which multiclass learns; profile None: ONLINE_PROFILE."""
     from coseglib.unsupervised.configuration import load_online
 
-    return load_online(profile, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_))
+    return load_online(
+        profile or ONLINE_PROFILE, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_)
+    )
 
 
 def names(named: str | None, classes: int | None = None) -> tuple[str, ...]:
@@ -224,10 +229,27 @@ def names(named: str | None, classes: int | None = None) -> tuple[str, ...]:
     return found
 
 
-def check_number(classes: int | None) -> None:
-    """Raises CosegError where K was not said, or is none."""
+def number_of(classes: str | None) -> int | None:
+    """K as it was given; None for auto. Raises CosegError where K was not said, or is none."""
     from coseglib.unsupervised.configuration import check_classes
 
     if classes is None:
-        raise CosegError("multiclass: nobody but you knows how many classes the photographs share; add --classes K")
-    check_classes(classes)
+        raise CosegError(
+            "multiclass: how many classes the photographs share is not said; add --classes K, or --classes auto"
+        )
+    if classes == "auto":
+        return None
+    try:
+        number = int(classes)
+    except ValueError as error:
+        raise CosegError(
+            f"--classes {classes}: a whole number, or auto; `coseg segment --help` shows an example"
+        ) from error
+    check_classes(number)
+    return number
+
+
+def number_if_any(classes: str | None) -> int | None:
+    """K where a table is not to have its groups' own; None: it is. Raises CosegError for auto."""
+    refuse("a table's groups say how many they have", classes=classes == "auto")
+    return None if classes is None else number_of(classes)

@@ -44,17 +44,17 @@ def segment(
     """Segment what photographs have in common.
 
     Writes DIR/masks/<stem>.png (0 and 255, the photograph's own size), DIR/overlays/<stem>.jpg and DIR/result.json. A
-    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named, and the rest is written; 1:
-    nothing could be done.
+    killed run goes on where it was. Exit code 0: all done; 2: some were skipped, named; 3: multiclass has learned
+    nothing of some group, and says so; in both cases the rest is written; 1: nothing could be done.
 
     Of a folder, named alone, each folder in it that holds photographs is a group, written to DIR/<folder>/masks/ and so
     on, with one DIR/result.json. What is named one by one is one group.
     --export adds DIR/cutouts/<stem>.png (RGBA), DIR/coco.json and coco_rle.json (polygons, pixels), DIR/page.html.
     --reference: a picture, of these or another, in which the object that is meant is marked by mask, box or points.
 
-    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone; a
-    checkpoint of `coseg train --method multiclass` is used as it is. Masks are label maps then: 0 the background, 1 to
-    K the classes, in an order of its own; --names or, after a look, `coseg name` names them. A killed run learns anew.
+    With --method multiclass a network learns on these very photographs first, in minutes, from --classes K alone, or
+    auto: as many as are proposed. A checkpoint of it is used as it is. Masks are label maps then: 0 the background, 1
+    to K the classes; --names or, after a look, `coseg name` names them. A killed run learns anew.
 
     Example:
       coseg segment animals/ -o out --export cutouts,coco,page
@@ -66,11 +66,11 @@ def segment(
     learning = {"classes": classes is not None, "profile": profile, "set": set_}
     model = options.loaded(checkpoint, method, looks, post, bfloat16, prior, prior_weight, **learning)
     _refuse_others(model, {"group": group, "looks": looks}, {"reference": given}, {"names": names})
-    called = options.names(names, model.classes if model else classes)
+    number = options.number_of(classes) if model is None else model.classes
+    called = options.names(names, number)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        options.check_number(classes)
-        learned = partial(_learned, exports, classes, options.learning(profile or "cpu", accelerator, set_))
+        learned = partial(_learned, exports, number, options.learning(profile, accelerator, set_))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
     raise typer.Exit(_segmented(photos, output, together, learned if model is None else model, where, how))
@@ -90,9 +90,13 @@ def _segmented(photos: list[Path], output: Path, together: bool, system, where: 
     from coseglib.segmenting.groups import earlier_results, find_groups, segment_groups
     from coseglib.segmenting.job import segment_photos
 
-    found, older = find_groups(photos, output, together), earlier_results(output)
+    found, older, models = find_groups(photos, output, together), earlier_results(output), []
     several, learns = len(found.groups) > 1, isinstance(system, partial)
-    model_of = system if learns else lambda *_: system
+
+    def model_of(*group):
+        models.append(system(*group) if learns else system)
+        return models[-1]
+
     if several and learns and how["names"]:
         raise CosegError("--names: each group learns classes of its own; segment the groups one by one, or --together")
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
@@ -112,7 +116,8 @@ def _segmented(photos: list[Path], output: Path, together: bool, system, where: 
             typer.echo(f"{len(found.groups)} groups, {_done(summary)}")
         else:
             _say(summary)
-    return summary.exit_code
+    nothing = any(model.card.get("nothing_learned") for model in models)
+    return 3 if nothing and not summary.exit_code else summary.exit_code
 
 
 def _learned(exports: tuple[str, ...], classes: int | None, config, photos: list[Path], output: Path):
@@ -222,7 +227,8 @@ def train(
     choose the model by. --start goes on from a checkpoint; without, the ImageNet backbone wants many photographs.
 
     multiclass learns on one group of photographs, in minutes and without masks: --group or --photos say which. It has
-    no state in between: with --resume a finished run is kept, and one that was killed starts anew.
+    no state in between: --resume keeps a finished run, and one that was killed starts anew. Exit code 3: it has learned
+    nothing, and says so.
 
     Example:
       coseg train --method ca --profile smoke --output runs/ca
@@ -234,16 +240,15 @@ def train(
     """
     from coseglib.training.configuration import method_of
 
-    profile = profile or ("tune" if start else "cpu")
+    named, profile = profile, profile or ("tune" if start else "cpu")
     method = method or (None if start else method_of(profile))
     if options.learns_online(method):
         options.refuse("multiclass learns on one group, without masks", data_folder=data_folder, start=start)
         options.refuse("multiclass learns in one process", devices=(devices or 1) * nodes > 1)
         options.refuse("multiclass has nothing to go on from", resume_anyway=anyway)
-        config = options.learning(profile, accelerator, set_)
-        if profile == "smoke" and not photos:
-            group = group or "star+ring"
-        typer.echo(str(_train_online(config, output, resume, group, photos, classes)))
+        config = options.learning(named, accelerator, set_)
+        group = group or ("star+ring" if named == "smoke" and not photos else None)
+        _train_online(config, output, resume, group, photos, classes)
         return
     others = "is for multiclass; others learn from masks"
     options.refuse(others, group=group, photos=photos, classes=classes is not None)
@@ -258,17 +263,21 @@ def train(
         typer.echo(str(model))
 
 
-def _train_online(config, output, resume, group, photos, classes) -> Path:
+def _train_online(config, output, resume, group, photos, classes) -> None:
+    from coseglib.models.checkpoints import load_model
     from coseglib.unsupervised.configuration import group_of_files, named_group
     from coseglib.unsupervised.learner import train_on_group
 
     if photos:
         options.refuse("is a group of its own; --photos are another", group=group)
-        options.check_number(classes)
+        number = options.number_of(classes)
         chosen = group_of_files(photos, say=options.say)
     elif group:
         chosen = named_group(group)
+        number = len(chosen.targets) if classes is None else options.number_of(classes)
     else:
         raise CosegError("multiclass: learns on one group; name it, --group dog+person, or give --photos and --classes")
-    classes = len(chosen.targets) if classes is None else classes
-    return train_on_group(chosen, classes, config, output, resume, options.say_at_once)
+    file = train_on_group(chosen, number, config, output, resume, options.say_at_once)
+    typer.echo(str(file))
+    if load_model(file, "multiclass").card.get("nothing_learned"):
+        raise typer.Exit(3)

@@ -6,13 +6,21 @@ comparisons   systems, groups, bins and claims: bars, shares, dots with their in
 """
 
 from coseglib.figures.classes import show_channels, show_points
-from coseglib.figures.comparisons import show_bars, show_dots, show_forest, show_intervals, show_stacks, show_trade_off
+from coseglib.figures.comparisons import (
+    show_bars,
+    show_changes,
+    show_dots,
+    show_forest,
+    show_intervals,
+    show_stacks,
+    show_trade_off,
+)
 from coseglib.figures.learning import show_costs, show_curves, show_logs, show_loss_shapes, show_race
 from coseglib.figures.photographs import shortened, show_group, show_heat
 from coseglib.figures.style import BLUE, ORANGE, save_figure, use_style
 
 __all__ = [
-    "BLUE", "ORANGE", "save_figure", "shortened", "show_bars", "show_channels", "show_costs", "show_curves",
-    "show_dots", "show_forest", "show_group", "show_heat", "show_intervals", "show_logs", "show_loss_shapes",
-    "show_points", "show_race", "show_stacks", "show_trade_off", "use_style",
+    "BLUE", "ORANGE", "save_figure", "shortened", "show_bars", "show_changes", "show_channels", "show_costs",
+    "show_curves", "show_dots", "show_forest", "show_group", "show_heat", "show_intervals", "show_logs",
+    "show_loss_shapes", "show_points", "show_race", "show_stacks", "show_trade_off", "use_style",
 ]  # fmt: skip

@@ -227,3 +227,19 @@ def show_trade_off(table: pd.DataFrame, title: str) -> Figure:
         ax.set(ylabel=unit, xlabel="hard and empty pairs (%)")
         ax.margins(y=0.2)
     return finish(fig, title)
+
+
+@styled()
+def show_changes(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """What one change each makes of J, as lying bars, the worst at the top.
+
+    table  columns cause and change, in J; a row each
+    """
+    rows = table.sort_values("change", ascending=False)
+    fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.26 * len(rows)))
+    bars = ax.barh(rows.cause, rows.change, color=BAR_INKS[0][0])
+    ax.bar_label(bars, [f"{change:+.3f}" for change in rows.change], padding=3, fontsize=7)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.margins(x=0.18)
+    ax.set(xlabel="change of J")
+    return finish(fig, title)

@@ -4,6 +4,7 @@ contract     the base of all models, what may be asked of one, `Output`; POSTS, 
 registry     METHODS: a method's name and its class; `build_model`
 checkpoints  models in safetensors with a card: `load_model`, `save_model`, `find`
 semantic_attention, spatial_semantic, pyramid_correlation, dual_cross, multiclass   one file a paper
+clusters     what the workbook makes of multiclass: frozen features, a start from clusters
 backbones, small_nets, losses   what the papers share      folding   batch norms into convolutions, for use
 """
 

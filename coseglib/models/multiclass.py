@@ -36,7 +36,7 @@ Where this differs
       border               weight of `at_the_border`: the image's border is background
   * Adam moves γ by one learning rate a step at most, so at small rates it stays near 0, and the attention with it:
     `coseglib.unsupervised.learner` can give γ a rate of its own.
-  * variant="workbook" is not in the text: attended and plain features side by side, laterals to stride 4.
+  * variant="workbook" is not in the text: `coseglib.models.clusters`. Its backbone is frozen, and is f as well.
   * Any backbone, for g and for f.
 """
 
@@ -46,8 +46,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coseglib.layers.decoders import LateralDecoder
 from coseglib.models.backbones import Backbone
+from coseglib.models.clusters import (
+    DOUBT,
+    Prototypes,
+    WeighedVotes,
+    evidence,
+    spread,
+    start_self_attention,
+    undo_last_stride,
+)
 from coseglib.models.contract import GroupModel, Output, Paper, Terms, others_equally
 
 MASKINGS = ("image", "features")
@@ -130,6 +138,10 @@ class MultiClass(GroupModel):
 
     classes                           K, how many classes the images have in common
     self_attention, mutual_attention  F + γ (SA + MA); either part can be left out, or both ("w/o ATT")
+    Of variant="workbook" alone, see `coseglib.models.clusters`:
+    stride, layer                     of the frozen maps f: 16 or 32; the network's last stage, 4, or the one before, 3
+    axes, backgrounds                 how many principal axes F has, and Q, how many prototypes the background
+    evident                           whether the evidence e and the others' votes tell objects from background
     Its answers are those of sets of `group_size` photographs; the paper trains on mini-batches of 3.
     """
 
@@ -137,9 +149,9 @@ class MultiClass(GroupModel):
     group_size = 8
     online, post, precision = True, "crf", "32-true"
     EXTRAS: ClassVar = {
-        "features": "(B, N, C, H/32, W/32)",  # F
-        "attended": "(B, N, C, H/32, W/32)",  # F + γ (SA + MA)
-        "foreground": "(B, N, H/32, W/32)",  # a, with mutual attention
+        "features": "(B, N, C, h, w)",  # F, at stride 32; of the workbook's at 16
+        "attended": "(B, N, C, h, w)",  # F + γ (SA + MA)
+        "foreground": "(B, N, h, w)",  # a, with mutual attention
     }
     COMPARES = "share of the vote"
 
@@ -152,43 +164,105 @@ class MultiClass(GroupModel):
         classes: int = 2,
         self_attention: bool = True,
         mutual_attention: bool = True,
+        stride: int = 16,
+        layer: int = 4,
+        axes: int = 24,
+        backgrounds: int = 2,
+        evident: bool = True,
     ):
         super().__init__(backbone, variant, input_size)
         if not 1 <= classes <= 254:
             raise ValueError(f"classes {classes}: 1 to 254, the labels of an 8-bit map but background and void")
+        self.choose(stride=(stride, (16, 32)), layer=(layer, (3, 4)))
         self.classes = classes
+        if variant == "workbook":
+            self._on_frozen_features(self_attention, mutual_attention, stride, layer, axes, backgrounds)
+            self.evident = evident
+            return
         self.strides_compared = (32,) if mutual_attention else ()
-        c4, c8, c16, c32 = backbone.channels[1:]
+        _, c8, c16, c32 = backbone.channels[1:]
         backbone.embedding = nn.Identity()  # the generator needs no classifier's layers
         self.self_attention = SelfAttention(c32) if self_attention else None
         self.mutual_attention = MutualAttention(c32) if mutual_attention else None
         if self_attention or mutual_attention:
             self.gamma = nn.Parameter(torch.zeros(()))  # γ of eq. (3)
-        k = classes + 1
-        self.decoder = FCNHead((c32, c16, c8), k) if variant == "paper" else LateralDecoder((2 * c32, c16, c8, c4), k)
+        self.decoder = FCNHead((c32, c16, c8), classes + 1)
 
-    def attend(self, f: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """f (B, N, C, h, w) -> F + γ (SA(F) + MA(F)), eq. (3), the same, and a (B, N, h, w) or None without MA."""
+    def _on_frozen_features(self, alone: bool, mutual: bool, stride: int, layer: int, axes: int, backgrounds: int):
+        """The workbook's parts; its axes are the first channels' until `start` says which."""
+        backbone, self.layer, self.precision = self.backbone.requires_grad_(False), layer, "auto"
+        fine = stride == 16 and (layer == 3 or len(backbone.stages) == len(backbone.strides))  # HRNet's is one module
+        if fine and layer == 4:
+            undo_last_stride(backbone.stages[-1])
+        self.strides_compared = (16 if fine or layer == 3 else 32,) if mutual else ()
+        channels = backbone.embedding_channels if layer == 4 else backbone.channels[3]
+        self.register_buffer("centre", torch.zeros(channels))
+        self.register_buffer("axes", torch.eye(axes, channels))
+        self.register_buffer("offset", torch.zeros(axes))
+        self.self_attention = SelfAttention(axes) if alone else None
+        self.mutual_attention = WeighedVotes(axes) if mutual else None
+        if alone:
+            start_self_attention(self.self_attention)
+            self.gamma = nn.Parameter(torch.ones(()))
+        self.decoder = Prototypes(axes, self.classes, backgrounds)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """As `Model.encode`; of the workbook's the last map is f, the mean of the images' and their mirror images'."""
+        if self.variant == "paper":
+            return super().encode(images)
+        maps = super().encode(images)
+        mirrored = self.backbone(images.flip(-1))
+        if self.layer == 4:
+            both = self.backbone.embed(maps[-1]), self.backbone.embed(mirrored[-1])
+        else:
+            both = maps[3], mirrored[3]
+        return [*maps[:-1], (both[0].float() + both[1].float().flip(-1)) / 2]
+
+    def project(self, described: Tensor) -> Tensor:
+        """f (P, D, h, w) -> the workbook's F (P, A, h, w), float32: centred, unit, on the group's axes, unit."""
+        with torch.autocast(described.device.type, enabled=False):
+            f = F.normalize(described.float() - self.centre[:, None, None], dim=1)
+            return F.normalize(torch.einsum("ad,pdhw->pahw", self.axes, f) - self.offset[:, None, None], dim=1)
+
+    def generate(self, f: Tensor, e: Tensor, weights: Tensor | None = None) -> Output:
+        """The workbook's maps: F (B, N, A, h, w), e (B, N, h, w) -> logits (B, N, K+1, h, w). In training, too."""
+        attended, a = self.attend(f, weights, e)
+        seen = (None, None) if not self.evident else (e.flatten(0, 1), None if a is None else spread(a.flatten(0, 1)))
+        logits = self.decoder(attended.flatten(0, 1), *seen).unflatten(0, f.shape[:2])
+        extras = {"features": f, "attended": attended}
+        return Output(logits, extras if a is None else {**extras, "foreground": a})
+
+    def attend(self, f: Tensor, weights: Tensor | None = None, e: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """f (B, N, C, h, w) -> F + γ (SA(F) + MA(F)), eq. (3), the same, and a (B, N, h, w) or None without MA.
+
+        e  (B, N, h, w), the evidence that the workbook's votes are weighed by; its attended features have unit length
+        """
         added, a = 0, None
         if self.self_attention is not None:
             added = self.self_attention(f.flatten(0, 1)).unflatten(0, f.shape[:2])
+        weights = others_equally(f.shape[1]).to(f.device) if weights is None else weights
+        if self.variant == "workbook":
+            a = None if self.mutual_attention is None else self.mutual_attention(f, e, weights)
+            return f if isinstance(added, int) else F.normalize(f + self.gamma * added, dim=2), a
         if self.mutual_attention is not None:
-            weights = others_equally(f.shape[1]).to(f.device) if weights is None else weights
             mutual, a = self.mutual_attention(f, weights)
             added = added + mutual
         return f if isinstance(added, int) else f + (self.gamma * added).to(f.dtype), a
 
     def decode(self, attended: Tensor, features: list[Tensor]) -> Tensor:
         """attended (B, C, h, w) and the plain maps at strides 2 … 32 -> logits (B, K+1, H, W), float32."""
-        _, c4, c8, c16, c32 = features
-        if self.variant == "paper":
-            return self.decoder([attended, c16, c8]).float()
-        return self.decoder([torch.cat([attended, c32], dim=1), c16, c8, c4]).float()
+        _, _, c8, c16, _ = features
+        return self.decoder([attended, c16, c8]).float()
 
     def answer(self, images: Tensor, weights: Tensor | None = None) -> Output:
         """images (B, N, 3, H, W) in [0, 1] -> logits (B, N, K+1, H, W), channel 0 the background, soft-max S."""
         b, n = images.shape[:2]
         features = self.encode(images.flatten(0, 1))
+        if self.variant == "workbook":
+            f = self.project(features[-1])
+            output = self.generate(*(x.unflatten(0, (b, n)) for x in (f, evidence(features[-1], f))), weights)
+            logits = F.interpolate(DOUBT * output.logits.flatten(0, 1), size=images.shape[-2:], mode="bilinear")
+            return Output(logits.unflatten(0, (b, n)), output.extras)
         f = features[-1].unflatten(0, (b, n))  # (B, N, C, h, w)
         attended, a = self.attend(f, weights)
         logits = self.decode(attended.flatten(0, 1), features).unflatten(0, (b, n))
@@ -198,6 +272,8 @@ class MultiClass(GroupModel):
     def _match(self, query: list[Tensor], reference: list[Tensor], cell: tuple[int, int], stride: int) -> Tensor:
         """The column of softmax(query(F_reference) key(F_query)ᵀ) whose sum v decides about a, in [0, 1]."""
         layer, anchor, other = self.mutual_attention, query[-1], reference[-1]
+        if self.variant == "workbook":
+            anchor, other = self.project(anchor), self.project(other)
         q, k = _positions(layer.query(other))[0], _positions(layer.key(anchor))[0]  # (M, C')
         shares = (q @ k.mT).softmax(dim=-1)  # a row of 1 for each of the reference's positions
         return shares[:, cell[0] * anchor.shape[-1] + cell[1]].unflatten(0, other.shape[-2:])
@@ -205,7 +281,7 @@ class MultiClass(GroupModel):
     def loss(
         self,
         output: Output,
-        images: Tensor,
+        images: Tensor | None,
         extractor: "FeatureExtractor",
         balance: float = 0.0,
         border: float = 0.0,
@@ -214,9 +290,10 @@ class MultiClass(GroupModel):
         """The co-attention loss, eq. (4), summed over pairs and classes as printed; the mean over B groups.
 
         balance, border  weights of `imbalance` and `at_the_border` beside −log p of one pair and class; 0: as printed
-        described        (B, N, D, h, w), `extractor.describe(images)`, where it is known and the masking is "features"
+        described        (B, N, D, h, w), `extractor.describe(images)`, where it is known and the masking is "features":
+                         images are not needed then. The workbook's: √A F, so that d is a distance of unit vectors
         """
-        b, n = images.shape[:2]
+        b, n = output.logits.shape[:2]
         maps = output.logits.softmax(dim=2)  # S  (B, N, K+1, H, W)
         if described is None:
             seen = extractor(images.flatten(0, 1), maps.flatten(0, 1))

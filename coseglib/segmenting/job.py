@@ -52,6 +52,7 @@ from coseglib.segmenting.labels import check_names, class_colours, label_palette
 from coseglib.segmenting.look_first import expected_jaccard, look_first
 from coseglib.segmenting.overlays import overlay, with_legend
 
+LEARNED = ("learning_rate", "epochs", "loss", "seconds", "trust", "classes_proposed")  # of a multi-class card
 FITTING = 100  # photographs; of more, what the first pass keeps would be gone before the second one asks for it
 # marked, so that no later run takes them for photographs; masks are small at every level of compression
 write_png = partial(images.write_png, compress_level=3, **AS_OURS["PNG"])
@@ -184,7 +185,8 @@ class _Job(Photographs):
         common_from = self.model.card.get("common_from") if alone else None  # it is measured without either
         entries = [*self.entries(), *({"file": folder, "skipped": why} for folder, why in left_out)]
         apart = self.apart()
-        note = "; ".join(filter(None, [note_for(self.done.values(), common_from), note_on(apart, len(self.done))]))
+        notes = self.model.card.get("nothing_learned"), note_for(self.done.values(), common_from)
+        note = "; ".join(filter(None, (*notes, note_on(apart, len(self.done)))))
         return {"note": note, "apart": apart, "look_first": look_first(entries), "photos": entries}
 
     def apart(self) -> list[str]:
@@ -394,6 +396,5 @@ def _about(model, how: str, post: str, precision: str, references: Sequence[Refe
     about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
     about["prior"] = model.prior and model.prior.about()
     if model.online:
-        learning = {name: card.get(name) for name in ("learning_rate", "epochs", "loss", "seconds")}
-        about |= {"classes": model.classes, "names": list(names) or None, "learning": learning}
+        about |= {"classes": model.classes, "names": list(names) or None, "learning": {k: card.get(k) for k in LEARNED}}
     return about

@@ -30,7 +30,7 @@ class OnlineConfig(Config):
     backbone: Literal[*BACKBONES] = "vgg16"  # of the generator
     extractor: Literal[*BACKBONES] = "resnet50"  # the frozen network
     pretrained: bool = True  # ImageNet weights for both; False: random, normalised on the group's own images
-    variant: Literal[*MultiClass.VARIANTS] = "paper"  # of the decoder, see `coseglib.models.multiclass`
+    variant: Literal[*MultiClass.VARIANTS] = "paper"  # of the generator; "workbook": see `coseglib.models.clusters`
     self_attention: bool = True
     mutual_attention: bool = True
     masking: Literal[*MASKINGS] = "image"  # what is multiplied by the map: the image, or the extractor's features
@@ -39,6 +39,14 @@ class OnlineConfig(Config):
     border: Weight = 0.0  # of what is not background at the image's border; the paper has none
     extractor_size: Natural = 0  # pixels, of the extractor's squares where masking is "features"; 0: as input_size
     input_size: Annotated[int, Field(ge=64, multiple_of=32)] = 384  # pixels, of both networks' squares
+    stride: Literal[16, 32] = 16  # of the workbook's frozen maps, as all down to `evident`
+    layer: Literal[3, 4] = 4  # the frozen network's last stage, or the one before
+    axes: Annotated[int, Field(ge=2, le=512)] = 24  # of the features, principal and half whitened
+    centred: bool = True  # over the group
+    backgrounds: Count = 2  # prototypes of the background
+    start: Literal["clusters", "random"] = "clusters"  # of the prototypes
+    starts: Count = 12  # clusterings, of which the loss chooses the start
+    evident: bool = True  # evidence of objects counts: at the start, and against the background
     epochs: Count = 10
     batch: Count = 3  # images a step; all pairs of them are compared
     learning_rate: Rate | None = None  # None: chosen of `learning_rates` by the loss alone; its exponent is lost

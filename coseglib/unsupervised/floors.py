@@ -19,7 +19,7 @@ from coseglib.answering.crf import enlarged
 from coseglib.answering.reading import picture_of
 from coseglib.data.record import Photo
 from coseglib.unsupervised.configuration import OnlineConfig
-from coseglib.unsupervised.learner import LearningJob
+from coseglib.unsupervised.jobs import LearningJob
 
 COMPONENTS = 64  # of the features' principal axes, which the clusters are found in
 LEAST = 0.05  # of the widest axis' spread: what spreads less is noise, and is not to be enlarged
@@ -81,7 +81,7 @@ def label_maps(name: str, photos: Sequence[Photo], classes: int, config: OnlineC
 
     name  of FEATURE_FLOORS      config  its frozen network, `extractor_size` or else `input_size`, and seed
     """
-    job = LearningJob(photos, classes, config.replaced(masking="features"))
+    job = LearningJob(photos, classes, config.replaced(masking="features", variant="paper"))
     maps = FEATURE_FLOORS[name](job.described.float().cpu(), classes + 1, config.seed)
     sizes = [picture_of(photo).size for photo in photos]
     return [enlarged(m, size).argmax(dim=0).to(torch.uint8) for m, size in zip(maps, sizes, strict=True)]

@@ -14,7 +14,8 @@ from coseglib.models.checkpoints import load_model
 from coseglib.models.multiclass import terms
 from coseglib.segmenting.job import segment_photos
 from coseglib.unsupervised.configuration import group_of_files, load_online
-from coseglib.unsupervised.learner import LearningJob, co_segment, train_on_group
+from coseglib.unsupervised.jobs import LearningJob
+from coseglib.unsupervised.learner import co_segment, train_on_group
 
 FAST = load_online("smoke", {"epochs": 1})
 
