@@ -137,7 +137,7 @@ class _Job(Photographs):
         self.pass_seconds = 0.0  # of the first pass, a photograph
         self.done: dict[int, dict] = {}
         self.vectors: dict[int, np.ndarray] = {}  # of those that are done, see `coseglib.segmenting.apart`
-        self.memory = Memory(MOST_BYTES // 2 if len(photos) > FITTING else MOST_BYTES)
+        self.memory = Memory(MOST_BYTES // 4 if len(photos) > FITTING else MOST_BYTES)
 
     # What a killed run has left ---------------------------------------------------------------------------------------
 
