@@ -118,6 +118,13 @@ CASES = {
         lambda: ((curves(["a"]), TITLE), {"chance": {"a": CHANCE}}),
         lambda: ((curves(names(ONE_WORD, 13)), "All", {ONE_WORD.format(1): "segmentation + spatial + semantic"}), {}),
     ],
+    "show_changes": [
+        lambda: (
+            (pd.DataFrame({"cause": [f"cause {i}" for i in range(16)], "change": np.linspace(-0.2, 0.02, 16)}),),
+            {},
+        ),
+        lambda: ((pd.DataFrame({"cause": [ONE_WORD.format(1), "b"], "change": [-0.5, 0.5]}), TITLE), {}),
+    ],
     "show_race": [lambda: ((curves("ab"), TITLE), {}), lambda: ((curves(names(ONE_WORD, 14)), "Race"), {})],
     "show_costs": [lambda: ((costs(["a", "b"]), TITLE), {}), lambda: ((costs(names(WORDS, 12)), "Cost"), {})],
     "show_loss_shapes": [
