@@ -20,12 +20,13 @@ from torch import Tensor
 
 from coseglib.answering.kinds import KINDS, Pool, first_pass
 from coseglib.answering.reading import Memory, Photographs, Picture, resize_to_input
-from coseglib.core.devices import precision_of
+from coseglib.core.devices import give_back_memory, precision_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Photo
 from coseglib.models.contract import POOLINGS, Model
 
 BATCH = 8  # photographs that go through the network at once
+GIVE_BACK = 4  # batches after which memory is given back
 
 
 class Question(NamedTuple):
@@ -76,6 +77,7 @@ class Engine:
         self.batch = self.model.group_size if self.model.kind == "group" else self.batch
         self._members: dict[tuple, frozenset[int]] = {}
         self._references: dict[tuple, list[int]] = {}
+        self._encoded = 0  # batches
 
     def autocast(self):
         """For the calls of the model within it: bfloat16 or float32, as the model says; single pixels differ."""
@@ -99,6 +101,9 @@ class Engine:
     @torch.no_grad()
     def encode(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """What `model.encode` gives of some pictures, (B, …) each, in their order."""
+        self._encoded += 1
+        if self._encoded % GIVE_BACK == 0:
+            give_back_memory()
         with self.autocast():
             return self.model.encode(self.inputs(pictures))
 

@@ -1,5 +1,6 @@
 """Where and in what numbers a job computes: one process, or many on Lightning Fabric, bfloat16 where it is fast."""
 
+import ctypes
 import logging
 import os
 from contextlib import suppress
@@ -88,6 +89,21 @@ def cpu_has_bfloat16() -> bool:
         flags = Path("/proc/cpuinfo").read_text()
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
+
+
+@cache
+def _malloc_trim():
+    """glibc's, or None: other C libraries have none."""
+    with suppress(OSError, AttributeError, TypeError):
+        return ctypes.CDLL(None).malloc_trim
+    return None
+
+
+def give_back_memory() -> None:
+    """What is free goes back to the system, where the C library can: glibc keeps it, more with every thousand images,
+    since maps of several sizes that come and go leave holes between what stays."""
+    if trim := _malloc_trim():
+        trim(0)
 
 
 def precision_of(name: str, device: str | torch.device = "auto") -> str:

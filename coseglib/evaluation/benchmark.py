@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import torch
+from joblib import cpu_count
 
 from coseglib.core.errors import CosegError
 from coseglib.data import NAMES, load
@@ -108,8 +110,9 @@ def _asked(system: System, which: str, partners: Sequence[str], patient: bool) -
 
 
 def _all_rows(parts: dict[str, Part], kept: str | Path, say: Say, numbers: dict[str, type]) -> pd.DataFrame:
-    """Of rows that grow part by part, all; none where there are no parts."""
-    return (deque(resumable_rows(parts, Path(kept), say, numbers), maxlen=1) or [pd.DataFrame()])[-1]
+    """Of rows that grow part by part, all; none where there are no parts. Cores that torch leaves idle take parts."""
+    workers = 1 if torch.cuda.is_available() else max(1, cpu_count() // torch.get_num_threads())
+    return (deque(resumable_rows(parts, Path(kept), say, numbers, workers=workers), maxlen=1) or [pd.DataFrame()])[-1]
 
 
 def photo_rows(
@@ -122,10 +125,12 @@ def photo_rows(
     limit: int | None = None,
     seed: int = 0,
     say: Say = print,
+    floors_kept: str | Path | None = None,
 ) -> pd.DataFrame:
     """A row a system, evaluation, partner and photograph: its four counts in pixels and seconds an answer.
 
     kept      CSV of these rows: what stands there of the same checkpoint, photographs, masks, partners, seed is not run
+    floors_kept  another one for `features`, the slowest of all, which no training changes; None: `kept` as well
     partners  asked in the evaluation of `common`; the other evaluations ask for the group's
     patient   ask `features` all that the others are asked, too
     limit     rows of the first so many photographs of each group, asked with the whole group; None: all
@@ -141,14 +146,17 @@ def photo_rows(
         rows = rows.assign(checkpoint=system.sha256, evaluation=which)
         return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
 
-    parts, content = {}, _key(groups, seed, limit)
+    slow, fast, content = {}, {}, _key(groups, seed, limit)
     for system in some:
+        parts = slow if floors_kept and system.floor and not system.blind else fast
         for which, protocol in evaluations(protocols).items():
             if asked := _asked(system, which, partners, patient):
                 key = f"{_answering(system)} {which} {'|'.join(asked)} {content}"
                 part = Part(key, partial(run, system, which, protocol, asked))
                 parts[f"{groups[0].dataset}, {system.name}: {which}"] = part
-    return _all_rows(parts, kept, say, {**dict.fromkeys(COUNTS, int), "seconds": float})
+    numbers = {**dict.fromkeys(COUNTS, int), "seconds": float}
+    tables = [_all_rows(parts, file, say, numbers) for parts, file in ((fast, kept), (slow, floors_kept)) if parts]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:

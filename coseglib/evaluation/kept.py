@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -50,15 +51,21 @@ def code_hash(rooms: Sequence[str] = SCORED, package: Path = Path(coseglib.__fil
 
 
 def resumable_rows(
-    parts: Mapping[str, Part], kept: Path, say: Say, numbers: Mapping[str, type], rooms: Sequence[str] = SCORED
+    parts: Mapping[str, Part],
+    kept: Path,
+    say: Say,
+    numbers: Mapping[str, type],
+    rooms: Sequence[str] = SCORED,
+    workers: int = 1,
 ) -> Iterator[pd.DataFrame]:
     """Part by part, the rows so far. They are kept in the CSV `kept`: of parts whose key stands there, nothing is run.
 
     parts    {what is said of a part before each of its lines: the part}
     numbers  the columns that hold numbers, and which (float where a row may have none); all others are text
     rooms    whose code the rows depend on: rows of another code are computed anew
+    workers  parts that run at a time, in threads. They end in any order; rows are in the order of the parts
     """
-    code, tables, done = code_hash(rooms), [], pd.DataFrame(columns=["key", "code"])
+    code, tables, done = code_hash(rooms), {}, pd.DataFrame(columns=["key", "code"])
     if kept.is_file():
         done = read_table(kept, {"key": str}, "move it away", optional=numbers)
     done = done if "code" in done else done.assign(code="")
@@ -66,14 +73,37 @@ def resumable_rows(
     if stale.any():
         say(f"{kept.name}: {stale.sum()} rows are of other code and computed anew")
     done = done[~stale]
+    waiting = {}
     for name, part in parts.items():
-        rows = done[done.key == part.key]
-        if len(rows):
+        if (done.key == part.key).any():
             say(f"{name}: done before")
+            tables[name] = done[done.key == part.key]
         else:
-            rows = part.run(lambda text, name=name: say(f"{name}: {text}")).assign(key=part.key, code=code)
-        tables.append(rows)
-        so_far = pd.concat(tables, ignore_index=True)
+            waiting[name] = part
+    if tables and not waiting:
+        yield pd.concat([tables[name] for name in parts], ignore_index=True)
+    for name, rows in _run(waiting, workers, say):
+        tables[name] = rows.assign(key=parts[name].key, code=code)
+        so_far = pd.concat([tables[name] for name in parts if name in tables], ignore_index=True)
         others = done[~done.key.isin(so_far.key)]
         write_table(pd.concat([others, so_far], ignore_index=True) if len(others) else so_far, kept)
         yield so_far
+
+
+def _run(parts: Mapping[str, Part], workers: int, say: Say) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The parts' rows as they end, by name."""
+
+    def run(name: str) -> pd.DataFrame:
+        return parts[name].run(lambda text: say(f"{name}: {text}"))
+
+    if workers == 1:
+        for name in parts:
+            yield name, run(name)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        names = {pool.submit(run, name): name for name in parts}
+        for future in as_completed(names):
+            yield names[future], future.result()
+    finally:  # after a fault, or Ctrl-C, no other part starts
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from tiny_models import TinyContext
 
+from coseglib.answering.answers import GIVE_BACK, Engine, whole_group
+from coseglib.answering.reading import Memory
 from coseglib.core import devices
-from coseglib.core.devices import precision_of
+from coseglib.core.devices import give_back_memory, precision_of
 
 
 @pytest.fixture
@@ -38,3 +41,13 @@ def test_the_device_that_was_chosen_decides(graphics):
 def test_a_stated_precision_is_that_one(graphics):
     graphics((9, 0))
     assert precision_of("32-true", "cuda") == "32-true" and precision_of("bf16-mixed", "cpu") == "bf16-mixed"
+
+
+def test_memory_is_given_back_while_a_stream_goes_on_and_a_c_library_without_trim_is_no_fault(monkeypatch):
+    trimmed = []
+    monkeypatch.setattr(devices, "_malloc_trim", lambda: trimmed.append)
+    engine = Engine(TinyContext(), [torch.zeros(3, 40, 40, dtype=torch.uint8)] * 5, batch=1, memory=Memory(0))
+    assert len(list(engine.answers(whole_group(5)))) == 5
+    assert trimmed == [0] * (10 // GIVE_BACK)  # two passes
+    monkeypatch.setattr(devices, "_malloc_trim", lambda: None)
+    give_back_memory()

@@ -1,6 +1,10 @@
+import threading
+import time
+
 import pandas as pd
 import pytest
 
+from coseglib.core.errors import CosegError
 from coseglib.evaluation import kept
 from coseglib.evaluation.kept import LEARNED, SCORED, Part, code_hash, resumable_rows
 
@@ -54,6 +58,34 @@ def test_rows_of_other_code_are_computed_anew_and_said(tmp_path, monkeypatch):
     assert ran == ["a", "b", "a"] and said == ["rows.csv: 1 rows are of other code and computed anew"]
     assert set(again.code) == {"other"}
     assert pd.read_csv(file).group.tolist() == ["b", "a"]  # what was not asked for stays, and is anew when it is
+
+
+def test_parts_side_by_side_stand_in_their_order_and_what_ended_before_a_fault_is_kept(tmp_path):
+    both, file, order = threading.Barrier(2, timeout=10), tmp_path / "rows.csv", []
+
+    def part(name, fails=False):
+        def run(say):
+            both.wait()  # of one alone it would never open
+            if name == "a":
+                time.sleep(0.2)
+            if fails:
+                raise CosegError("no such photograph")
+            order.append(name)
+            say("ran")
+            return pd.DataFrame({"group": [name], "J": [0.5]})
+
+        return Part(name, run)
+
+    said: list[str] = []
+    parts = {"a": part("a", fails=True), "b": part("b")}
+    with pytest.raises(CosegError, match="no such photograph"):
+        list(resumable_rows(parts, file, said.append, {"J": float}, workers=2))
+    assert order == ["b"] and said == ["b: ran"] and pd.read_csv(file).group.tolist() == ["b"]
+    both.reset()
+    parts = {"a": part("a"), "c": part("c"), "b": part("b")}
+    *_, last = resumable_rows(parts, file, said.append, {"J": float}, workers=2)
+    assert order == ["b", "c", "a"] and last.group.tolist() == ["a", "c", "b"]
+    assert pd.read_csv(file).group.tolist() == ["a", "c", "b"] and said.count("b: ran") == 1
 
 
 def test_rows_that_say_nothing_of_their_code_are_computed_anew(tmp_path):
