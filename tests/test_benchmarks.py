@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from coseglib.core.paths import REPOSITORY
+from coseglib.data.record import resize_labels
 
 
 @pytest.fixture
@@ -47,3 +48,18 @@ def test_what_is_caught_counts_the_bad_ones_among_the_first_fifth_of_each_group(
     doubt, bad = np.array([9, 8, 1, 1, 1, 1, 1, 1, 1, 7.0]), np.array([1, 0, 0, 0, 1, 0, 0, 0, 0, 1], bool)
     assert caught(doubt, bad, np.zeros(10)) == pytest.approx(1 / 3)  # two of ten are looked at
     assert caught(doubt, bad, np.repeat([0, 1], 5)) == pytest.approx(2 / 3)  # one of each five
+
+
+def test_masks_as_they_were_are_those_of_torchvision_and_half_a_pixel_from_todays(benchmarks):
+    from alignment import at_corners
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as tvf
+
+    labels = torch.randint(0, 3, (320, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = tvf.resize(labels[None], [160, 150], InterpolationMode.NEAREST)[0]
+    assert torch.equal(at_corners(labels, (160, 150)), before)
+    edge = (torch.arange(64) >= 32).to(torch.uint8).expand(1, 64)  # an object's edge, 16 times smaller
+    assert at_corners(edge, (1, 4)).tolist() == resize_labels(edge, (1, 4)).tolist() == [[0, 0, 1, 1]]
+    one = torch.zeros(1, 64, dtype=torch.uint8)
+    one[0, 24] = 1  # the middle of the second of four pixels, whose corner is at 16
+    assert at_corners(one, (1, 4)).sum() == 0 and resize_labels(one, (1, 4)).tolist() == [[0, 1, 0, 0]]

@@ -37,6 +37,8 @@ from coseglib.claims import papers_claims as papers
 from coseglib.claims.papers_claims import Arm, Claim
 from coseglib.core.errors import CosegError
 from coseglib.data.reported import reported
+from coseglib.evaluation.causes import CHOSEN
+from coseglib.evaluation.tables import ABLATIONS
 from coseglib.models import METHODS
 
 LEVEL = 0.05
@@ -184,6 +186,19 @@ def verdicts(table: pd.DataFrame, claims: Iterable[Claim] | None = None, profile
     found["words"] = found.apply(_words, axis=1)
     columns = ["claim", "system", "says", "source", "set", "first", "second", "paper", "effect", "low", "high", "p"]
     return found[[*columns, "p Holm", "seeds", "groups", "verdict", "words"]]
+
+
+def verdicts_of_the_variant(causes: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts` on the thesis' claims where the workbook's variant learns; causes: rows of `read_causes`.
+
+    Its groups are four whole ones of VOC, of 41 to 80 photographs.
+    """
+    named = {CHOSEN: "SA+MA"} | {name: name for name in ABLATIONS}
+    rows = causes[causes.cause.isin(named)]
+    told = {"set": papers.TWO, "dataset": "voc-multiclass", "recipe": "workbook", "code": "said in the table"}
+    table = rows.assign(variant=rows.cause.map(named), how=rows.post, **told)
+    online = [c for c in papers.CLAIMS.values() if METHODS[papers.VARIANTS[c.first.variant].method].online]
+    return verdicts(table, online)
 
 
 def _side(arms: Sequence[Arm], claim: Claim) -> str:

@@ -1,9 +1,10 @@
 """What each part of the workbook's variant of several classes is worth: one thing changed at a time, J each time.
 
     python -m coseglib.evaluation.causes -o causes.csv [--only GROUP …] [--cause NAME …] [--seeds N]
+    python -m coseglib.evaluation.causes --made -o made.csv
 
-Rows are written as they come, and a run that was killed goes on. These are ablations: the variant was chosen by made
-groups (`reports/trials.md`, 24) before any of them was scored, and none of them chooses anything.
+Rows are written as they come, and a run that was killed goes on. On photographs these are ablations: the variant was
+chosen by made groups (`coseglib.data.sets.made`, `reports/trials.md`, 24), and no row of photographs chooses anything.
 """
 
 import argparse
@@ -51,6 +52,9 @@ CAUSES = {
     "384 pixels": {"input_size": 384},
     "256 pixels": {"input_size": 256},
     "the stage before the last": {"layer": 3},
+    "640 pixels": {"input_size": 640},
+    "640 pixels, stride 32": {"input_size": 640, "stride": 32},
+    "768 pixels, stride 32": {"input_size": 768, "stride": 32},
     "MobileNetV2": {"backbone": "mobilenet_v2"},
 }
 GROUPS = ("dog+person", "horse+person", "cat+person", "person+sheep")
@@ -115,9 +119,9 @@ def read_causes(path: str | Path = TABLE) -> pd.DataFrame:
 
 
 def measure_causes(
-    groups: Sequence[Group], out: str | Path, causes: Sequence[str], seeds: int, say=print
+    groups: Sequence[Group], out: str | Path, causes: Sequence[str], seeds: int, say=print, always_crf: bool = False
 ) -> pd.DataFrame:
-    """The rows of these causes, seeds 0 …, and groups: `out` grows. The chosen one and attention's by CRF, too."""
+    """The rows of these causes, seeds 0 …, and groups: `out` grows. The chosen one and attention's, or all, by CRF."""
     if unknown := [cause for cause in causes if cause not in CAUSES]:
         raise CosegError(f"{unknown[0]}: no such cause; one of {', '.join(CAUSES)}")
     config, out = load_online("workbook"), Path(out)
@@ -125,7 +129,7 @@ def measure_causes(
     done = set(zip(table.group, table.cause, table.seed, table.post, strict=True))
     for group in groups:
         wanted = [(c, s, post) for c in causes for s in range(seeds) for post in ("argmax", "crf")]
-        wanted = [one for one in wanted if one[2] == "argmax" or one[0] == CHOSEN or one[0] in ABLATIONS]
+        wanted = [one for one in wanted if one[2] == "argmax" or always_crf or one[0] in (CHOSEN, *ABLATIONS)]
         wanted = [(c, s, post) for c, s, post in wanted if (group.name, c, float(s), post) not in done]
         for row in cause_rows(group, wanted, config):
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
@@ -151,14 +155,16 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m coseglib.evaluation.causes", description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", default=list(GROUPS), metavar="GROUP")
+    parser.add_argument("--only", nargs="+", metavar="GROUP")
+    parser.add_argument("--made", action="store_true", help="on made groups, every row by the CRF too")
     parser.add_argument("--cause", nargs="+", default=list(CAUSES), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args(arguments)
     try:
-        rows = measure_causes(
-            named_groups(load("voc-multiclass"), given.only), given.output, given.cause, given.seeds, print_line
-        )
+        groups = load("made-multiclass" if given.made else "voc-multiclass")
+        only = given.only or ([group.name for group in groups] if given.made else GROUPS)
+        how = {"say": print_line, "always_crf": given.made}
+        rows = measure_causes(named_groups(groups, only), given.output, given.cause, given.seeds, **how)
     except CosegError as error:
         print(f"coseg: {error}", file=sys.stderr)
         return 1

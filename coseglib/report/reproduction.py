@@ -14,19 +14,24 @@ import pandas as pd
 
 from coseglib.claims.papers_claims import SEEN, UNSEEN, VARIANTS
 from coseglib.claims.queue import read_ablations
-from coseglib.claims.verdicts import verdicts
+from coseglib.claims.verdicts import verdicts, verdicts_of_the_variant
 from coseglib.core.paths import MEASURED, REPORTS
 from coseglib.core.tables import read_table
 from coseglib.data.reported import SHARES, anchors, reported
 from coseglib.evaluation import cards as of_cards
 from coseglib.evaluation.benchmark import paper_rows
 from coseglib.evaluation.cards import FIGURES, FOOTNOTE, earlier, field_note, trained_on_field, withdrawn
+from coseglib.evaluation.causes import read_causes
+from coseglib.evaluation.own_protocols import COMMAND, UNPRINTED, read_own_protocols
 from coseglib.models import METHODS
 from coseglib.report.buttons import renew
 from coseglib.report.site import markdown_rows
 
 PAGE, TABLES = REPORTS / "REPRODUCTION.md", REPORTS / "cpu" / "tables"
-NOT_YET = "not measured"
+NOT_YET, GONE = "not measured", "weights not kept"
+LACKING = " ‡"  # of a set that is not here
+OF_VARIANT = "The thesis' claims where the workbook's variant learns, on four whole groups of 41 to 80 photographs"
+OF_VARIANT += " ([multiclass_causes](cpu/tables/multiclass_causes.csv))"
 OWN, COMMON = "by its protocol", "by `common`"  # columns: P / J of ours by the paper's protocol, and by ours
 
 
@@ -46,7 +51,7 @@ def papers_own() -> pd.DataFrame:
     """
     sets = filter(None, reported().dataset.unique())
     rows = [paper_rows(name).dropna(subset=[*SHARES], how="all").assign(dataset=name) for name in sets]
-    rows += [paper_rows("").assign(dataset=name, group="all") for name in ("msrc7", "icoseg8", "pascal")]
+    rows += [paper_rows("").assign(dataset=name, group="all") for name in UNPRINTED]
     table = pd.concat(rows)[lambda all_of: all_of.own]
     has_average = (table.group == "all").groupby([table.source, table.system, table.dataset]).transform("any")
     about = table.source.str.replace("table ", "").str.partition(", ")
@@ -55,12 +60,12 @@ def papers_own() -> pd.DataFrame:
 
 
 def by_protocols() -> tuple[pd.DataFrame, str]:
-    """Of table 08_protocols what the group attends, with `mark`, and which run computed it; without a run no row."""
-    summary = (TABLES.parent / "summary.md").read_text(encoding="utf-8")
-    date, code = (re.findall(r"^\| 08_\w+ \| ok \|.*\| ([\d-]+) \| ([\w-]+) \|$", summary, re.M) or [("", "none")])[0]
-    table = read_table(TABLES / "08_protocols.csv", dict.fromkeys(SHARES, float))
-    table = table[(table.group == "all") & (table.partner == "group") & (date != "")]
-    return table.assign(mark=earlier(date)), f"notebook 08's run of {date}{earlier(date)}, code {code}"
+    """`read_own_protocols` with `mark`, and of which days and code it is."""
+    table = read_own_protocols()
+    runs = (
+        table[["date", "code"]].drop_duplicates().agg("{0[date]}, code {0[code]}".format, axis=1) if len(table) else []
+    )
+    return table.assign(mark=table.date.map(earlier)), "; ".join(runs) or "no run"
 
 
 def _shares(figures: Mapping) -> str:
@@ -85,15 +90,16 @@ def _beside(card: Mapping, row: Mapping, table: pd.DataFrame) -> dict[str, str]:
     common, net = card["figures"].get(row["dataset"], {}).get("group"), row["backbone"].lower().replace("-", "")
     name, same = {"dcnet": "DCNet"}.get(card["method"], card["method"].upper()), card["backbone"].startswith(net or "?")
     shipped = card["sha256"] in {one["sha256"] for one in of_cards.cards()}
-    if row["ablation"] or not common or name != row["system"].split("-")[0] or not (shipped or same):
+    which = (table.checkpoint == card["sha256"][:8]) & (table.dataset == row["dataset"]) & (table.group == row["group"])
+    own = [_shares(one) + one["mark"] for one in table[which & (table.protocol == row["protocol"])].to_dict("records")]
+    if row["ablation"] or not (common or own) or name != row["system"].split("-")[0] or not (shipped or same):
         return {}
     if row["group"] != "all":
-        common = {"J": common["by_group"].get(row["group"])}
-    which = (table.checkpoint == card["sha256"][:8]) & (table.dataset == row["dataset"]) & (row["group"] == "all")
-    own = [_shares(one) + one["mark"] for one in table[which & (table.protocol == row["protocol"])].to_dict("records")]
+        common = {"J": (common or {"by_group": {}})["by_group"].get(row["group"])}
     why, plain = withdrawn(card), of_cards.pairs_of(card) == "plain"
     other = [("variant", card["variant"] != "paper"), ("backbone", not same), ("pairs", not plain)]
-    figures = {OWN: why or (own or [NOT_YET])[0], COMMON: "–" if why else _shares(common)}
+    nothing = NOT_YET if shipped else GONE
+    figures = {OWN: why or (own or [nothing])[0], COMMON: "–" if why or not common else _shares(common)}
     about = {"ours": titled(card), "backbone": f"{row['backbone'] or 'not said'} → {card['backbone']}", **figures}
     return about | {"differs": ", ".join([*(name for name, yes in other if yes), *of_cards.beyond(card)]) or "nothing"}
 
@@ -107,7 +113,8 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> pd.DataFr
         found = [beside for card in some if (beside := _beside(card, row, table))]
         net, small = row["backbone"] or "not said", small_budget(row)
         budget = {"ours": "small budget", "backbone": f"{net} → mobilenet_v2", OWN: small, COMMON: "–"}
-        none = dict.fromkeys(budget, NOT_YET) | {"ours": "–", "backbone": net, "differs": "–"}
+        lacking = f"{NOT_YET}{LACKING}" if row["dataset"].startswith("internet") else NOT_YET
+        none = dict.fromkeys(budget, lacking) | {"ours": "–", "backbone": net, "differs": "–"}
         rows += [about | one for one in found or [budget | {"differs": "backbone, set, size"} if small else none]]
     return pd.DataFrame(rows)
 
@@ -158,18 +165,29 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join(markdown_rows(pd.DataFrame({**table, **text}).to_dict("records")))
 
 
+def _claims(some: pd.DataFrame) -> str:
+    """Rows of `verdicts`."""
+    return _markdown(pd.DataFrame({"where": some.source, "claim": some.says, "name": some.claim, "result": some.words}))
+
+
 def blocks(page: str) -> dict[str, str]:
     """The page's computed blocks, by the name in their marks. page: what stands there; the verdict's words are kept."""
     every, (begin, end), (table, ran) = [*of_cards.cards(), *of_cards.others()], marks("verdict"), by_protocols()
     ablations, whole = read_ablations(TABLES / "09_ablations.csv"), of_cards.stated(every)
     figures, claims = beside_the_papers(every, table), verdicts(ablations)
-    told = pd.DataFrame({"where": claims.source, "claim": claims.says, "name": claims.claim, "result": claims.words})
+    told, of_variant = _claims(claims), _claims(verdicts_of_the_variant(read_causes()))
     files = [*sorted(TABLES.glob("09_*_validation.csv")), *TABLES.glob("09_multi*.csv")]
     links = ", ".join(f"[{file.stem}](cpu/tables/{file.name})" for file in files)
     names, date = {card["name"]: titled(card) for card in every}, ablations.date.min()
     whole = whole.assign(model=whole.system.map(names))[["model", "variant", "pairs", "minutes", "set", *FIGURES]]
     chapters = [f"### `{p}`\n\n{_markdown(own.drop(columns='paper'))}\n" for p, own in figures.groupby("paper")]
-    chapters += [f"By the papers' protocols: [08_protocols](cpu/tables/08_protocols.csv), {ran}."]
+    chapters += [
+        f"By the papers' protocols: [by_protocol](cpu/tables/by_protocol.csv), {ran}. In the place of the pairs of "
+        "`voc-test-pairs`, which were never published, stand pairs of `voc-val`, the part of VOC 2012 that chooses "
+        "models.",
+        f"{LACKING.strip()} Internet is not here. Who has it, in COSEG_DATA, fills these rows by `{COMMAND}` and "
+        "`python -m coseglib.report.reproduction`.",
+    ]
     seen = {titled(c): trained_on_field(c["training"], c.get("kept_apart", ())) for c in every}
     again = {
         titled(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c))
@@ -177,8 +195,9 @@ def blocks(page: str) -> dict[str, str]:
     }
     return {
         "verdict": verdict(page.split(begin)[1].split(end)[0], figures, claims),
-        "claims": f"{_markdown(told)}\n\nTrained and answered {date}{earlier(date)}; J by variant: {links}.",
-        "figures": "\n".join(chapters),
+        "claims": f"{told}\n\nTrained and answered {date}{earlier(date)}; J by variant: {links}.\n\n"
+        f"{OF_VARIANT}:\n\n{of_variant}",
+        "figures": "\n\n".join(part.strip() for part in chapters),
         "field": _markdown(beside_the_field(of_cards.cards())),
         "aims": _markdown(of_cards.reached(every)),
         "cards": "\n\n".join(filter(None, [_markdown(whole), FOOTNOTE, field_note(seen)])),

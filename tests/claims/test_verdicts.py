@@ -22,6 +22,7 @@ from coseglib.claims.verdicts import (
     false_alarms,
     holm,
     verdicts,
+    verdicts_of_the_variant,
 )
 from coseglib.core.errors import CosegError
 from coseglib.figures import show_forest, show_trade_off
@@ -157,6 +158,23 @@ def test_many_claims_at_once_are_corrected_and_what_was_not_measured_is_said():
     assert (found.drop("dcnet-sccm").verdict == "not measured").all() and len(found) == len(CLAIMS)
     assert found["p Holm"]["dcnet-sccm"] == found.p["dcnet-sccm"] == effect(differences(table, CLAIMS["dcnet-sccm"])).p
     assert (verdicts(pd.DataFrame(columns=list(COLUMNS))).verdict == "not measured").all()
+
+
+def test_the_thesis_claims_of_the_variant_are_read_from_the_rows_of_causes():
+    j = {("w/o ATT", "crf"): 0.5, ("MA", "crf"): 0.4, ("SA", "crf"): 0.5, ("as chosen", "crf"): 0.6}
+    j |= {("as chosen", "argmax"): 0.6, ("random start", "argmax"): 0.1, ("w/o ATT", "argmax"): 0.1}
+    wobble = {(seed, group): 0.01 * (seed + 2 * g) for seed in range(3) for g, group in enumerate("abcd")}
+    causes = pd.DataFrame(
+        {"group": group, "cause": cause, "post": post, "seed": float(seed), "J": mean + (more if cause == "MA" else 0)}
+        for (cause, post), mean in j.items()
+        for (seed, group), more in wobble.items()
+    )
+    found = verdicts_of_the_variant(causes).set_index("claim")
+    assert list(found.index) == ["thesis-ma", "thesis-sa", "thesis-sa-ma", "thesis-crf"]
+    assert found.effect.tolist() == pytest.approx([-6, 0, 10, 0]) and set(found.seeds) == {3}
+    assert found.verdict.tolist() == [CONTRADICTED, NOISE, CONFIRMED, NOISE]
+    d = 100 * (np.array([[wobble[s, g] for g in "abcd"] for s in range(3)]) - 0.1)
+    assert found.p["thesis-ma"] == pytest.approx(effect(d).p) and set(found.groups) == {4}
 
 
 def test_a_table_by_variant_has_the_paper_s_figure_and_the_spread_over_seeds():
