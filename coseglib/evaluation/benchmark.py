@@ -156,7 +156,7 @@ def photo_rows(
                 parts[f"{groups[0].dataset}, {system.name}: {which}"] = part
     numbers = {**dict.fromkeys(COUNTS, int), "seconds": float}
     tables = [_all_rows(parts, file, say, numbers) for parts, file in ((fast, kept), (slow, floors_kept)) if parts]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:

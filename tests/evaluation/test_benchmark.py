@@ -125,6 +125,21 @@ def test_nothing_is_evaluated_twice_and_a_killed_run_goes_on(ca, ellipse, groups
     assert len(run_again) == 6
 
 
+def test_rows_of_a_floor_that_looks_may_be_kept_apart_and_are_in_one_table(ca, ellipse, groups, tmp_path, run_again):
+    looks = System("looks", copy.deepcopy(ellipse.model))
+    looks.model.alone, looks.model.name = False, "looks"
+    looks.model._card = {**ellipse.model.card, "sha256": "f" * 64}
+    kept, apart, common = tmp_path / "rows.csv", tmp_path / "floor.csv", (PROTOCOLS["common"],)
+    rows = photo_rows([ca, ellipse, looks], groups, kept, common, say=quiet, floors_kept=apart)
+    assert set(rows.checkpoint) == {ca.sha256, ellipse.sha256, "f" * 64}
+    assert set(pd.read_csv(apart).checkpoint) == {"f" * 64} and "f" * 64 not in kept.read_text()
+    kept.unlink()
+    ran = len(run_again)
+    photo_rows([looks], groups, kept, common, say=quiet, floors_kept=apart)
+    assert len(run_again) == ran and not kept.exists()
+    assert photo_rows([], groups, kept, common, say=quiet, floors_kept=apart).empty
+
+
 def test_a_floor_that_looks_at_nothing_has_for_every_partner_what_it_would_have_been_asked(ellipse, groups, tmp_path):
     common = (PROTOCOLS["common"],)
     table = score_table(photo_rows([ellipse], groups, tmp_path / "rows.csv", common, say=quiet), [ellipse], common)
