@@ -1,7 +1,9 @@
 """`coseg`: all commands, and what an error looks like."""
 
+import atexit
 import contextvars
 import errno
+import gc
 import inspect
 import os
 import sys
@@ -17,6 +19,7 @@ from coseglib.core.errors import CosegError, one_line
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a second process tenfold
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # whichever command it is
+OBJECTS = 100_000  # that are made between two searches for garbage
 UsageError = typer.BadParameter.__base__  # click's, of which recent typers carry a copy of their own
 
 SYSTEMS = """Systems, the names for --method, and their papers:
@@ -49,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text of this terminal
+    if arguments is None:  # a process of its own: to import torch makes a million objects, of which none is garbage
+        gc.set_threshold(OBJECTS)
+        atexit.register(gc.freeze)  # nor at its end
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"] or ["--help"]
