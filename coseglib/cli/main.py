@@ -1,6 +1,5 @@
 """`coseg`: all commands, and what an error looks like."""
 
-import atexit
 import contextvars
 import errno
 import gc
@@ -54,7 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text of this terminal
     if arguments is None:  # a process of its own: to import torch makes a million objects, of which none is garbage
         gc.set_threshold(OBJECTS)
-        atexit.register(gc.freeze)  # nor at its end
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"] or ["--help"]
