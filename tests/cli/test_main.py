@@ -277,3 +277,9 @@ def test_an_interrupted_command_says_that_it_stopped(tmp_path):
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=30)
     assert told == "coseg: stopped\n" and running.returncode == 130
+
+
+def test_a_command_says_nothing_on_stderr_when_all_is_well():
+    """Extension modules report what they think has leaked where the end of a process is cut short."""
+    done = subprocess.run([sys.executable, "-m", "coseglib.cli", "doctor"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
