@@ -30,12 +30,7 @@ _LOADERS = {  # name -> where its loader is, and what that is given after the ro
     "synthetic-multiclass": "sets.multiclass.drawn_groups",
 }  # fmt: skip
 NAMES = tuple(_LOADERS)
-CHOOSING = (
-    "voc-val",
-    "msrc-val",
-    "icoseg30",
-    "made-multiclass",
-)  # what chooses: models, weights, thresholds; none of it is a test
+CHOOSING = ("voc-val", "msrc-val", "icoseg30")  # what chooses: models, weights, thresholds; none of it is a test
 SET_APART = ("msrc7-field",)  # test lists younger than some checkpoints: a card says kept_apart of what it kept from
 REMARKS = {
     "icoseg": "no test set: 30 of its 38 groups choose models (icoseg30); icoseg8, the papers' eight, is one",

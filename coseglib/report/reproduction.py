@@ -62,9 +62,7 @@ def papers_own() -> pd.DataFrame:
 def by_protocols() -> tuple[pd.DataFrame, str]:
     """`read_own_protocols` with `mark`, and of which days and code it is."""
     table = read_own_protocols()
-    runs = (
-        table[["date", "code"]].drop_duplicates().agg("{0[date]}, code {0[code]}".format, axis=1) if len(table) else []
-    )
+    runs = dict.fromkeys(f"{row.date}, code {row.code}" for row in table.itertuples())
     return table.assign(mark=table.date.map(earlier)), "; ".join(runs) or "no run"
 
 
