@@ -92,8 +92,8 @@ def _beside(card: Mapping, row: Mapping, table: pd.DataFrame) -> dict[str, str]:
     own = [_shares(one) + one["mark"] for one in table[which & (table.protocol == row["protocol"])].to_dict("records")]
     if row["ablation"] or not (common or own) or name != row["system"].split("-")[0] or not (shipped or same):
         return {}
-    if row["group"] != "all":
-        common = {"J": (common or {"by_group": {}})["by_group"].get(row["group"])}
+    if row["group"] != "all" and common:
+        common = {"J": common["by_group"].get(row["group"])}
     why, plain = withdrawn(card), of_cards.pairs_of(card) == "plain"
     other = [("variant", card["variant"] != "paper"), ("backbone", not same), ("pairs", not plain)]
     nothing = NOT_YET if shipped else GONE

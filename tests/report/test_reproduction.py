@@ -142,6 +142,15 @@ def test_the_command_for_sets_that_are_not_here_is_named_beside_their_rows(block
     assert importlib.util.find_spec(module) and reproduction.COMMAND.endswith(module)
 
 
+def test_rows_of_a_set_that_was_not_here_are_filled_by_what_the_command_measures_group_by_group(table):
+    (card,) = [card for card in of_cards.cards() if card["method"] == "ssnm"]
+    about = {"dataset": "internet", "checkpoint": card["sha256"][:8], "protocol": "ssnm", "mark": ""}
+    measured = pd.concat([table, pd.DataFrame([about | {"group": "car", "P": 0.9, "J": 0.66}])])
+    filled = [row for row in beside([card], measured, system="SSNM-HRNet", table="2") if row["ours"] != "–"]
+    assert [row["set"] for row in filled] == ["internet, car, `ssnm`"]
+    assert (filled[0][reproduction.OWN], filled[0]["by `common`"]) == ("0.900 / 0.660", "–")
+
+
 def test_others_figures_stand_beside_the_best_small_model_s(figures):
     table = reproduction.beside_the_field([CARD, CARD | {"name": "small", "backbone": "mobilenet_v2"}])
     on_msrc = table[table.set == "msrc7"]
