@@ -5,7 +5,8 @@ folders       what in a folder is a photograph      images     pictures, masks a
 sets/         a loader a set              synthetic/  scenes that are drawn
 by_class      groups and pairs from label maps            fingerprints  near duplicates of test photographs
 lists         who is in which: writes data/lists          reported      what the papers report
-cache         training photographs, decoded once          sampler       training's batches: crop, flip, paste
+cache         training photographs, decoded once          sampler       training's batches: groups, crop, flip
+pasting       objects and made things put into training photographs
 """
 
 from dataclasses import replace

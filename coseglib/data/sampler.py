@@ -2,7 +2,8 @@
 
 Three kinds of group, with shares to set: `GroupSampler`'s `plain`, `hard` and `empty`.
 The papers train on plain pairs alone. Photographs of two classes are few and mostly alike (a person and a dog), so a
-share of the second classes is pasted in from other photographs (`paste`).
+share of the second classes is pasted in from other photographs (`pasting.paste`). Groups whose common thing is *made*
+can stand in the place of plain ones (`of_made`).
 
 A class is *present* in a photograph where it covers `least` of it, `by_class.PRESENT`: it can be asked for. A
 photograph *holds* a class as soon as anything is known of it, a speck or a crowd: what must not be common is not even
@@ -10,6 +11,7 @@ held. No photograph stands twice in a group but as a twin.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +24,14 @@ from torchvision.transforms.v2 import functional as tvf
 from coseglib.core.errors import CosegError
 from coseglib.data.by_class import PRESENT
 from coseglib.data.cache import TrainingSet
+from coseglib.data.pasting import Piece, cut_out, make_thing, paste, stick
 from coseglib.data.record import relabelled, resize_labels
 
 KINDS_OF_GROUP = ("plain", "hard", "empty")
 TRIES = 20  # before another kind of group is drawn instead
+MADE, DISTRACTOR = 254, 253  # labels of made things: the one that is asked for, and another
+NOTHING_COMMON = 0.25  # share of the made groups whose halves have a thing each
+SCALE, TURN = (0.6, 1.3), 30.0  # how a made thing differs from photograph to photograph: size, degrees
 
 
 @dataclass
@@ -36,8 +42,17 @@ class Batch:
     targets: Tensor  # uint8 (B, N, S, S), 1 asked for, 255 void
     weights: Tensor  # float (B, N, N), the partners'
     classes: Tensor  # float (B, L), 1 for the class that a group has in common
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...]  # of KINDS_OF_GROUP, or "made"
     marks: Tensor | None = None  # uint8 (B, N, S, S), 1 where a photograph is an example to the others; None: nowhere
+
+
+class Thing(NamedTuple):
+    """What a made thing is made of, see `pasting.make_thing`. label: of the donor's outline; 0: it is drawn."""
+
+    donor: int
+    label: int
+    texture: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class GroupPlan:
     weights: Tensor
     pastes: tuple[tuple[int, int, int], ...] = ()  # (which of the photographs, donor, label)
     marks: tuple[int, ...] = ()  # the class that is marked in each photograph, where the group is asked by example
+    things: tuple[tuple[int, Thing, int], ...] = ()  # (which of the photographs, thing, label), the lowest first
 
 
 @dataclass(eq=False)
@@ -67,6 +83,7 @@ class GroupSampler(Dataset):
     shares: tuple[float, float, float] = (1.0, 0.0, 0.0)  # of plain, hard and empty groups; normalised to sum 1
     pasted: float = 0.5  # share of hard groups whose second class is pasted in
     twins: float = 0.0  # share of plain groups that are crops of one photograph: what looks the same is common
+    made: float = 0.0  # share of plain groups in whose place groups with made things stand
     crop: tuple[float, float] = (0.4, 1.0)
     steps: int = 1000
     seed: int = 0
@@ -163,17 +180,63 @@ class GroupSampler(Dataset):
                 break
         else:
             return self.plain(rng)
-        weights = torch.zeros(self.size, self.size)
+        return self._of_halves(first + second)
+
+    def _of_halves(self, photos: list[int], things=()) -> GroupPlan:
+        """Nothing is asked for, and each half is the partners of the other."""
+        half, weights = self.size // 2, torch.zeros(self.size, self.size)
         weights[:half, half:], weights[half:, :half] = 1 / (self.size - half), 1 / half
-        return GroupPlan("empty", tuple(first + second), (0,) * self.size, weights)
+        return GroupPlan("empty", tuple(photos), (0,) * self.size, weights, things=things)
+
+    def of_made(self, rng) -> GroupPlan:
+        """Photographs of which no two share a class, and a made thing pasted into all; another one into half of them.
+
+        NOTHING_COMMON of these groups have one thing in the first half, another in the rest, and nothing is asked for.
+        """
+        photos = self._unlike(rng)
+        if photos is None:
+            return self.plain(rng)
+        half, (one, other) = self.size // 2, (self._thing(rng) for _ in range(2))
+        if rng.random() < NOTHING_COMMON:
+            things = ((n, one if n < half else other, MADE) for n in range(self.size))
+            return self._of_halves(photos, tuple(things))
+        distracting = tuple((n, other, DISTRACTOR) for n in range(half))
+        plan = self._asking("made", photos, MADE)
+        return replace(plan, things=distracting + tuple((n, one, MADE) for n in range(self.size)))
+
+    def _unlike(self, rng) -> list[int] | None:
+        """N photographs of which no two hold the same class."""
+        for _ in range(TRIES):
+            photos: list[int] = []
+            for _ in range(4 * self.size):
+                photo = int(rng.choice(self._pool(rng)[1]))
+                if not (self.holds[photos].any(0) & self.holds[photo]).any():
+                    photos.append(photo)
+                if len(photos) == self.size:
+                    return photos
+        return None
+
+    def _thing(self, rng) -> Thing:
+        c, pool = self._pool(rng)
+        label = c + 1 if rng.random() < 0.5 else 0
+        return Thing(int(rng.choice(pool)), label, int(rng.integers(len(self.photographs))), int(rng.integers(2**32)))
+
+    def piece(self, thing: Thing) -> Piece:
+        """The made thing's pixels, the same ones every time."""
+        outline = cut_out(*self.photographs.photo(thing.donor), thing.label) if thing.label else None
+        return make_thing(outline, self.photographs.photo(thing.texture)[0], np.random.default_rng(thing.seed))
 
     def plan(self, rng) -> GroupPlan:
         """A group of a kind drawn by the shares; a share of them asked by example."""
         by_example = self.examples > 0 and rng.random() < self.examples
         kind = KINDS_OF_GROUP[rng.choice(3, p=self.shares)]
+        if kind == "plain" and self.made and rng.random() < self.made:
+            kind = "of_made"
         if not by_example:
             return getattr(self, kind)(rng)
         plan = self.either(rng) if kind == "hard" and rng.random() < 0.5 else getattr(self, kind)(rng)
+        if plan.things:  # of these nothing else is worth showing
+            return replace(plan, marks=(MADE,) * self.size)
         some = [np.flatnonzero(self.present[i]) + 1 for i in plan.photos]  # where nothing is common, each shows its own
         marks = [label or int(rng.choice(own)) for label, own in zip(plan.targets, some, strict=True)]
         return replace(plan, marks=tuple(marks))
@@ -204,6 +267,9 @@ class GroupSampler(Dataset):
         for which, donor, guest in plan.pastes:
             if which == n:
                 image, labels = self._pasted(image, labels, donor, guest, plan.targets[n], rng)
+        for which, thing, label in plan.things:
+            if which == n:
+                image, labels = stick(image, labels, self.piece(thing), label, rng, SCALE, TURN)
         return self._augmented(image, target_of(labels, (plan.marks or plan.targets)[n]), side)
 
     def __getitem__(self, step: int) -> Batch:
@@ -222,7 +288,8 @@ class GroupSampler(Dataset):
                 for n in range(self.size):
                     images[b, n], targets[b, n] = self._pixels(plan, n, side, rng)
         classes = torch.zeros(groups, len(self.photographs.classes) + 1)  # label 0: nothing in common
-        classes.scatter_(1, torch.tensor([plan.targets[:1] for plan in plans]), 1.0)
+        named = [[0 if plan.kind == "made" else plan.targets[0]] for plan in plans]
+        classes.scatter_(1, torch.tensor(named), 1.0)
         weights, kinds = torch.stack([plan.weights for plan in plans]), tuple(plan.kind for plan in plans)
         marks = self._marks(plans, targets) if self.examples else None
         return Batch(images, targets, weights, classes[:, 1:], kinds, marks)
@@ -260,32 +327,6 @@ def augmentation(side: int, scale: tuple[float, float] = (0.4, 1.0), colour: flo
     """Random crop to `side`² of a share `scale` of the area, flip, brightness, contrast, saturation."""
     crop = _AlignedCrop(side, scale=scale, ratio=(0.8, 1.25), antialias=True)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(colour, colour, colour)])
-
-
-def paste(image: Tensor, labels, donor, donor_labels, label: int, rng, scale=(0.3, 0.9)) -> tuple[Tensor, Tensor]:
-    """Cut the class `label` out of a donor and put it, resized and flipped at random, somewhere onto an image.
-
-    image, donor (3, S, S) uint8, labels (S, S); both results are new tensors. scale: of the cut-out's side to its own.
-    """
-    side = image.shape[-1]
-    cut = donor_labels == label
-    rows, columns = cut.any(1).nonzero()[:, 0], cut.any(0).nonzero()[:, 0]
-    if len(rows) == 0:
-        raise ValueError(f"the donor holds no pixel of class {label}")
-    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    factor = rng.uniform(*scale)
-    h, w = (max(8, round((of.stop - of.start) * factor)) for of in box)
-    piece = tvf.resize(tv_tensors.Image(donor[:, box[0], box[1]]), [h, w], antialias=True)
-    stencil = resize_labels(cut[box], (h, w)).bool()
-    if rng.random() < 0.5:
-        piece, stencil = piece.flip(-1), stencil.flip(-1)
-    top, left = (int(rng.integers(0, max(side - n, 0) + 1)) for n in (h, w))
-    h, w = min(h, side - top), min(w, side - left)
-    piece, stencil = piece[:, :h, :w], stencil[:h, :w]
-    image, labels = image.clone(), labels.clone()
-    image[:, top : top + h, left : left + w][:, stencil] = piece[:, stencil]
-    labels[top : top + h, left : left + w][stencil] = label
-    return image, labels
 
 
 def target_of(labels: Tensor, label: int) -> tv_tensors.Mask:

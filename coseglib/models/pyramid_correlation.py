@@ -28,6 +28,8 @@ Where this differs
     alone asks itself.
   * variant="workbook" is not in the letter: the backbone keeps its strides, f as for other backbones, F_A joins the
     plain features at stride 16 in a decoder with laterals (`LateralDecoder`).
+  * variant="workbook-context" is of no paper: comparison and context together. Beside all that is the workbook's, the
+    answer's channel attention (`semantic_attention`) is multiplied onto the query's maps at strides 32, 16 and 8.
 """
 
 from collections.abc import Sequence
@@ -41,6 +43,7 @@ from coseglib.layers.decoders import DROPOUT, LateralDecoder, conv_bn_relu
 from coseglib.layers.depthwise_correlation import depthwise_correlation, merge_kernels, normalise_channels
 from coseglib.models.backbones import Backbone
 from coseglib.models.contract import Output, Paper, PartnerModel
+from coseglib.models.semantic_attention import attention_layers, channel_attention, mean_over
 
 
 def dilate(stage: nn.Module) -> None:
@@ -97,6 +100,7 @@ class PFCC(PartnerModel):
     """
 
     paper = Paper("chen2023", ("PFCC",), "pfcc")
+    VARIANTS: ClassVar = ("paper", "workbook", "workbook-context")
     EXTRAS: ClassVar = {"correlation": "(B, N, m, H/16, W/16)", "fused": "(B, N, D, H/16, W/16)"}
     COMPARES = "product of features"
 
@@ -119,8 +123,12 @@ class PFCC(PartnerModel):
             raise ValueError(f"width {width!r}: a number of channels, 1 or more")
         self.kernels, self.normalise = tuple(kernels), normalise
         self.strides_compared = (16,) if kernels else ()
-        backbone.embedding = nn.Identity()  # maps are compared, not what ImageNet's classifier pools
         c4, c8, c16, c32 = backbone.channels[1:]
+        self.attended_channels = (c32, c16, c8) if variant == "workbook-context" else ()
+        if self.attended_channels:
+            self.attention_layers = attention_layers(backbone.embedding_channels, self.attended_channels)
+        else:
+            backbone.embedding = nn.Identity()  # maps are compared, not what ImageNet's classifier pools
         self.dilated = variant == "paper" and backbone.name.startswith("resnet")
         if self.dilated:
             dilate(backbone.stages[-1])
@@ -128,20 +136,28 @@ class PFCC(PartnerModel):
         c, d = c32 if self.dilated else c16 + c32, width if kernels else 0
         if kernels:
             self.phi1, self.phi2 = nn.Conv2d(c, width, 1), nn.Conv2d(width, width, 1)
-        self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder((c32, d + c16, c8, c4))
+        a32, a16, a8 = self.attended_channels or (0, 0, 0)
+        beside = (a32 + c32, a16 + d + c16, a8 + c8, c4)
+        self.decoder = AtrousDecoder(d + c, width) if variant == "paper" else LateralDecoder(beside)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """images (B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last (with kernels) f'."""
+        """images (B, 3, H, W) in [0, 1] -> the decoder's plain maps, coarsest first, and last (with kernels) f'.
+
+        With context alpha (B, D, 1, 1) stands before f'.
+        """
         pyramid = super().encode(images)
         f = pyramid[-1]  # (B, C, h, w), at stride 16 where dilated
         if not self.dilated:
             f = cat([pyramid[-2], F.interpolate(f, scale_factor=2, mode="bilinear")], dim=1)
-        plain = [f] if self.variant == "paper" else pyramid[:0:-1]
-        return [*plain, self.phi1(f)] if self.kernels else plain  # eq. (1)
+        maps = [f] if self.variant == "paper" else pyramid[:0:-1]
+        if self.attended_channels:
+            pooled = mean_over(self.backbone.embed(pyramid[-1]).float())
+            maps.append(channel_attention(self.attention_layers, pooled)[..., None, None])
+        return [*maps, self.phi1(f)] if self.kernels else maps  # eq. (1)
 
     def reference_maps(self, maps: list[Tensor]) -> list[Tensor]:
-        """Of an answer image nothing but f' is read."""
-        return maps[-1:]
+        """Of an answer image nothing but f' is read, and with context alpha."""
+        return maps[1 if self.variant == "paper" else 4 :] or maps[-1:]  # without either, something of its size
 
     def pyramid(self, base: Tensor, answer: Tensor) -> list[Tensor]:
         """L2(S_B^i), i = 1 … m, of the answers' f', fitted to the queries' f' (base), too: m of (B, D, k_i, k_i)."""
@@ -155,15 +171,21 @@ class PFCC(PartnerModel):
         correlation  (B, m, h, w): L2(S_B^i) ⊗ f'_A for each kernel, mean over the channels, without gradients
         fused        (B, D, h, w): F_A
         """
-        f = maps[0] if self.variant == "paper" else maps[1]
+        f, plain = maps[0] if self.variant == "paper" else maps[1], maps[:4]
         kernels, fused = [], f.new_zeros((f.shape[0], 0, *f.shape[-2:]))
         if self.kernels:
-            *maps, base = maps
+            base = maps[-1]
             kernels = self.pyramid(base, reference[-1])
             mean = depthwise_correlation(base, merge_kernels(kernels))  # f̄_A, eq. (3)  (B, D, h, w)
             fused = F.relu(self.phi2(mean))  # F_A, eq. (4)  (B, D, h, w)
         joined = cat([fused, f], dim=1)  # [F_A, f_A]  (B, D + C, h, w)
-        logits = self.decoder(joined if self.variant == "paper" else [maps[0], joined, *maps[2:]])
+        if self.variant != "paper":
+            plain[1] = joined
+        if self.attended_channels:
+            alphas = reference[-2 if self.kernels else -1].split(self.attended_channels, dim=1)
+            for i, alpha in enumerate(alphas):  # at strides 32, 16, 8
+                plain[i] = cat([alpha.to(maps[i].dtype) * maps[i], plain[i]], dim=1)
+        logits = self.decoder(joined if self.variant == "paper" else plain)
 
         @torch.no_grad()
         def correlation() -> Tensor:  # as much as all the rest of the comparison: only for whom it is asked

@@ -55,6 +55,17 @@ def mean_over(f: Tensor, mask: Tensor | None = None) -> Tensor:
     return (m * f).sum(dim=(-2, -1)) / m.sum(dim=(-2, -1))
 
 
+def attention_layers(embedding: int, channels: tuple[int, int, int]) -> nn.ModuleList:
+    """The workbook's, not the paper's: from a pooled embedding to the attention of maps at strides 32, 16 and 8."""
+    deep = nn.Sequential(nn.Linear(embedding, 256), nn.ReLU(), nn.Linear(256, channels[0]))
+    return nn.ModuleList([deep, *(nn.Linear(embedding, c) for c in channels[1:])])
+
+
+def channel_attention(layers: nn.ModuleList, pooled: Tensor) -> Tensor:
+    """alpha = σ(W GAP(f) + b), eqs. (1), (2), of each layer in a row. pooled (B, C) -> (B, D), in (0, 1)."""
+    return torch.sigmoid(torch.cat([layer(pooled) for layer in layers], dim=1).float())
+
+
 class SemanticAttention(ContextModel):
     """What CA, FCA and CSA share. The three differ in `attended`, FCA in whose attention is pooled as well."""
 
@@ -67,14 +78,11 @@ class SemanticAttention(ContextModel):
         if variant == "paper":
             backbone.embedding = nn.Identity()  # the paper attends the encoder's own last map
             self.attended_channels = (c32,)
-            layers = [nn.Linear(c32, c32)]
+            self.attention_layers = nn.ModuleList([nn.Linear(c32, c32)])
         else:
-            e = backbone.embedding_channels
             self.attended_channels = (c32, c16, c8)
-            deep = nn.Sequential(nn.Linear(e, 256), nn.ReLU(), nn.Linear(256, c32))
-            layers = [deep, nn.Linear(e, c16), nn.Linear(e, c8)]
+            self.attention_layers = attention_layers(backbone.embedding_channels, self.attended_channels)
         self.context_size = sum(self.attended_channels)  # D
-        self.attention_layers = nn.ModuleList(layers)
         self.decoder = PlainDecoder(c32) if variant == "paper" else LateralDecoder((2 * c32, 2 * c16, 2 * c8, c4))
 
     def attention(self, maps: list[Tensor], mask: Tensor | None = None) -> Tensor:
@@ -83,7 +91,7 @@ class SemanticAttention(ContextModel):
         mask  (B, H, W), 1 on what is meant, not in the paper: `mean_over` it in the place of GAP
         """
         pooled = mean_over(self.backbone.embed(maps[-1]).float(), mask)  # GAP  (B, C)
-        return torch.sigmoid(torch.cat([layer(pooled) for layer in self.attention_layers], dim=1).float())
+        return channel_attention(self.attention_layers, pooled)
 
     def attended(self, f: Tensor, alpha: Tensor, level: int) -> Tensor:
         """f (B, C, h, w), alpha (B, C) -> f' = alpha ⊙ f (B, C, h, w), eqs. (3), (4)."""

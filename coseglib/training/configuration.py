@@ -15,9 +15,8 @@ PROFILES = Path(__file__).parent / "profiles"
 # Fields that a resumed run may change: they decide how it is computed and reported, not what.
 # What a folder of one's own holds is compared by content, wherever it lies.
 MAY_CHANGE = frozenset({"workers", "log_every", "save_every", "folder"})
-YOUNGER = frozenset(
-    {"frozen_norms", "example_share"}
-)  # fields that came later: at their defaults they change nobody's digest
+# Fields that came later: at their defaults they change nobody's digest.
+YOUNGER = frozenset({"frozen_norms", "example_share", "made", "boundary"})
 
 
 class TrainConfig(Config):
@@ -25,7 +24,7 @@ class TrainConfig(Config):
 
     method: str = "ca"
     backbone: Literal[*BACKBONES] = "mobilenet_v2"
-    variant: Literal["paper", "workbook"] = "paper"  # see the model's file
+    variant: str = "paper"  # "paper", "workbook" or another of the method's, see the model's file
     options: dict[str, Any] = Field({})  # of the method: what its model's constructor takes besides
     pretrained: bool = True  # ImageNet weights; False: random
     start: str = ""  # a checkpoint, by name or file, whose weights training starts from instead
@@ -44,7 +43,9 @@ class TrainConfig(Config):
     by_set: bool = False  # draw a class's photographs of two data sets as two classes
     example_share: Share = 0.0  # of the groups, asked by example: their partners come with masks; ca, fca and csa
     twins: Share = 0.0  # share of the plain groups that are crops of one photograph
+    made: Share = 0.0  # share of the plain groups in whose place groups with made things stand, see data.sampler
     dice: Weight = 0.0  # of the foreground dice beside cross-entropy
+    boundary: Weight = 0.0  # of the cross-entropy near contours beside the loss
     optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: Weight = 1e-5
     backbone_learning_rate: Weight = 1e-5
@@ -84,6 +85,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _together(self) -> "TrainConfig":
+        if self.variant not in METHODS[self.method].VARIANTS:
+            known = ", ".join(METHODS[self.method].VARIANTS)
+            raise CosegError(f"variant = {self.variant}: {self.method} has no such variant; one of {known}")
         known = METHODS[self.method].options
         for name in self.options:
             if name not in known:

@@ -40,7 +40,7 @@ from coseglib.data.synthetic import load_synthetic, synthetic_photos
 from coseglib.models import METHODS, build_model
 from coseglib.models.backbones import fill
 from coseglib.models.checkpoints import load_model, save_model
-from coseglib.models.losses import batch_jaccard
+from coseglib.models.losses import batch_jaccard, boundary_cross_entropy
 from coseglib.scoring.metrics import aggregate, auroc
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
@@ -195,6 +195,7 @@ class Run:
         with self.fabric.no_backward_sync(self.wrapped, enabled=part < config.accumulate - 1):
             answer = self.wrapped(x, w, *marks)
             loss = sum(self.model.loss(answer, y, batch.classes.to(device), config.dice).values())
+            loss = loss + config.boundary * boundary_cross_entropy(answer.logits, y) if config.boundary else loss
             if not torch.isfinite(loss):
                 self.stop("the loss is")
             self.fabric.backward(loss / config.accumulate)
@@ -267,7 +268,7 @@ def cached_photographs(config: TrainConfig, quiet: bool = True, own: OwnFolder |
 
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:
     """The batches of one process of several, each a part of a step."""
-    same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "crop", "seed", "by_set")}
+    same = {name: getattr(config, name) for name in ("shares", "pasted", "twins", "made", "crop", "seed", "by_set")}
     if config.folder and len(photos.classes) == 1:  # nothing to tell it from
         same["shares"] = (1.0, 0.0, 0.0)
     groups, steps = config.groups // config.accumulate // processes, config.steps * config.accumulate

@@ -10,8 +10,9 @@ import torch
 from torchvision.transforms import v2
 
 from coseglib.data.cache import TrainingSet, training_set
+from coseglib.data.pasting import paste
 from coseglib.data.record import Photo, resize_labels
-from coseglib.data.sampler import GroupSampler, paste
+from coseglib.data.sampler import GroupSampler
 
 DARK, LIGHT = 80, 150  # far enough from 0 and 255 for any change of brightness and contrast
 CLASSES = ("disc", "ground")

@@ -7,7 +7,7 @@ import torch
 from coseglib.core.errors import CosegError
 from coseglib.data.cache import TrainingSet, training_set, vocabulary
 from coseglib.data.record import Photo
-from coseglib.data.sampler import GroupSampler, augmentation, paste, target_of
+from coseglib.data.sampler import MADE, GroupSampler, augmentation, target_of
 from coseglib.data.sets import msrc
 
 SIDE = 32
@@ -179,19 +179,6 @@ def test_image_and_mask_are_augmented_alike():
         assert agree > 0.9 and set(t.unique().tolist()) <= {0, 1}
 
 
-def test_a_pasted_object_brings_its_own_pixels_and_covers_the_others():
-    image, labels = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8), torch.ones(SIDE, SIDE, dtype=torch.uint8)
-    donor = torch.full((3, SIDE, SIDE), 200, dtype=torch.uint8)
-    donor_labels = torch.zeros(SIDE, SIDE, dtype=torch.uint8)
-    donor_labels[8:24, 8:24] = 2
-    new, new_labels = paste(image, labels, donor, donor_labels, 2, np.random.default_rng(0), scale=(0.5, 0.5))
-    assert (new_labels == 2).sum() == 64  # 16 × ½, squared
-    assert (new[:, new_labels == 2] == 200).all() and (new[:, new_labels == 1] == 0).all()
-    assert image.sum() == 0 and (labels == 1).all()  # the originals are untouched
-    with pytest.raises(ValueError, match="no pixel of class 3"):
-        paste(image, labels, donor, donor_labels, 3, np.random.default_rng(0))
-
-
 def test_groups_of_one_and_sets_too_small_are_refused(photographs):
     with pytest.raises(CosegError, match="group_size"):
         GroupSampler(photographs, size=1)
@@ -235,3 +222,41 @@ def test_without_examples_nothing_is_drawn_for_them(photographs):
         ("plain", "hard", "empty")[k] for k in kinds
     ]
     assert drawn == [usual.plan(np.random.default_rng(step)).photos for step in range(5)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_made_groups_have_a_made_thing_in_common_and_no_class(photographs, size):
+    """Distractors stand in half of them; where the halves have a thing each, nothing is asked for."""
+    sampler, kinds = GroupSampler(photographs, size=size, groups=1, side=SIDE, made=1), []
+    if size > len(photographs.classes):  # no four photographs without a class in common here
+        assert sampler.plan(np.random.default_rng(0)).kind == "plain"
+        return
+    for step in range(30):
+        plan = sampler.plan(np.random.default_rng(step))
+        kinds.append(plan.kind)
+        assert not sampler.holds[list(plan.photos)].all(0).any()
+        asked = {n: thing for n, thing, label in plan.things if label == MADE}
+        others = [n for n, _, label in plan.things if label != MADE]
+        torch.testing.assert_close(plan.weights.sum(1), torch.ones(size))
+        if plan.kind == "made":
+            assert set(plan.targets) == {MADE} and len(set(asked.values())) == 1 and others == [*range(size // 2)]
+        else:
+            assert set(plan.targets) == {0} and len(set(asked.values())) == 2 and not others
+    assert 15 < kinds.count("made") < 30 and set(kinds) == {"made", "empty"}
+
+
+def test_targets_of_made_groups_are_the_thing_alone_and_name_no_class(photographs):
+    sampler = GroupSampler(photographs, groups=8, side=SIDE, made=1, examples=0.5, crop=(1.0, 1.0))
+    batch, rng = sampler[1], np.random.default_rng((0, 1, 0, 1))
+    plans = [sampler.plan(rng) for _ in range(8)]
+    assert batch.kinds == tuple(plan.kind for plan in plans) and "made" in batch.kinds
+    assert not batch.classes.any() and any(plan.marks for plan in plans)
+    for plan, targets, marks in zip(plans, batch.targets, batch.marks, strict=True):
+        shown = (targets == 1).flatten(1).float().mean(1)
+        assert (shown > 0.01).all() and (shown < 0.6).all() if plan.kind == "made" else not shown.any()
+        assert (marks == 1).any() == bool(plan.marks)
+
+
+def test_without_made_groups_nothing_is_drawn_for_them(photographs):
+    usual, none = (GroupSampler(photographs, groups=4, side=SIDE, shares=(1, 1, 1), **f) for f in ({}, {"made": 0.0}))
+    assert torch.equal(usual[3].images, none[3].images)

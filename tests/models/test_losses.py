@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from coseglib.models.losses import batch_jaccard, cross_entropy, foreground_dice, segmentation_loss
+from coseglib.models.losses import (
+    BAND,
+    batch_jaccard,
+    boundary_cross_entropy,
+    cross_entropy,
+    foreground_dice,
+    segmentation_loss,
+)
 
 
 @pytest.fixture
@@ -53,3 +60,19 @@ def test_batch_jaccard_counts_empty_against_empty_as_one():
     logits[1, 1, 0, 0] = 2  # but one pixel of the second image
     labels = torch.tensor([[[0, 255]], [[1, 1]]], dtype=torch.uint8)
     assert batch_jaccard(logits, labels).item() == pytest.approx((1 + 0.5) / 2)
+
+
+def test_the_boundarys_cross_entropy_is_a_loop_over_the_pixels_near_a_contour():
+    torch.manual_seed(1)
+    logits, labels = torch.randn(2, 2, 24, 20, dtype=torch.float64), torch.zeros(2, 24, 20, dtype=torch.uint8)
+    labels[0, 6:19, 9:], labels[0, 3, 3] = 1, 255
+    losses = []
+    for i in range(24):
+        for j in range(20):
+            around = labels[0, max(i - BAND, 0) : i + BAND + 1, max(j - BAND, 0) : j + BAND + 1] == 1
+            if around.any() and not around.all() and labels[0, i, j] != 255:
+                losses.append(-math.log(logits[0, :, i, j].softmax(0)[int(labels[0, i, j])]))
+    assert 20 < len(losses) < 250
+    assert boundary_cross_entropy(logits, labels).item() == pytest.approx(sum(losses) / len(losses))
+    assert boundary_cross_entropy(logits[1:], labels[1:]).item() == 0
+    assert boundary_cross_entropy(logits[None], labels[None]).item() == pytest.approx(sum(losses) / len(losses))

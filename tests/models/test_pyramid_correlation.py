@@ -10,7 +10,7 @@ from coseglib.models.backbones import build_backbone
 from coseglib.models.losses import foreground_dice
 from coseglib.models.pyramid_correlation import PFCC, dilate
 
-VARIANTS = ("paper", "workbook")
+VARIANTS = PFCC.VARIANTS
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -232,6 +232,8 @@ def test_the_query_and_the_answer_may_differ_in_size(build):
 def test_without_kernels_no_image_hears_of_its_partner(build, variant):
     model, group = build(variant, kernels=()), _images(1, 3)
     assert not any("phi" in name for name, _ in model.named_parameters())
+    if model.attended_channels:  # its context does hear of it
+        return
     one, two = model(group[:, :2]), model(group[:, ::2])
     torch.testing.assert_close(one.logits[:, 0], two.logits[:, 0])
     assert one.extra("correlation").shape == (1, 2, 0, 4, 4) and one.extra("fused").shape == (1, 2, 0, 4, 4)
@@ -361,3 +363,33 @@ def test_bad_values_are_refused_in_one_line(given, said):
     with pytest.raises(ValueError, match=said) as refused:
         PFCC(build_backbone("mobilenet_v2", None), **given)
     assert "\n" not in str(refused.value)
+
+
+# ---- context and comparison ------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_with_context_the_answers_channel_attention_attends_the_querys_maps(build):
+    """By hand from the maps: alpha = σ(layers of the pooled embedding) of the answer at strides 32, 16, 8."""
+    model, images = build("workbook-context"), _images(2)
+    maps = model.encode(images)
+    found = model.answer([m[:1] for m in maps], [m[1:] for m in model.reference_maps(maps)])
+    pyramid = model.backbone(images)
+    pooled = model.backbone.embed(pyramid[-1])[1:].mean(dim=(2, 3))
+    alphas = [torch.sigmoid(layer(pooled))[0] for layer in model.attention_layers]
+    beside = []
+    for alpha, f in zip(alphas, pyramid[:1:-1], strict=True):
+        attended = torch.stack([a * channel for a, channel in zip(alpha, f[0], strict=True)])
+        beside.append(torch.cat([attended[None], f[:1]], dim=1))
+    beside[1] = torch.cat([beside[1][:, : alphas[1].numel()], found.extra("fused"), pyramid[3][:1]], dim=1)
+    torch.testing.assert_close(found.logits, model.decoder([*beside, pyramid[1][:1]]), **CLOSE)
+
+
+@torch.no_grad()
+def test_context_counts_beside_comparison_in_the_path_that_training_takes(build):
+    model, images = build("workbook-context"), _images(1, 3)
+    one = model(images[:, :2]).logits[:, 0]
+    for layer in model.attention_layers.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.mul_(-1)
+    assert not torch.allclose(model(images[:, :2]).logits[:, 0], one, atol=1e-4)
