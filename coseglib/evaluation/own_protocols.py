@@ -1,6 +1,7 @@
 """Each shipped checkpoint under its paper's own protocols, on every set that the paper reports and that is here.
 
     python -m coseglib.evaluation.own_protocols [--dataset NAME …]
+    python -m coseglib.evaluation.own_protocols --run RUN CARD      # of data/measured: its weights are RUN's
 
 writes `reports/cpu/tables/by_protocol.csv`, which stands beside the printed figures in `reports/REPRODUCTION.md`
 (`python -m coseglib.report.reproduction` after it). Minutes a checkpoint; a run that was killed goes on. Internet is
@@ -22,6 +23,7 @@ from coseglib.data import load
 from coseglib.data.reported import reported
 from coseglib.evaluation.benchmark import paper_rows, photo_rows, score_table
 from coseglib.evaluation.kept import code_hash
+from coseglib.evaluation.shipping import of_card
 from coseglib.evaluation.systems import System, load_systems
 from coseglib.models import METHODS
 from coseglib.scoring.metrics import PROTOCOLS
@@ -58,17 +60,18 @@ def own_protocol_rows(system: System, dataset: str, protocols: Sequence[str], sa
     return table[list(COLUMNS)]
 
 
-def measure_own_protocols(datasets: Sequence[str] = (), say=print) -> pd.DataFrame:
+def measure_own_protocols(datasets: Sequence[str] = (), say=print, systems: Sequence[System] = ()) -> pd.DataFrame:
     """The table, written anew system by system; rows of sets that are not here or not asked for stay as they are.
 
     datasets  of the papers' names; none: all. Raises CosegError for one of which no paper reports a figure.
+    systems   none: all checkpoints that are shipped
     """
     wanted = protocols_asked()
     if unknown := [name for name in datasets if name not in {dataset for _, dataset in wanted}]:
         known = ", ".join(sorted({dataset for _, dataset in wanted}))
         raise CosegError(f"--dataset {unknown[0]}: no paper reports it; one of {known}")
     table = read_own_protocols()
-    for system in load_systems(floors=()):
+    for system in systems or load_systems(floors=()):
         paper = METHODS[system.model.card["method"]].paper.key
         for dataset in (d for p, d in wanted if p == paper and (not datasets or d in datasets)):
             try:
@@ -92,8 +95,11 @@ def read_own_protocols() -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--run", nargs=2, metavar=("RUN", "CARD"), help="of a card whose weights are not shipped")
+    given = parser.parse_args(arguments)
     try:
-        table = measure_own_protocols(parser.parse_args(arguments).dataset, lambda text: print(text, flush=True))
+        systems = [System(given.run[1], of_card(*given.run))] if given.run else []
+        table = measure_own_protocols(given.dataset, lambda text: print(text, flush=True), systems)
     except CosegError as error:
         print(f"coseg: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ changed, `again` measures them anew, the weights as they are.
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,36 @@ def average_in(model, runs: Sequence[str | Path]) -> list[dict]:
     return [{"step": other.card["step"], "sha256": other.card["sha256"]} for other in models]
 
 
+def _handed_over(source: Path, looks: int | None, post: str | None, average: Sequence[str | Path] = ()) -> tuple:
+    """-> what a run's file becomes, see `ship`, and what the shipped file says of its training."""
+    model = load_model(source, looks=looks, post=post, folded=False)
+    if METHODS[model.card["method"]].online:
+        raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
+    about = {key: model.card[key] for key in FROM_RUN if key in model.card}
+    if any(run["training"]["data"] == "folder" for run in runs_of(about)):
+        why = "which may hold test photographs, so that its figures would say nothing; hand on the file itself"
+        raise CosegError(f"{source}: was trained on a folder of one's own, {why}")
+    if averaged := average_in(model, average):
+        about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
+    return model, about
+
+
+def of_card(run: str | Path, name: str, homes: Sequence[Path] = (MEASURED, CHECKPOINTS)) -> nn.Module:
+    """The very model that the card `name` is of, made again from its run, which is not in the repository.
+
+    Raises CosegError where there is no such card, or the run is another one's.
+    """
+    card = next((read_json(f, "fetch it again") for folder in homes if (f := folder / f"{name}.json").is_file()), None)
+    if card is None:
+        raise CosegError(f"{name}: no such card in {homes[0]}; coseg ship --card-only writes it")
+    with tempfile.TemporaryDirectory() as folder:
+        file, how = Path(folder) / f"{name}.safetensors", {"looks": card["looks"], "post": card["post"]}
+        save_model(file, *_handed_over(_file_of(run), **how), half=True)
+        if sha256(file) != card["sha256"]:
+            raise CosegError(f"{run}: is not the run that the card {name} is of; name that, or ship this one anew")
+        return load_model(file, **how)
+
+
 def _measured(file: Path, kept: Path, say: Say, **how) -> dict:
     """The part of a card that is measured; the figures are `kept` until the card is written."""
     device, model = "cuda" if torch.cuda.is_available() else "cpu", load_model(file, **how)
@@ -107,17 +138,9 @@ def ship(
     Returns its path, or the card's. Raises CosegError where the file would pass 8 MiB.
     """
     source = _file_of(run)
-    model = load_model(source, looks=looks, post=post, folded=False)
-    if METHODS[model.card["method"]].online:
-        raise CosegError(f"{source}: knows its own group of photographs only; ship a model that was trained with masks")
-    about = {key: model.card[key] for key in FROM_RUN if key in model.card}
-    if any(run["training"]["data"] == "folder" for run in runs_of(about)):
-        why = "which may hold test photographs, so that its figures would say nothing; hand on the file itself"
-        raise CosegError(f"{source}: was trained on a folder of one's own, {why}")
+    model, about = _handed_over(source, looks, post, average)
     if folder is None:
         folder = SCENES if about["training"]["data"] == "synthetic" else MEASURED if card_only else CHECKPOINTS
-    if averaged := average_in(model, average):
-        about["averaged"] = [{"step": about["step"], "sha256": model.card["sha256"]}, *averaged]
     part, kept = folder / f".{name}.safetensors", folder / f".{name}.figures.json"
     try:
         save_model(part, model, about, half=True)

@@ -84,18 +84,26 @@ def small_budget(row: Mapping) -> str:
 
 
 def _beside(card: Mapping, row: Mapping, table: pd.DataFrame) -> dict[str, str]:
-    """What a card says beside a printed row; {} of another system, or of what is not shipped on another backbone."""
+    """What a card says beside a printed row; {} of another system, and of what is neither shipped nor as printed.
+
+    Beside a row of an ablation stands the whole system as printed, where the paper has a row of it.
+    """
     common, net = card["figures"].get(row["dataset"], {}).get("group"), row["backbone"].lower().replace("-", "")
     name, same = {"dcnet": "DCNet"}.get(card["method"], card["method"].upper()), card["backbone"].startswith(net or "?")
     shipped = card["sha256"] in {one["sha256"] for one in of_cards.cards()}
     which = (table.checkpoint == card["sha256"][:8]) & (table.dataset == row["dataset"]) & (table.group == row["group"])
     own = [_shares(one) + one["mark"] for one in table[which & (table.protocol == row["protocol"])].to_dict("records")]
-    if row["ablation"] or not (common or own) or name != row["system"].split("-")[0] or not (shipped or same):
+    printed = card["variant"] == "paper"
+    if row["ablation"]:
+        fits = printed and row["system"] in METHODS[card["method"]].paper.systems
+    else:
+        fits = name == row["system"].split("-")[0] and (shipped or same or printed)
+    if not fits or not (common or own):
         return {}
     if row["group"] != "all" and common:
         common = {"J": common["by_group"].get(row["group"])}
     why, plain = withdrawn(card), of_cards.pairs_of(card) == "plain"
-    other = [("variant", card["variant"] != "paper"), ("backbone", not same), ("pairs", not plain)]
+    other = [("variant", not printed), ("backbone", not same), ("pairs", not plain)]
     nothing = NOT_YET if shipped else GONE
     figures = {OWN: why or (own or [nothing])[0], COMMON: "–" if why or not common else _shares(common)}
     about = {"ours": titled(card), "backbone": f"{row['backbone'] or 'not said'} → {card['backbone']}", **figures}
@@ -113,7 +121,8 @@ def beside_the_papers(some: Sequence[Mapping], table: pd.DataFrame) -> pd.DataFr
         budget = {"ours": "small budget", "backbone": f"{net} → mobilenet_v2", OWN: small, COMMON: "–"}
         lacking = f"{NOT_YET}{LACKING}" if row["dataset"].startswith("internet") else NOT_YET
         none = dict.fromkeys(budget, lacking) | {"ours": "–", "backbone": net, "differs": "–"}
-        rows += [about | one for one in found or [budget | {"differs": "backbone, set, size"} if small else none]]
+        found += [budget | {"differs": "backbone, set, size"}] if small else []
+        rows += [about | one for one in found or [none]]
     return pd.DataFrame(rows)
 
 

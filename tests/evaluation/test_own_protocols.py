@@ -63,3 +63,15 @@ def test_a_set_is_measured_alone_and_the_others_stay(here, capsys):
     assert len(after) == len(before) and set(after.dataset) == set(before.dataset)
     assert main(["--dataset", "imagenet"]) == 1
     assert "imagenet: no paper reports it; one of " in capsys.readouterr().err
+
+
+def test_a_card_without_weights_is_measured_from_its_run(here, monkeypatch, capsys):
+    """As all others, under the card's name; their rows stay."""
+    system, _, _ = here
+    measure_own_protocols(say=lambda text: None)
+    monkeypatch.setattr(own_protocols, "of_card", lambda run, name: {("runs/one", "printed"): system.model}[run, name])
+    assert main(["--run", "runs/one", "printed", "--dataset", "msrc7"]) == 0
+    table = read_own_protocols()
+    assert set(table[table.system == "printed"].dataset) == {"msrc7"} and system.name in set(table.system)
+    one, other = (table[(table.system == name) & (table.dataset == "msrc7")].J for name in ("printed", system.name))
+    assert one.tolist() == pytest.approx(other.tolist())

@@ -7,7 +7,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import shipping
 from coseglib.evaluation.cards import cards
-from coseglib.evaluation.shipping import again, common_from, measure, ship
+from coseglib.evaluation.shipping import again, common_from, measure, of_card, ship
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.scoring.metrics import aggregate, best_threshold
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
@@ -63,6 +63,23 @@ def test_a_card_alone_leaves_no_weights_and_knows_no_limit(run, few_scenes, tmp_
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-large.json", "ca-large.log.csv"]
     card = json.loads(path.read_text())
     assert card["bytes"] > 1000 and set(card["figures"]["synthetic"]) >= {"group", "self", "other", "partner_swap"}
+
+
+def test_a_cards_model_is_made_again_from_its_run_and_from_no_other(run, few_scenes, tiny, tmp_path):
+    home = [tmp_path / "cards"]
+    path = ship(run, "ca-card", home[0], say=lambda _: None, card_only=True)
+    card, model = json.loads(path.read_text()), of_card(run, "ca-card", home)
+    assert model.card["sha256"] == card["sha256"] and (model.looks, model.post) == (card["looks"], card["post"])
+    scored = aggregate(evaluate(model, few_scenes))
+    assert card["figures"]["synthetic"]["group"]["J"] == pytest.approx(scored.J.iloc[-1], abs=1e-4)
+    about = {k: v for k, v in load_model(run / "model.safetensors").card.items() if k in shipping.FROM_RUN}
+    other = tiny("ca", "workbook")
+    next(other.parameters()).data.add_(0.1)
+    save_model(tmp_path / "other" / "model.safetensors", other, about)
+    with pytest.raises(CosegError, match="is not the run that the card ca-card is of"):
+        of_card(tmp_path / "other", "ca-card", home)
+    with pytest.raises(CosegError, match=r"none: no such card in .*--card-only writes it"):
+        of_card(run, "none", home)
 
 
 def test_a_measurement_in_progress_is_no_card(run, few_scenes, tmp_path, monkeypatch):
