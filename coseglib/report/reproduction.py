@@ -132,10 +132,11 @@ def verdict(written: str, figures: pd.DataFrame, claims: pd.DataFrame) -> str:
     These are verdicts on claims about parts (of `verdicts`), and J: printed, ours by its protocol, and by `common`.
     """
     lines = [line for line in written.splitlines() if line.startswith("|")]
-    shipped = figures.ours.isin([titled(card) for card in of_cards.cards()])
+    every = [*of_cards.cards(), *(card for card in of_cards.others() if card["variant"] == "paper")]
+    shown = figures.ours.isin([titled(card) for card in every])
     for place, line in enumerate(lines[2:], 2):
         paper, cells = re.search(r"`([\w-]+)`", line)[1], []
-        own = figures[shipped & (figures.paper == paper) & figures[OWN].str.contains(" / ")]
+        own = figures[shown & (figures.paper == paper) & figures[OWN].str.contains(" / ")]
         for about, rows in own.groupby(["system", "set", "printed"], sort=False):
             j, common = (rows[name].str.split(" / ").str[-1] for name in (OWN, COMMON))
             printed = about[2].split(" / ")[-1].replace("–", "no figure")
