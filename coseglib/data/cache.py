@@ -18,12 +18,13 @@ from coseglib.core.paths import CACHE
 from coseglib.core.progress import Progress
 from coseglib.data.by_class import areas_of
 from coseglib.data.record import Photo, check_masks, digest, file_versions, relabelled, resize_image, resize_labels
-from coseglib.data.sets.msrc import SURROUNDINGS
+from coseglib.data.sets.msrc import SCENERY, SURROUNDINGS
 
 CACHE_FORMAT = 3  # since 2 label maps are sampled about pixel centres; since 3 a checksum of all is kept
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
-# VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes.
+# VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes. With `scenery`
+# buildings and trees are classes where a photograph holds no object: then it is a photograph of them.
 SAME = {
     "aeroplane": "aeroplane", "plane": "aeroplane", "face": "person", "body": "person",
     "dining table": "diningtable", "potted plant": "pottedplant", "tv": "tvmonitor",
@@ -59,19 +60,23 @@ def _shared(names: Iterable[str]) -> list[str]:
     return [SAME.get(name, name) for name in names]
 
 
-def vocabulary(photos: list[Photo]) -> tuple[str, ...]:
-    """The objects that the photographs' label maps can name, each once, in alphabetical order."""
-    return tuple(sorted({c for p in photos for c in _shared(p.classes)} - SURROUNDINGS))
+def vocabulary(photos: list[Photo], scenery: bool = False) -> tuple[str, ...]:
+    """The objects that the photographs' label maps can name, each once, in alphabetical order; then the scenery."""
+    named = {c for p in photos for c in _shared(p.classes)}
+    return (*sorted(named - SURROUNDINGS), *(c for c in SCENERY if scenery and c in named))
 
 
-def training_set(photos: list[Photo], side: int, folder: Path = CACHE, quiet: bool = True) -> TrainingSet:
+def training_set(
+    photos: list[Photo], side: int, folder: Path = CACHE, quiet: bool = True, scenery: bool = False
+) -> TrainingSet:
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 
     The aspect ratio is not kept (as in Chen et al. 2018, section 3.5). Files that have changed belong to another cache.
-    quiet: False says on stderr how far it is. Raises CosegError for what cannot be read, and where the folder is full
+    quiet: False says on stderr how far it is     scenery: True: buildings and trees are classes, too, see above
+    Raises CosegError for what cannot be read, and where the folder is full
     or cannot be written.
     """
-    classes = vocabulary(photos)
+    classes = vocabulary(photos, scenery)
     key = [CACHE_FORMAT, classes, side, file_versions(photos), [p.holds for p in photos]]
     home = folder / f"{side}-{digest(key)}"
     try:
@@ -106,6 +111,7 @@ def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path,
     """Row by row: a full disk is an OSError here, where a mapped file would end the process."""
     n = len(photos)
     known = [*classes, *sorted({c for p in photos for c in _shared(p.holds)} - {*classes} - SURROUNDINGS)]
+    objects = np.array([c not in SCENERY for c in classes])
     areas, holds = np.zeros((n, len(classes)), np.float32), np.zeros((n, len(known)), bool)
     progress, content = Progress("decoded", n, quiet=quiet), hashlib.sha256()
     with (home / "images.npy").open("wb") as images, (home / "labels.npy").open("wb") as maps:
@@ -117,6 +123,8 @@ def _write(photos: list[Photo], classes: tuple[str, ...], side: int, home: Path,
             new = {k: classes.index(c) + 1 for k, c in enumerate(_shared(photo.classes), 1) if c in classes}
             labels = relabelled(photo.labels(), new)
             holds[i, : len(classes)] = areas_of(labels.numpy(), len(classes)) > 0
+            if not objects.all() and holds[i, : len(classes)][objects].any():  # of these it is; the scenery is known
+                labels = relabelled(labels, {k: k for k, of_use in enumerate(objects, 1) if of_use})
             holds[i, [known.index(c) for c in _shared(photo.holds) if c in known]] = True
             labels = resize_labels(labels, (side, side)).numpy()
             areas[i] = areas_of(labels, len(classes))

@@ -263,7 +263,7 @@ def cached_photographs(config: TrainConfig, quiet: bool = True, own: OwnFolder |
         photos = synthetic_photos("train", config.synthetic_photos, size=config.cache_side)
     else:
         photos = training_photos(dataset="coco-seg" if config.data == "coco-seg" else "voc+msrc")
-    return training_set(photos, config.cache_side, quiet=quiet)
+    return training_set(photos, config.cache_side, quiet=quiet, scenery=config.scenery)
 
 
 def build_batches(config: TrainConfig, photos: TrainingSet, processes: int = 1, rank: int = 0) -> GroupSampler:

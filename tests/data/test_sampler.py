@@ -38,6 +38,19 @@ def test_what_surrounds_objects_is_never_asked_for():
     assert not set(asked) & msrc.SURROUNDINGS and {"car", "aeroplane", "person"} <= set(asked)
 
 
+def test_scenery_is_asked_for_where_a_photograph_holds_no_object_and_known_wherever_it_is(tmp_path):
+    left, right = (slice(4, 28), slice(0, 14)), (slice(4, 28), slice(18, 32))
+    names = ("building", "sky", "car")
+    photos = [_photo("house", names, {1: left, 2: right}), _photo("both", names, {1: left, 3: right})]
+    found = training_set(photos, SIDE, folder=tmp_path, scenery=True)
+    assert found.classes == ("car", "building")
+    assert np.unique(found.labels[0]).tolist() == [0, 2] and np.unique(found.labels[1]).tolist() == [0, 1]
+    assert (found.areas > 0).tolist() == [[False, True], [True, False]]
+    assert found.holds[:, :2].tolist() == [[False, True], [True, True]]
+    usual = training_set(photos, SIDE, folder=tmp_path)
+    assert usual.classes == ("car",) and np.unique(usual.labels[1]).tolist() == [0, 1] and not usual.labels[0].any()
+
+
 def test_the_cache_speaks_one_vocabulary_and_stuff_is_background(photographs):
     assert photographs.classes == ("cat", "dog")
     assert photographs.areas[photographs.names.index("made/grass0")].sum() == 0
