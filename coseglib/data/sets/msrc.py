@@ -30,7 +30,7 @@ PALETTE = {
 }  # fmt: skip
 CLASSES = tuple(PALETTE)
 SURROUNDINGS = frozenset({"building", "grass", "tree", "sky", "mountain", "water", "road"})
-SCENERY = ("building", "tree")  # of these what a photograph can be of, where it holds no object
+SCENERY = ("building",)  # of these what a photograph can be of, where it holds no object
 SEVEN = {  # group -> prefix, class
     "bird": (12, "bird"), "car": (7, "car"), "cat": (15, "cat"), "cow": (5, "cow"), "dog": (16, "dog"),
     "plane": (4, "aeroplane"), "sheep": (9, "sheep"),
