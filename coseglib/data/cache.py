@@ -24,7 +24,7 @@ CACHE_FORMAT = 3  # since 2 label maps are sampled about pixel centres; since 3 
 
 # One vocabulary for training: names that two data sets give the same thing. What surrounds objects is background, as in
 # VOC: asked for as a class, MSRC's buildings were found behind every row of parked cars and aeroplanes. With `scenery`
-# buildings and trees are classes where a photograph holds no object: then it is a photograph of them.
+# they are a class where a photograph holds no object: then it is a photograph of them.
 SAME = {
     "aeroplane": "aeroplane", "plane": "aeroplane", "face": "person", "body": "person",
     "dining table": "diningtable", "potted plant": "pottedplant", "tv": "tvmonitor",
@@ -72,7 +72,7 @@ def training_set(
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 
     The aspect ratio is not kept (as in Chen et al. 2018, section 3.5). Files that have changed belong to another cache.
-    quiet: False says on stderr how far it is     scenery: True: buildings and trees are classes, too, see above
+    quiet: False says on stderr how far it is     scenery: True: buildings are a class, too, see above
     Raises CosegError for what cannot be read, and where the folder is full
     or cannot be written.
     """

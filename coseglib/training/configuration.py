@@ -37,7 +37,7 @@ class TrainConfig(Config):
     input_size: Side = 224  # pixels; what the checkpoint is used at
     sides: tuple[Side, ...] = ()  # network sides drawn from in training; () : input_size alone
     cache_side: Count = 256  # pixels; photographs are decoded and resized to this square once
-    scenery: bool = False  # ask for MSRC's buildings and trees, too, in photographs that hold no object
+    scenery: bool = False  # ask for MSRC's buildings, too, in photographs that hold no object
     crop: tuple[Share, Share] = (0.4, 1.0)  # random crops' share of the area, at least and at most
     shares: tuple[Weight, Weight, Weight] = (1.0, 0.0, 0.0)  # plain, hard, empty groups
     pasted: Share = 0.5  # share of the hard groups whose second class is pasted in
