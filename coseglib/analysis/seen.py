@@ -27,11 +27,12 @@ def classes_trained_on(model) -> frozenset[str]:
 
     Raises CosegError for a model without a card, or trained on data whose classes are not listed here.
     """
-    data = model.card.get("training", {}).get("data")
+    training = model.card.get("training", {})
+    data, away = training.get("data"), msrc.SURROUNDINGS - set(msrc.SCENERY if training.get("scenery") else ())
     known = {"real": (*voc.CLASSES, *msrc.CLASSES), "synthetic": synthetic.CATEGORIES}
     if data not in known:
         raise CosegError(f"{type(model).__name__}: trained on {data or 'nothing'}; known are {', '.join(known)}")
-    return frozenset(_common_name(data, name) for name in known[data] if name not in msrc.SURROUNDINGS)
+    return frozenset(_common_name(data, name) for name in known[data] if name not in away)
 
 
 def seen_in_training(group: Group, trained_on: Collection[str]) -> bool:

@@ -67,7 +67,7 @@ def vocabulary(photos: list[Photo], scenery: bool = False) -> tuple[str, ...]:
 
 
 def training_set(
-    photos: list[Photo], side: int, folder: Path = CACHE, quiet: bool = True, scenery: bool = False
+    photos: list[Photo], side: int, folder: Path = CACHE, quiet: bool = True, *, scenery: bool = False
 ) -> TrainingSet:
     """The photographs as squares of `side` pixels: read from `folder` if they are there, else decoded and written.
 

@@ -28,6 +28,9 @@ def test_what_a_model_was_trained_on_is_read_from_its_card(tiny):
         "panda",
         "synthetic/star",
     } & known
+    assert "building" not in known
+    model.card = {"training": {"data": "real", "scenery": True}}
+    assert classes_trained_on(model) == known | {"building"}
     model.card = {"training": {"data": "synthetic"}}
     assert "synthetic/star" in classes_trained_on(model)
 

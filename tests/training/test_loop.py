@@ -16,7 +16,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.sampler import GroupSampler
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model, read_tensors
-from coseglib.models.losses import segmentation_loss
+from coseglib.models.losses import boundary_cross_entropy, segmentation_loss
 from coseglib.models.semantic_attention import CA
 from coseglib.training.configuration import load_profile
 from coseglib.training.loop import cached_photographs, train
@@ -111,6 +111,7 @@ def test_the_loss_falls_in_bfloat16_as_in_fp32(tmp_path):
 def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monkeypatch):
     """What the loop adds in each of two parts is half the gradient of that part's loss, computed here by hand."""
     fields = {**SIX_STEPS, "steps": 1, "groups": 4, "accumulate": 2, "average": 0.0, "stem_every": 1, "dice": 0.5}
+    fields |= {"boundary": 0.7, "made": 0.5}
     config, seen = load_profile("smoke", "ca", fields), []
 
     def watch(model, _):
@@ -122,13 +123,15 @@ def test_accumulated_parts_add_up_to_the_mean_of_their_gradients(tmp_path, monke
     monkeypatch.setattr("coseglib.training.loop.build_optimiser", watch)
     train(config, tmp_path, quiet=True)
     model, first, both = seen
-    sampler = GroupSampler(
-        cached_photographs(config), groups=2, side=32, shares=config.shares, crop=config.crop, steps=2
-    )
+    usual = {"groups": 2, "side": 32, "shares": config.shares, "crop": config.crop, "steps": 2}
+    sampler = GroupSampler(cached_photographs(config), **usual, made=0.5)
+    assert {"made"} < {*sampler[0].kinds, *sampler[1].kinds}
     torch.manual_seed(int(np.random.default_rng((config.seed, 0, 0, 2)).integers(2**62)))  # dropout's, as in the loop
     for part, added in ((0, first), (1, both - first)):
         batch = sampler[part]
-        loss = segmentation_loss(model(batch.images.float() / 255, batch.weights).logits, batch.targets, config.dice)
+        logits = model(batch.images.float() / 255, batch.weights).logits
+        loss = segmentation_loss(logits, batch.targets, config.dice)
+        loss = loss + 0.7 * boundary_cross_entropy(logits, batch.targets)
         (gradient,) = torch.autograd.grad(loss, model.attention_layers[0].weight)
         torch.testing.assert_close(added, gradient / 2, rtol=1e-3, atol=1e-6)
 
