@@ -97,11 +97,12 @@ def earlier(date: str) -> str:
 
 
 def made_again(card: Mapping) -> list[str]:
-    """The commands that train a card's model again, one a run, each from what the one before left.
+    """The commands that train a card's model again, one a run, each from what the one before left; where its weights
+    are a mean of runs, the one that ships it, too.
 
     The profile nearest to the run's fields, the others by --set; those of MAY_CHANGE, which decide no weight, are left.
     """
-    lines, start = [], ""
+    lines, start, folders = [], "", {}
     for number, run in enumerate(card["training"], 1):
         wanted = TrainConfig(**run).replaced(start=start).fields()
         known = {p: load_profile(p, run["method"]).fields() for p in ("cpu", "workbook", "gpu", "paper")}
@@ -110,8 +111,13 @@ def made_again(card: Mapping) -> list[str]:
         text = [v if isinstance(v := wanted[k], str) else json.dumps(v, separators=(",", ":")) for k in other[profile]]
         sets = [word for pair in zip(other[profile], text, strict=True) for word in ("--set", "=".join(pair))]
         folder = f"runs/{card['name']}" + (f"-{number}" if number < len(card["training"]) else "")
+        folders[run["steps"]] = folder
         begin = ["coseg", "train", "--method", run["method"], "--profile", profile]
         lines, start = [*lines, shlex.join([*begin, *sets, "--output", folder])], f"{folder}/model.safetensors"
+    if "averaged" in card:
+        others = [word for part in card["averaged"][1:] for word in ("--average", folders[part["step"]])]
+        how = ["--looks", str(card["looks"]), "--post", card["post"]]
+        lines.append(shlex.join(["coseg", "ship", folders[card["averaged"][0]["step"]], card["name"], *others, *how]))
     return lines
 
 

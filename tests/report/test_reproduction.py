@@ -241,6 +241,14 @@ def test_every_model_is_made_again_by_its_commands(blocks):
     for card in (*of_cards.cards(), *of_cards.cards(MEASURED)):
         lines, before = of_cards.made_again(card), ""
         assert shown[reproduction.titled(card)] == "<br>".join(f"`{line}`" for line in lines)
+        if "averaged" in card:  # the last step of each run, by the run's own folder
+            words = shlex.split(lines.pop())
+            parts = [words[2], *(words[i + 1] for i, word in enumerate(words) if word == "--average")]
+            steps = {
+                line.split("--output ")[1]: run["steps"] for line, run in zip(lines, card["training"], strict=True)
+            }
+            assert words[:2] == ["coseg", "ship"] and words[3] == card["name"]
+            assert [steps[part] for part in parts] == [part["step"] for part in card["averaged"]]
         assert len(lines) == len(card["training"])
         for line, training in zip(lines, card["training"], strict=True):
             words = shlex.split(line)
