@@ -114,10 +114,15 @@ def made_again(card: Mapping) -> list[str]:
         folders[run["steps"]] = folder
         begin = ["coseg", "train", "--method", run["method"], "--profile", profile]
         lines, start = [*lines, shlex.join([*begin, *sets, "--output", folder])], f"{folder}/model.safetensors"
+
+    def folder_at(step: int) -> str:  # a run's last step is its folder's; of a step before it nothing is kept
+        return folders.get(step, f"step {step} of these runs")
+
     if "averaged" in card:
-        others = [word for part in card["averaged"][1:] for word in ("--average", folders[part["step"]])]
+        others = [word for part in card["averaged"][1:] for word in ("--average", folder_at(part["step"]))]
         how = ["--looks", str(card["looks"]), "--post", card["post"]]
-        lines.append(shlex.join(["coseg", "ship", folders[card["averaged"][0]["step"]], card["name"], *others, *how]))
+        first = folder_at(card["averaged"][0]["step"])
+        lines.append(shlex.join(["coseg", "ship", first, card["name"], *others, *how]))
     return lines
 
 

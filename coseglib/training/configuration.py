@@ -102,6 +102,8 @@ class TrainConfig(Config):
             raise CosegError(
                 f"example_share = {self.example_share}: is for ca, fca and csa; leave it out for {self.method}"
             )
+        if self.scenery and self.data != "real":
+            raise CosegError(f"scenery = true: is of MSRC's photographs; leave it out for data = {self.data}")
         if self.groups % self.accumulate:
             raise CosegError(f"accumulate = {self.accumulate}: must divide groups = {self.groups}")
         return self

@@ -20,6 +20,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
         ({"steps": "many"}, "steps = many: must be a whole number"),
         ({"steps": "1.5"}, "steps = 1.5: must be a whole number"),
         ({"steps": 0}, "steps = 0: must be 1 or more"),
+        ({"scenery": True}, "scenery = true: is of MSRC's photographs; leave it out for data = synthetic"),
         ({"variant": "mine"}, "variant = mine: ca has no such variant; one of paper, workbook"),
         ({"shares": "[0, 0, 0]"}, "none negative, not all 0"),
         ({"accumulate": 5}, "must divide groups"),
