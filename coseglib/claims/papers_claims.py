@@ -8,7 +8,7 @@ groups themselves, are `coseglib.evaluation.tables.ABLATIONS`.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +109,14 @@ BY_SHARE = {
     for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
 }
 
+# And another one: what does a seed do to the systems as they are shipped, variant, pairs and loss? One budget for all.
+WORKBOOK = "workbook"
+IN_WORKBOOK = {
+    name.split()[0]: Variant("workbook's variants", f"{name.split()[0]}, workbook", VARIANTS[name].method)
+    for name in WHOLE
+}
+QUESTIONS = {SHARES: tuple(BY_SHARE.values()), WORKBOOK: tuple(IN_WORKBOOK.values())}
+
 
 def _claim(told: Mapping) -> Claim:
     """Of an entry of the file, whose arms are names or [name, how]."""
@@ -121,22 +129,22 @@ CLAIMS = {told["name"]: _claim(told) for told in _TOLD["claims"]}
 
 
 def chosen_claims(only: Iterable[str] = ()) -> list[Claim]:
-    """Claims by name, or all of a system's or of a method's; none: all. SHARES names no claim, see `asks_for_shares`.
+    """Claims by name, or all of a system's or of a method's; none: all. QUESTIONS are no claims, see `asked_besides`.
 
     Raises CosegError for a name that fits nothing.
     """
     wanted = set(only)
     names = {c.name: {c.name, c.system, VARIANTS[c.first.variant].method} for c in CLAIMS.values()}
-    for name in sorted(wanted.difference([SHARES], *names.values())):
+    for name in sorted(wanted.difference(QUESTIONS, *names.values())):
         systems = dict.fromkeys(c.system for c in CLAIMS.values())
-        raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems, SHARES])}")
+        raise CosegError(f"{name}: no such claim or system; one of {', '.join([*CLAIMS, *systems, *QUESTIONS])}")
     return [c for c in CLAIMS.values() if not wanted or wanted & names[c.name]]
 
 
-def asks_for_shares(only: Iterable[str] = ()) -> bool:
-    """Whether `BY_SHARE` is trained as well: where it is named, or where nothing is."""
-    wanted = list(only)
-    return not wanted or SHARES in wanted
+def asked_besides(only: Iterable[str] = ()) -> list[Variant]:
+    """The variants of QUESTIONS that are trained besides: of those that are named, or of all where nothing is."""
+    wanted = set(only)
+    return [v for name, variants in QUESTIONS.items() if not wanted or name in wanted for v in variants]
 
 
 # Budgets --------------------------------------------------------------------------------------------------------------
@@ -149,6 +157,8 @@ class Budget(Config):
     groups, each    groups of several classes that the multi-class system learns on, and photographs of each
     online          fields over `coseglib.unsupervised`'s profile of the same name. The learning rate is fixed: chosen
                     by the loss, it would be another one for every variant
+    workbook        of IN_WORKBOOK, fields over the profile `workbook`, by which checkpoints are trained; None: this
+                    profile's training, as all others
     """
 
     photos: Natural
@@ -156,13 +166,15 @@ class Budget(Config):
     groups: Count
     each: Count
     online: dict[str, str]
+    workbook: dict[str, int | float] | None
 
 
 _CPU = {"epochs": "10", "input_size": "224", "extractor_size": "320", "learning_rate": "3e-4"}
+_SHORT = {"steps": 200, "input_size": 160, "cache_side": 192, "warmup": 20, "average": 0.98}
 BUDGETS = {
-    "smoke": Budget(photos=4, unseen=4, groups=2, each=4, online={"epochs": "1"}),
-    "cpu": Budget(photos=12, unseen=12, groups=10, each=24, online=_CPU),
-    "paper": Budget(photos=0, unseen=0, groups=14, each=80, online={"learning_rate": "1e-5"}),
+    "smoke": Budget(photos=4, unseen=4, groups=2, each=4, online={"epochs": "1"}, workbook=None),
+    "cpu": Budget(photos=12, unseen=12, groups=10, each=24, online=_CPU, workbook=_SHORT),
+    "paper": Budget(photos=0, unseen=0, groups=14, each=80, online={"learning_rate": "1e-5"}, workbook={}),
 }
 
 
@@ -182,6 +194,11 @@ def config_of(variant: Variant, profile: str = "cpu", seed: int = 0) -> TrainCon
     if METHODS[variant.method].online:
         fields = BUDGETS[profile].online | {k: str(v).lower() for k, v in variant.options.items()}
         return load_online(profile, fields | {"seed": str(seed)})
+    if variant in IN_WORKBOOK.values():
+        fields = BUDGETS[profile].workbook
+        if fields is not None:
+            return load_profile("workbook", variant.method, {**fields, "seed": seed})
+        variant = replace(variant, fields={"variant": "workbook"})
     file = PROFILES / "ablations" / f"{profile}.yaml"
     known = load_profile(str(file) if file.is_file() else profile, variant.method, {"seed": seed})
     options = {**known.options, **variant.options}
@@ -206,11 +223,9 @@ class Training(NamedTuple):
         return f"{self.variant.name}, seed {self.seed}"
 
 
-def plan(claims: Iterable[Claim], seeds: int = SEEDS, shares: bool = False) -> list[Training]:
-    """The trainings that some claims need, each once; first all of seed 0, so that a part of the queue is of use.
-
-    shares  those of `BY_SHARE` as well
-    """
+def plan(claims: Iterable[Claim], seeds: int = SEEDS, besides: Iterable[Variant] = ()) -> list[Training]:
+    """The trainings that some claims need, and those of variants `besides`, each once; first all of seed 0, so that a
+    part of the queue is of use."""
     names = dict.fromkeys(arm.variant for c in claims for arm in (c.first, *c.second))
-    variants = [*(VARIANTS[name] for name in names), *(BY_SHARE.values() if shares else ())]
+    variants = [*(VARIANTS[name] for name in names), *besides]
     return [Training(variant, seed) for seed in range(seeds) for variant in variants]

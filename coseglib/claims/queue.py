@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from coseglib.answering.answers import Engine, Question
 from coseglib.answering.masks import masks
 from coseglib.claims import papers_claims as papers
-from coseglib.claims.papers_claims import Claim, Training
+from coseglib.claims.papers_claims import Claim, Training, Variant
 from coseglib.core.devices import device_name
 from coseglib.core.errors import CosegError
 from coseglib.core.progress import clock
@@ -238,7 +238,7 @@ def ablate(
     was, what fails is named and the others go on. keep: models stay in `output`/<run>/; a failure's error.txt does.
     Raises CosegError for unknown names, for data sets that are missing, and where another queue is at work.
     """
-    output, wanted = Path(output), papers.plan(papers.chosen_claims(only), seeds, papers.asks_for_shares(only))
+    output, wanted = Path(output), papers.plan(papers.chosen_claims(only), seeds, papers.asked_besides(only))
     configs = {one: papers.config_of(one.variant, profile, one.seed) for one in wanted}
     online = {one for one, config in configs.items() if isinstance(config, OnlineConfig)}
     with _alone(output):
@@ -295,7 +295,7 @@ def planned(
     profile: str,
     seeds: int = papers.SEEDS,
     table: pd.DataFrame | None = None,
-    shares: bool = False,
+    besides: Iterable[Variant] = (),
 ) -> pd.DataFrame:
     """What the queue has before it: a row a system, and one of all.
 
@@ -303,7 +303,7 @@ def planned(
     all its trainings, by the mean of those that are done, NaN before the first. table: of `read_ablations`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
-    trainings, rows = papers.plan(claims, seeds, shares), []
+    trainings, rows = papers.plan(claims, seeds, besides), []
     for system in dict.fromkeys(one.variant.system for one in trainings):
         own = [one for one in trainings if one.variant.system == system]
         config = papers.config_of(own[0].variant, profile)

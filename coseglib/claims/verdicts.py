@@ -257,12 +257,14 @@ def _made_of(own: pd.DataFrame) -> dict[str, str]:
 
 
 def by_seed(table: pd.DataFrame, profile: str = "") -> pd.DataFrame:
-    """What a seed does: a row a system and set, `WHOLE` ones at the queue's small budget, mean and sd over seeds.
+    """What a seed does: a row a system and set at the queue's small budgets, mean and sd over seeds; `WHOLE` ones as
+    their papers have them, then `IN_WORKBOOK`.
 
     Columns system, set, seeds, J, P, swap (points), AUROC, each with its "sd …"; steps, recipe, checkpoints.
     """
     rows = []
-    for name, where in product(papers.WHOLE, (papers.SEEN, papers.UNSEEN)):
+    names = [*papers.WHOLE, *(variant.name for variant in papers.IN_WORKBOOK.values())]
+    for name, where in product(names, (papers.SEEN, papers.UNSEEN)):
         own = _asked(table, name, where)
         if len(own):
             row = {"system": name, "set": papers.set_in_words(where, profile), "seeds": own.seed.nunique()}

@@ -189,7 +189,7 @@ Method = option(
 Profile = option(
     str | None,
     "A profile, or YAML like it, or a run's config.yaml.  [default: tune with --start, else cpu]",
-    "smoke|cpu|gpu|workbook|paper|tune|FILE",
+    "smoke|cpu|gpu|workbook|late|paper|tune|FILE",
 )
 Start = option(str | None, "A checkpoint to go on from, whose system, backbone and options it keeps.", "NAME|RUN|FILE")
 DataFolder = option(

@@ -58,8 +58,8 @@ def ship(
 Budget = option(str, "The budget of a training.", PROFILES)
 Claims = option(
     list[str] | None,
-    "Only what this claim, or all claims of a method, needs, or our curve over hard pairs; repeatable.",
-    "CLAIM|SYSTEM|shares",
+    "Only what this claim, or all claims of a method, needs, or a question of ours: hard pairs, seeds; repeatable.",
+    "CLAIM|SYSTEM|shares|workbook",
 )
 Seeds = option(int, "Trainings of each variant; a verdict needs 3.", "N", min=1)
 

@@ -105,7 +105,7 @@ def made_again(card: Mapping) -> list[str]:
     lines, start, folders = [], "", {}
     for number, run in enumerate(card["training"], 1):
         wanted = TrainConfig(**run).replaced(start=start).fields()
-        known = {p: load_profile(p, run["method"]).fields() for p in ("cpu", "workbook", "gpu", "paper")}
+        known = {p: load_profile(p, run["method"]).fields() for p in ("cpu", "workbook", "late", "gpu", "paper")}
         other = {p: [k for k, v in wanted.items() if v != of[k] and k not in MAY_CHANGE] for p, of in known.items()}
         profile = min(other, key=lambda p: len(other[p]))
         text = [v if isinstance(v := wanted[k], str) else json.dumps(v, separators=(",", ":")) for k in other[profile]]

@@ -44,12 +44,14 @@ from coseglib.models.losses import batch_jaccard, boundary_cross_entropy
 from coseglib.scoring.metrics import aggregate, auroc
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
+from coseglib.training.memory import kept_memory
 from coseglib.training.state import MODEL, Log, Progressed, Saved, find_state, note_stop, restore, save_state
 from coseglib.training.tuning import OwnFolder, own_folder
 
 SPOILT = 1e3  # a loss like this (ln 2 at chance) is of weights that no lower rate will mend: they are not kept
 
 
+@kept_memory()
 def train(
     config: TrainConfig,
     output: str | Path,

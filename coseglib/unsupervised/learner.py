@@ -30,6 +30,7 @@ from coseglib.core.tables import write_table
 from coseglib.data.record import Group, Photo
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.models.multiclass import MultiClass
+from coseglib.training.memory import kept_memory
 from coseglib.training.state import STATE, check_same
 from coseglib.unsupervised.clustered import ClusterJob
 from coseglib.unsupervised.configuration import OnlineConfig, check_classes
@@ -80,6 +81,7 @@ def job_of(photos: Sequence[Tensor | Photo], classes: int | None, config: Online
     return LearningJob(photos, classes, config)
 
 
+@kept_memory()
 def co_segment(
     photos: Sequence[Tensor | Photo], classes: int | None, config: OnlineConfig, progress: Say = silent
 ) -> CoSegmentation:

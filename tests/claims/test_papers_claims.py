@@ -7,6 +7,7 @@ import pytest
 from coseglib.claims.papers_claims import (
     BY_SHARE,
     CLAIMS,
+    IN_WORKBOOK,
     MEAN,
     MIN,
     SEEN,
@@ -15,7 +16,9 @@ from coseglib.claims.papers_claims import (
     TWO,
     UNSEEN,
     VARIANTS,
-    asks_for_shares,
+    WHOLE,
+    WORKBOOK,
+    asked_besides,
     chosen_claims,
     config_of,
     plan,
@@ -24,6 +27,9 @@ from coseglib.claims.papers_claims import (
 from coseglib.claims.verdicts import paper_points
 from coseglib.core.errors import CosegError
 from coseglib.models import METHODS, build_model
+from coseglib.training.configuration import load_profile
+
+PROFILES = ("cpu", "paper")
 
 
 @pytest.mark.parametrize("name", [n for n, v in VARIANTS.items() if not METHODS[v.method].online])
@@ -68,15 +74,27 @@ def test_what_stands_in_several_claims_is_trained_once_and_seed_0_comes_first():
 
 
 def test_the_shares_of_pairs_are_trained_where_they_are_asked_for():
-    asked = plan(chosen_claims([SHARES]), 2, asks_for_shares([SHARES]))
+    asked = plan(chosen_claims([SHARES]), 2, asked_besides([SHARES]))
     assert [run.variant for run in asked] == 2 * list(BY_SHARE.values())
-    assert asks_for_shares() and not asks_for_shares(["ssnm"])
+    assert asked_besides() == [*BY_SHARE.values(), *IN_WORKBOOK.values()] and not asked_besides(["ssnm"])
     for share, variant in BY_SHARE.items():
         config = config_of(variant, "cpu")
         plain, hard, empty = config.shares
         assert sum(config.shares) == pytest.approx(1) and hard + empty == pytest.approx(share) and plain == 1 - share
         assert (config.variant, config.steps) == ("workbook", config_of(VARIANTS["CA"], "cpu").steps)
     assert len({recipe(config_of(v, "cpu")) for v in BY_SHARE.values()}) == len(BY_SHARE)
+
+
+def test_the_workbook_s_variants_have_the_recipe_of_the_shipped_and_one_budget():
+    assert asked_besides([WORKBOOK]) == list(IN_WORKBOOK.values()) and not chosen_claims([WORKBOOK])
+    assert [v.method for v in IN_WORKBOOK.values()] == [VARIANTS[name].method for name in WHOLE]
+    budget = {"steps", "input_size", "cache_side", "warmup", "average", "seed"}
+    for variant in IN_WORKBOOK.values():
+        shipped, short, whole = load_profile("workbook", variant.method), *(config_of(variant, p, 1) for p in PROFILES)
+        assert {k for k, v in short.fields().items() if v != shipped.fields()[k]} == budget
+        assert whole == shipped.replaced(seed=1) and (short.steps, short.input_size) == (200, 160)
+        tiny = config_of(variant, "smoke")
+        assert (tiny.variant, tiny.data) == ("workbook", "synthetic") and tiny.steps <= 4
 
 
 def test_claims_are_chosen_by_name_by_system_and_by_method():

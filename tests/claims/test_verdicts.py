@@ -192,14 +192,14 @@ def test_what_a_seed_does_is_said_of_each_whole_system():
     rows = [
         {"variant": name, "seed": s, "set": where, "how": how, "group": group, "J": j + s / 10, "P": 0.5, "swap": 0.1}
         | {"AUROC": 0.5, "steps": 4, "checkpoint": f"{s}123456789", "recipe": "r"}
-        for name, j in (("DCNet", 0.5), ("CA", 0.4), ("DCNet K = 1", 0.9))
+        for name, j in (("CA, workbook", 0.6), ("DCNet", 0.5), ("CA", 0.4), ("DCNet K = 1", 0.9))
         for s in range(3)
         for where, how, group in ((SEEN, MEAN, "all"), (SEEN, MIN, "all"), (UNSEEN, MEAN, "cow"))
     ]
     table = by_seed(pd.DataFrame(rows))
-    assert table.system.tolist() == ["CA", "DCNet"] and table.seeds.tolist() == [3, 3]
-    assert table.J.tolist() == pytest.approx([0.5, 0.6]) and table["sd J"].tolist() == pytest.approx([0.1, 0.1])
-    assert table.swap.tolist() == pytest.approx([10, 10]) and table.checkpoints[0] == "01234567, 11234567, 21234567"
+    assert table.system.tolist() == ["CA", "DCNet", "CA, workbook"] and table.seeds.tolist() == 3 * [3]
+    assert table.J.tolist() == pytest.approx([0.5, 0.6, 0.7]) and table["sd J"].tolist() == pytest.approx(3 * [0.1])
+    assert table.swap.tolist() == pytest.approx(3 * [10]) and table.checkpoints[0] == "01234567, 11234567, 21234567"
     assert by_seed(pd.DataFrame(rows)[lambda t: t.variant == "x"]).empty
 
 

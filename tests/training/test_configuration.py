@@ -73,7 +73,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(field, value, allowed):
         assert str(error.value).startswith(f"{field} = {value}: {allowed}") and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "workbook", "scenes", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "gpu", "workbook", "late", "scenes", "paper"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_profile_has_every_method_that_learns_from_masks(profile, method):
     if METHODS[method].online:
@@ -94,21 +94,27 @@ def _deciding(config: dict) -> dict:
     return {name: value for name, value in TrainConfig(**config).fields().items() if name not in MAY_CHANGE}
 
 
+SMALL = [c for c in cards() if c["variant"] == "workbook" and c["method"] != "ca"]
+
+
 @pytest.mark.parametrize(
     "profile, kept, overrides",
     [
-        ("workbook", [c for c in cards() if c["variant"] == "workbook" and c["method"] != "ca"], {}),
+        ("workbook", SMALL, {}),
+        ("late", SMALL, {}),
         ("workbook", [c for c in cards(MEASURED) if c["name"].endswith("-plain")], {"shares": [1, 0, 0]}),
         ("gpu", [c for c in cards(MEASURED) if c["backbone"] == "resnet50"], {}),
         ("scenes", [c for c in cards(SCENES) if (SCENES / f"{c['name']}.safetensors").is_file()], {}),
     ],
-    ids=["shipped", "plain pairs", "ResNet-50", "scenes"],
+    ids=["shipped", "shipped, late stage", "plain pairs", "ResNet-50", "scenes"],
 )
 def test_a_profile_trains_what_the_cards_say(profile, kept, overrides):
     assert len(kept) >= 4
     for card in kept:
-        *_, run = card["training"]
-        more = {"example_share": 0.2} if card["name"] == "fca-mobilenet_v2" else {}  # reports/trials.md, 25
+        run = card["training"][0 if profile == "workbook" else -1]
+        asked = {"workbook": ("fca-mobilenet_v2",), "late": ("fca-mobilenet_v2", "csa-mobilenet_v2")}
+        more = {"example_share": 0.2} if card["name"] in asked.get(profile, ()) else {}  # reports/trials.md, 25 and 30
+        more |= {"start": card["name"]} if profile == "late" else {}
         ours = load_profile(profile, card["method"], overrides | more).fields()
         assert _deciding(run) == _deciding(ours), card["name"]
 
