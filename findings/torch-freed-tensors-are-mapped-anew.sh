@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# torch 2.15.0 on a CPU: a training step clears gigabytes of fresh pages, every step again, and takes twice as long for it.
+# torch 2.15.0 on a CPU: a training step clears gigabytes of fresh pages, every step again, and takes far longer for it.
 #
 # Expected   steps of one size reuse the memory of the step before, as on a GPU, whose allocator caches: after the first
 #            step the system has nothing left to do.
-# Seen       torch's CPU allocator caches nothing, and glibc maps every array above its threshold (32 MiB at the most,
-#            whatever is set) from the system and unmaps it when it is freed. A step of ten convolutions with batch norms
+# Seen       torch's CPU allocator caches nothing, and glibc maps every array above its threshold (it grows by itself,
+#            to 32 MiB at the most) from the system and unmaps it when it is freed. A step of ten convolutions with batch norms
 #            on 32 images takes a million page faults, the last step as many as the second: 3.3 s in the system of 13.5 s
-#            by the clock, on two cores with other work; without them 3.5 s. Nothing in torch's own profile names it: it
+#            by the clock, on two cores with other work; without them 3.5 s (alone: half as long). Nothing in torch's own profile names it: it
 #            is spread over all operators.
 # What to do `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1` in the environment, or mallopt by ctypes before the first
-#            step: no fault is left. THP_MEM_ALLOC_ENABLE=1, torch's own switch, takes fewer and larger pages instead.
+#            step: hardly a fault is left. THP_MEM_ALLOC_ENABLE=1, torch's own switch, takes fewer and larger pages instead.
 # Versions   torch 2.15.0, glibc 2.36, CPython 3.11, Linux
 # Run by hand, minutes (it fetches torch); ends with 1 where the behaviour has changed. Needs python3 >= 3.11 and a
 # package index.
@@ -38,8 +38,10 @@ seconds, faults, system = (sorted(values)[2] for values in zip(*steps[1:]))
 print(f"{seconds:.2f} {faults} {system:.2f}")
 PY
 "$work/venv/bin/python" -c "import torch, platform; print('torch', torch.__version__, *platform.libc_ver())"
-read -r seconds faults system <<< "$("$work/venv/bin/python" steps.py)"
-read -r kept_seconds kept_faults kept_system <<< "$(MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 "$work/venv/bin/python" steps.py)"
+plain=$("$work/venv/bin/python" steps.py)
+kept=$(MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 "$work/venv/bin/python" steps.py)
+read -r seconds faults system <<< "$plain"
+read -r kept_seconds kept_faults kept_system <<< "$kept"
 echo "by itself: $seconds s a step, $faults page faults, of it $system s in the system"
 echo "kept:      $kept_seconds s a step, $kept_faults page faults, of it $kept_system s in the system"
 python3 -c "import sys; a, b, c, d = map(float, sys.argv[1:]); sys.exit(not (a > 1.1 * b and c > 20 * d))" "$seconds" "$kept_seconds" "$faults" "$((kept_faults + 1))"

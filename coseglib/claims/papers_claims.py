@@ -109,12 +109,10 @@ BY_SHARE = {
     for share in (0.0, 0.1, 0.2, 0.35, 0.5, 0.7)
 }
 
-# And another one: what does a seed do to the systems as they are shipped, variant, pairs and loss? One budget for all.
+# And another one: what does a seed do to the workbook's variants, trained by its profile? One budget for all.
 WORKBOOK = "workbook"
-IN_WORKBOOK = {
-    name.split()[0]: Variant("workbook's variants", f"{name.split()[0]}, workbook", VARIANTS[name].method)
-    for name in WHOLE
-}
+_WHOLE = {name.split()[0]: VARIANTS[name].method for name in WHOLE}
+IN_WORKBOOK = {name: Variant(f"{name}, workbook", f"{name}, workbook", method) for name, method in _WHOLE.items()}
 QUESTIONS = {SHARES: tuple(BY_SHARE.values()), WORKBOOK: tuple(IN_WORKBOOK.values())}
 
 
@@ -157,8 +155,7 @@ class Budget(Config):
     groups, each    groups of several classes that the multi-class system learns on, and photographs of each
     online          fields over `coseglib.unsupervised`'s profile of the same name. The learning rate is fixed: chosen
                     by the loss, it would be another one for every variant
-    workbook        of IN_WORKBOOK, fields over the profile `workbook`, by which checkpoints are trained; None: this
-                    profile's training, as all others
+    workbook        of IN_WORKBOOK, fields over the profile `workbook`; None: this profile's training, as all others
     """
 
     photos: Natural

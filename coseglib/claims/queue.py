@@ -300,7 +300,8 @@ def planned(
     """What the queue has before it: a row a system, and one of all.
 
     Columns system, variants, trainings, done, "steps a training", "photographs a step", "side (pixels)", and minutes of
-    all its trainings, by the mean of those that are done, NaN before the first. table: of `read_ablations`.
+    all its trainings, by the mean of those that are done, NaN before the first; the sum is of those that are known.
+    table: of `read_ablations`.
     """
     table = pd.DataFrame(columns=list(COLUMNS)) if table is None else table[table.profile == profile]
     trainings, rows = papers.plan(claims, seeds, besides), []
@@ -315,7 +316,9 @@ def planned(
         row |= {"photographs a step": config.batch if online else config.groups * config.group_size}
         minutes = once.seconds.mean() * len(own) / 60 if len(once) else math.nan
         rows.append({**row, "side (pixels)": config.input_size, "minutes": minutes})
-    whole = {"system": "all", **{k: sum(row[k] for row in rows) for k in ("variants", "trainings", "done", "minutes")}}
+    whole = {"system": "all", **{k: sum(row[k] for row in rows) for k in ("variants", "trainings", "done")}}
+    known = [row["minutes"] for row in rows if not math.isnan(row["minutes"])]
+    whole["minutes"] = sum(known) if known else math.nan
     return pd.DataFrame([*rows, whole])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from coseglib.cli import options
-from coseglib.cli.options import PROFILES, argument, flag, option, output_option
+from coseglib.cli.options import argument, flag, option, output_option
 from coseglib.core.errors import CosegError
 from coseglib.core.paths import INSTALLED, data_root
 
@@ -55,7 +55,8 @@ def ship(
     shipping.ship(run, name, output, say=options.say_at_once, **how)
 
 
-Budget = option(str, "The budget of a training.", PROFILES)
+BUDGETS = "smoke|cpu|paper"
+Budget = option(str, "The budget of a training.", BUDGETS)
 Claims = option(
     list[str] | None,
     "Only what this claim, or all claims of a method, needs, or a question of ours: hard pairs, seeds; repeatable.",
@@ -87,7 +88,7 @@ def ablate(
         raise typer.Exit(1)
 
 
-Parameters = option(str, "Parameters: notebooks/params/*.yaml.", PROFILES)
+Parameters = option(str, "Parameters: notebooks/params/*.yaml.", BUDGETS)
 Notebooks = option(list[str] | None, "Only the notebook of this number or name; repeatable.", "NN")
 Jobs = option(int | None, "Notebooks at a time; they share the cores.  [default: 2 where there are]", "N", min=1)
 

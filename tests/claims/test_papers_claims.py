@@ -85,14 +85,14 @@ def test_the_shares_of_pairs_are_trained_where_they_are_asked_for():
     assert len({recipe(config_of(v, "cpu")) for v in BY_SHARE.values()}) == len(BY_SHARE)
 
 
-def test_the_workbook_s_variants_have_the_recipe_of_the_shipped_and_one_budget():
+def test_the_workbook_s_variants_have_its_profile_and_one_budget():
     assert asked_besides([WORKBOOK]) == list(IN_WORKBOOK.values()) and not chosen_claims([WORKBOOK])
     assert [v.method for v in IN_WORKBOOK.values()] == [VARIANTS[name].method for name in WHOLE]
     budget = {"steps", "input_size", "cache_side", "warmup", "average", "seed"}
     for variant in IN_WORKBOOK.values():
-        shipped, short, whole = load_profile("workbook", variant.method), *(config_of(variant, p, 1) for p in PROFILES)
-        assert {k for k, v in short.fields().items() if v != shipped.fields()[k]} == budget
-        assert whole == shipped.replaced(seed=1) and (short.steps, short.input_size) == (200, 160)
+        profile, short, whole = load_profile("workbook", variant.method), *(config_of(variant, p, 1) for p in PROFILES)
+        assert {k for k, v in short.fields().items() if v != profile.fields()[k]} == budget
+        assert whole == profile.replaced(seed=1) and (short.steps, short.input_size) == (200, 160)
         tiny = config_of(variant, "smoke")
         assert (tiny.variant, tiny.data) == ("workbook", "synthetic") and tiny.steps <= 4
 

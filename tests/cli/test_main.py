@@ -73,7 +73,7 @@ def test_help_does_not_load_torch():
         (["train", "-o", "out", "--set", "steps"], "for example --set steps=200"),
         (["train", "-o", "out", "--set", "stepps=2"], "no such field"),
         (["train", "-o", "out", "--method", "xa"], "one of ca, fca, csa"),
-        (["train", "-o", "out", "--profile", "huge"], "one of cpu, gpu, paper, scenes, smoke"),
+        (["train", "-o", "out", "--profile", "huge"], "one of cpu, gpu, late, paper, scenes, smoke"),
         (["train", "-o", "out", "--data", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "--dataset", "synthetic", "-o", "t.csv", "--protocol", "swap"], "one of common"),
         (

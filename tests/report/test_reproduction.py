@@ -272,6 +272,19 @@ def test_the_trials_call_checkpoints_as_their_cards_do():
             assert any(name.endswith(f"`{one}` (") for one in called), f"{digits}: {name}"
 
 
+def test_the_readme_s_figures_are_those_of_the_cards():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    found = {"ca": re.search(r"J (\.\d+) on\s+MSRC-7, (\.\d+) on iCoseg-8 and (\.\d+) on all of PASCAL", text)}
+    for name in ("ssnm", "pfcc", "dcnet"):
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        found[name] = re.search(r"J (\.\d+) on MSRC-7, (\.\d+) on iCoseg-8, (\.\d+) on PASCAL", row)
+    for card in of_cards.cards():
+        if (match := found.pop(card["name"].removesuffix("-mobilenet_v2"), None)) is not None:
+            figures = [card["figures"][name]["group"]["J"] for name in ("msrc7", "icoseg8", "pascal")]
+            assert [float(number) for number in match.groups()] == [round(j, 3) for j in figures], card["name"]
+    assert not found
+
+
 def test_aims_are_set_against_the_best_model_of_their_backbone():
     def card(name, net, j, points=None):
         swap = {"partner_swap": {"points": points}} if points else {}

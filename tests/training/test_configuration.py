@@ -27,7 +27,7 @@ def test_profiles_take_overrides_and_refuse_what_they_do_not_know():
     ):
         with pytest.raises(CosegError, match=message):
             load_profile("smoke", "ca", bad)
-    with pytest.raises(CosegError, match="one of cpu, gpu, paper, scenes, smoke"):
+    with pytest.raises(CosegError, match="one of cpu, gpu, late, paper, scenes, smoke"):
         load_profile("big", "ca")
     with pytest.raises(CosegError, match="one of ca, fca, csa"):
         load_profile("smoke", "coattention")
