@@ -23,6 +23,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from coseglib.models.backbones import SameConv2d
 
 FEW = 25  # weights of an output, a depth-wise convolution's, whose roundings do not make up for each other
+HAS = {
+    torch.bfloat16: "_is_mkldnn_bf16_supported",
+    torch.float16: "_is_mkldnn_fp16_supported",
+}
 RELUS = {nn.Identity: ("none", []), nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}  # as oneDNN names them
 
 
@@ -43,6 +47,11 @@ def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
         near.scatter_add_(1, place[:, None], taken[:, None])
         left -= taken
     return near.view_as(weight)
+
+
+def onednn_takes(dtype: torch.dtype) -> bool:
+    """Whether this processor can, where there is oneDNN."""
+    return dtype not in HAS or getattr(torch.ops.mkldnn, HAS[dtype])()
 
 
 class FoldedConv2d(nn.Module):
@@ -77,10 +86,12 @@ class FoldedConv2d(nn.Module):
         self._kernels.clear()  # they may go to another device
         return super()._apply(*args, **kwargs)
 
-    def _fits(self, x: Tensor) -> bool:
-        """Whether oneDNN can do all at once."""
+    def _fits(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Whether oneDNN can do all at once; in 16 bits it raises an error on processors that lack them."""
         conv, onednn = self.conv, torch.backends.mkldnn
         if x.device.type != "cpu" or not (onednn.is_available() and onednn.enabled) or x.requires_grad:
+            return False
+        if not onednn_takes(dtype):
             return False
         if self._is_same():
             even = not (x.shape[-1] % 2 or x.shape[-2] % 2)
@@ -90,7 +101,7 @@ class FoldedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv, kind = self.conv, x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        if not self._fits(x):
+        if not self._fits(x, dtype):
             return self.relu(conv(x) if dtype == torch.float32 else self.apart(x))
         padding = (1, 1) if self._is_same() else conv.padding
         shape = padding, conv.stride, conv.dilation, conv.groups

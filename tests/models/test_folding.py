@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from coseglib.models import build_model
+from coseglib.models import build_model, folding
 from coseglib.models.backbones import SameConv2d
 from coseglib.models.folding import fold, rounded
 
@@ -69,6 +69,17 @@ def test_convolution_norm_and_relu_are_one(kind, stride, groups, relu, size, one
     assert found.dtype == torch.bfloat16
     step = 2.0**-7 * before(x).abs().max()  # of 16 bits, twice
     torch.testing.assert_close(found.float(), before(x), rtol=0, atol=2 * float(step))
+
+
+@torch.no_grad()
+def test_a_processor_without_16_bits_computes_in_them_all_the_same(monkeypatch):
+    before = _with_statistics(nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
+    after, x = fold(copy.deepcopy(before)), torch.randn(2, 4, 9, 9)
+    monkeypatch.setattr(folding, "onednn_takes", lambda dtype: dtype == torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, want = after(x), before(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, want)
 
 
 @torch.no_grad()
