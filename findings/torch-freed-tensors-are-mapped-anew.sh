@@ -4,12 +4,12 @@
 # Expected   steps of one size reuse the memory of the step before, as on a GPU, whose allocator caches: after the first
 #            step the system has nothing left to do.
 # Seen       torch's CPU allocator caches nothing, and glibc maps every array above its threshold (it grows by itself,
-#            to 32 MiB at the most) from the system and unmaps it when it is freed. A step of ten convolutions with batch norms
-#            on 32 images takes a million page faults, the last step as many as the second: 3.3 s in the system of 13.5 s
-#            by the clock, on two cores with other work; without them 3.5 s (alone: half as long). Nothing in torch's own profile names it: it
-#            is spread over all operators.
+#            to 32 MiB at the most) from the system and unmaps it when it is freed. A step of ten convolutions with batch
+#            norms on 32 images takes a million page faults, the last step as many as the second: 3.3 s in the system of
+#            13.5 s by the clock, on two cores of a virtual machine with other work; without them 3.5 s. Nothing in
+#            torch's own profile names it: it is spread over all operators.
 # What to do `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1` in the environment, or mallopt by ctypes before the first
-#            step: hardly a fault is left. THP_MEM_ALLOC_ENABLE=1, torch's own switch, takes fewer and larger pages instead.
+#            step: hardly a fault is left. THP_MEM_ALLOC_ENABLE=1, torch's own switch, takes fewer, larger pages instead.
 # Versions   torch 2.15.0, glibc 2.36, CPython 3.11, Linux
 # Run by hand, minutes (it fetches torch); ends with 1 where the behaviour has changed. Needs python3 >= 3.11 and a
 # package index.
