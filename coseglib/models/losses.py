@@ -63,6 +63,8 @@ def batch_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean J of the foreground over the images of a batch, empty against empty = 1: a training curve, not a result."""
     with torch.no_grad():
         valid = labels != VOID
-        p, t = (logits.argmax(dim=-3) != 0) & valid, (labels != 0) & valid
+        # As argmax != 0, which takes a twentieth of a training step on a CPU.
+        found = logits[..., 1:, :, :].amax(dim=-3) > logits[..., 0, :, :]
+        p, t = found & valid, (labels != 0) & valid
         union = (p | t).sum(dim=(-2, -1))
         return torch.where(union == 0, 1.0, (p & t).sum(dim=(-2, -1)) / union.clamp(min=1)).mean()
