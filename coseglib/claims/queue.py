@@ -11,7 +11,6 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +28,10 @@ from coseglib.core.errors import CosegError
 from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups
-from coseglib.data.record import Group, Photo
+from coseglib.data.record import Group
 from coseglib.data.sets.multiclass import drawn_groups, sample_photos
 from coseglib.data.synthetic import load_synthetic
+from coseglib.evaluation.choosing import few, read_once
 from coseglib.evaluation.kept import LEARNED, Say, code_hash, digest_of
 from coseglib.evaluation.tables import evaluate_groups
 from coseglib.models.checkpoints import load_model, sha256
@@ -43,7 +43,6 @@ from coseglib.training.loop import train
 from coseglib.unsupervised.configuration import OnlineConfig
 
 TABLE = "ablations.csv"  # in the queue's folder
-LEAST = 4  # photographs a group, as for validation
 COLUMNS = (
     "system", "variant", "profile", "seed", "set", "how", "dataset", "group", "images", "P", "J", "swap", "AUROC",
     "steps", "seconds", "device", "date", "recipe", "checkpoint", "key", "code",
@@ -56,49 +55,6 @@ ROOMS = (*LEARNED, "training")  # whose code a row depends on
 # Photographs ----------------------------------------------------------------------------------------------------------
 
 
-def few(groups: Sequence[Group], most: int) -> list[Group]:
-    """At most `most` photographs a group, in their order; 0: all. Groups of which fewer than LEAST are left fall out.
-
-    A photograph that stands in two groups stays in all of its groups or in none. Such ones are preferred for half of
-    the places, of these the partner swap asks; small groups choose first, one photograph in turn.
-    """
-    if not most:
-        return list(groups)
-    content = [[p.content() for p in g.photos] for g in groups]
-    places: dict[str, list[int]] = {}
-    for g, names in enumerate(content):
-        for name in names:
-            places.setdefault(name, []).append(g)
-    kept: list[set[str]] = [set() for _ in groups]
-    shared = [[name for name in names if len(places[name]) > 1] for names in content]
-    for _ in range(most // 2):
-        for g in sorted(range(len(groups)), key=lambda g: len(groups[g])):
-            for name in shared[g]:
-                if name not in kept[g] and all(len(kept[h]) < max(1, most // 2) for h in places[name]):
-                    for h in places[name]:
-                        kept[h].add(name)
-                    break
-    for g, names in enumerate(content):
-        alone = [name for name in names if len(places[name]) == 1]
-        kept[g].update(alone[: most - len(kept[g])])
-    found = [
-        dataclasses.replace(g, photos=tuple(p for p, name in zip(g.photos, names, strict=True) if name in some))
-        for g, names, some in zip(groups, content, kept, strict=True)
-    ]
-    return [g for g in found if len(g) >= min(LEAST, most)]
-
-
-def _read_once(groups: Sequence[Group]) -> list[Group]:
-    """The same photographs, decoded once and kept: they are asked of dozens of models."""
-
-    @cache
-    def kept(photo: Photo) -> Photo:
-        readers = {"read_image": cache(photo.read_image), "read_labels": cache(photo.read_labels)}
-        return dataclasses.replace(photo, **readers)
-
-    return [dataclasses.replace(g, photos=tuple(map(kept, g.photos))) for g in groups]
-
-
 def photographs(profile: str) -> dict[str, list[Group]]:
     """SEEN and UNSEEN of a profile; smoke: scenes, other ones for each. Raises CosegError where a set is missing."""
     budget = papers.BUDGETS[profile]
@@ -107,7 +63,7 @@ def photographs(profile: str) -> dict[str, list[Group]]:
         unseen = load_synthetic("test", groups=("leaf", "drop", "bolt"), photos=budget.unseen, size=64)
     else:
         seen, unseen = validation_groups(), load("icoseg8")
-    return {papers.SEEN: _read_once(few(seen, budget.photos)), papers.UNSEEN: _read_once(few(unseen, budget.unseen))}
+    return {papers.SEEN: read_once(few(seen, budget.photos)), papers.UNSEEN: read_once(few(unseen, budget.unseen))}
 
 
 def several_classes(profile: str) -> list[Group]:

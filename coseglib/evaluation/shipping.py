@@ -83,6 +83,19 @@ def _handed_over(source: Path, looks: int | None, post: str | None, average: Seq
     return model, about
 
 
+def as_shipped(
+    run: str | Path, looks: int | None = None, post: str | None = None, average: Sequence[str | Path] = ()
+) -> nn.Module:
+    """The model that `ship` would hand on of a run or a checkpoint, matrices in half precision; nothing is written.
+
+    looks, post, average  as for `ship`. The card's SHA-256 is that of the file as it would be.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file, how = Path(folder) / "model.safetensors", {"looks": looks, "post": post}
+        save_model(file, *_handed_over(_file_of(run), **how, average=average), half=True)
+        return load_model(file, **how)
+
+
 def of_card(run: str | Path, name: str, homes: Sequence[Path] = (MEASURED, CHECKPOINTS)) -> nn.Module:
     """The very model that the card `name` is of, made again from its run, which is not in the repository.
 
@@ -91,12 +104,10 @@ def of_card(run: str | Path, name: str, homes: Sequence[Path] = (MEASURED, CHECK
     card = next((read_json(f, "fetch it again") for folder in homes if (f := folder / f"{name}.json").is_file()), None)
     if card is None:
         raise CosegError(f"{name}: no such card in {homes[0]}; coseg ship --card-only writes it")
-    with tempfile.TemporaryDirectory() as folder:
-        file, how = Path(folder) / f"{name}.safetensors", {"looks": card["looks"], "post": card["post"]}
-        save_model(file, *_handed_over(_file_of(run), **how), half=True)
-        if sha256(file) != card["sha256"]:
-            raise CosegError(f"{run}: is not the run that the card {name} is of; name that, or ship this one anew")
-        return load_model(file, **how)
+    model = as_shipped(run, card["looks"], card["post"])
+    if model.card["sha256"] != card["sha256"]:
+        raise CosegError(f"{run}: is not the run that the card {name} is of; name that, or ship this one anew")
+    return model
 
 
 def _measured(file: Path, kept: Path, say: Say, **how) -> dict:
