@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,32 @@ from coseglib.training.configuration import MAY_CHANGE, TrainConfig, load_profil
 from coseglib.training.runs import CURVE_COLUMNS, read_log
 
 SMALL = "mobilenet_v2"  # the backbone of all that is shipped
-# J by set, attended by the group, protocol `common`, that the workbook set out for: the best small model, ResNet-50.
-AIMS = {
-    SMALL: {"msrc7": 0.91, "icoseg8": 0.89, "pascal": 0.64},
-    "resnet50": {"msrc7": 0.93, "icoseg8": 0.93, "pascal": 0.72},
-}
-SWAP_AIM, REFUSAL_AIM = 30.0, 0.90  # points, AUROC; on PASCAL, by the best small model
+
+
+class Aim(NamedTuple):
+    """What the workbook set out for: the best model on a backbone, on a set, protocol `common`, in one of FIGURES."""
+
+    backbone: str
+    set: str
+    figure: str
+    wanted: float
+
+
+NEVER_TRAINED = "icoseg30"  # kinds of `unseen_groups`: J of `choosing`, which asks about a part of it
+AIMS = (
+    Aim(SMALL, "msrc7", "group", 0.91),
+    Aim(SMALL, "icoseg8", "group", 0.89),
+    Aim(SMALL, "pascal", "group", 0.64),
+    Aim(SMALL, NEVER_TRAINED, "group", 0.76),
+    Aim(SMALL, "icoseg8", "other", 0.25),
+    Aim(SMALL, "pascal", "swap", 40.0),
+    Aim(SMALL, "pascal", "AUROC", 0.88),
+    Aim("resnet50", "msrc7", "group", 0.93),
+    Aim("resnet50", "icoseg8", "group", 0.93),
+    Aim("resnet50", "pascal", "group", 0.72),
+)
+LESS = ("other",)  # figures of which less is better
+ANSWERED = ["sha256", "looks", "post"]  # whose figures they are
 EARLIER = " †"
 ONE_WAY = "2026-11-29"  # since this date models answer as they do now; what a run before it found is EARLIER
 FOOTNOTE = "† answered as models did until November 2026: partners were drawn by the number of the question."
@@ -165,21 +186,26 @@ def both_ways(some: Sequence[Mapping]) -> pd.DataFrame:
     return both[[f"{name}: {side}" for name in figures for side in ("plain", "asking")]].reset_index()
 
 
-def reached(some: Sequence[Mapping]) -> pd.DataFrame:
-    """The workbook's aims and how near the best model of each kind came: a row an aim.
+def reached(some: Sequence[Mapping], choices: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The workbook's aims and how near the best model of each kind came: a row an aim of which a figure is known.
 
-    Columns aim, backbone, wanted, best, short (wanted less best; 0: reached), system. Nothing is chosen by this best.
+    choices  of `coseglib.evaluation.choosing`: J on kinds that never train, of models that are among `some`
+    Columns aim, backbone, wanted, best, short (what is missing; 0: reached), system. Nothing is chosen by this best.
     """
     table, rows = stated(some), []
-    wanted = [(net, name, "group", j) for net, of_set in AIMS.items() for name, j in of_set.items()]
-    wanted += [(SMALL, "pascal", "swap", SWAP_AIM), (SMALL, "pascal", "AUROC", REFUSAL_AIM)]
-    words = {"group": "J", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}
-    for net, name, figure, aim in wanted:
-        own = table[(table.backbone == net) & (table["set"] == name)].dropna(subset=[figure])
+    if choices is not None:
+        own = pd.DataFrame([{"system": c["name"], **{key: c.get(key) for key in ANSWERED}} for c in some])
+        own = own.merge(choices[[*ANSWERED, "unseen"]]).merge(table[["system", "backbone"]].drop_duplicates())
+        table = pd.concat([table, own.rename(columns={"unseen": "group"}).assign(set=NEVER_TRAINED)])
+    words = {"group": "J", "other": "J by a wrong group", "swap": "partner swap, points", "AUROC": "refusal, AUROC"}
+    for aim in AIMS:
+        own = table[(table.backbone == aim.backbone) & (table["set"] == aim.set)].dropna(subset=[aim.figure])
         if len(own):
-            best = own.loc[own[figure].idxmax()]
-            row = {"aim": f"{name}, {words[figure]}", "backbone": net, "wanted": aim, "best": best[figure]}
-            rows.append({**row, "short": max(0.0, aim - best[figure]), "system": best.system})
+            own, sign = own.reset_index(drop=True), -1 if aim.figure in LESS else 1
+            best = own.loc[(sign * own[aim.figure]).idxmax()]
+            row = {"aim": f"{aim.set}, {words[aim.figure]}", "backbone": aim.backbone, "wanted": aim.wanted}
+            row |= {"best": best[aim.figure], "short": max(0.0, sign * (aim.wanted - best[aim.figure]))}
+            rows.append(row | {"system": best.system})
     return pd.DataFrame(rows)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from coseglib.core.errors import CosegError
+from coseglib.core.paths import REPORTS
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import unseen_groups, validation_groups
 from coseglib.data.record import Group, Photo
@@ -29,6 +30,7 @@ from coseglib.models.contract import POSTS
 from coseglib.scoring.metrics import aggregate, auroc
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 
+TABLE = REPORTS / "cpu" / "tables" / "choosing.csv"  # of what is shipped
 LEAST = 4  # photographs a group
 PHOTOGRAPHS = 8
 COLUMNS = {"model": str, "sha256": str, "looks": int, "post": str, "seen": float, "unseen": float, "mean": float}
@@ -137,7 +139,10 @@ def choice_rows(
 
 
 def read_choices(path: str | Path | None) -> pd.DataFrame:
-    """The rows of a file of `choice_rows`; none where it is not there. Raises CosegError for another file."""
+    """The rows of a file of `choice_rows`, TABLE or another; none of a file that is not there.
+
+    Raises CosegError for another table.
+    """
     if path is None or not Path(path).is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     return read_table(path, COLUMNS, "it is no table of choices: move it away, or choose another")

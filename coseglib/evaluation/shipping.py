@@ -86,13 +86,16 @@ def _handed_over(source: Path, looks: int | None, post: str | None, average: Seq
 def as_shipped(
     run: str | Path, looks: int | None = None, post: str | None = None, average: Sequence[str | Path] = ()
 ) -> nn.Module:
-    """The model that `ship` would hand on of a run or a checkpoint, matrices in half precision; nothing is written.
+    """The model that `ship` would hand on of a run, matrices in half precision, or did: it is left as it is then.
 
-    looks, post, average  as for `ship`. The card's SHA-256 is that of the file as it would be.
+    looks, post, average  as for `ship`. Nothing is written; the card's SHA-256 is that of the file as it would be.
     """
+    source, how = _file_of(run), {"looks": looks, "post": post}
+    if not average and source.with_suffix(".json").is_file():  # a card: it was handed on
+        return load_model(source, **how)
     with tempfile.TemporaryDirectory() as folder:
-        file, how = Path(folder) / "model.safetensors", {"looks": looks, "post": post}
-        save_model(file, *_handed_over(_file_of(run), **how, average=average), half=True)
+        file = Path(folder) / "model.safetensors"
+        save_model(file, *_handed_over(source, **how, average=average), half=True)
         return load_model(file, **how)
 
 

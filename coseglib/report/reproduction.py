@@ -22,6 +22,8 @@ from coseglib.evaluation import cards as of_cards
 from coseglib.evaluation.benchmark import paper_rows
 from coseglib.evaluation.cards import FIGURES, FOOTNOTE, earlier, field_note, trained_on_field, withdrawn
 from coseglib.evaluation.causes import read_causes
+from coseglib.evaluation.choosing import TABLE as CHOICES
+from coseglib.evaluation.choosing import read_choices
 from coseglib.evaluation.own_protocols import COMMAND, UNPRINTED, read_own_protocols
 from coseglib.models import METHODS
 from coseglib.report.buttons import renew
@@ -207,7 +209,7 @@ def blocks(page: str) -> dict[str, str]:
         f"{OF_VARIANT}:\n\n{of_variant}",
         "figures": "\n\n".join(part.strip() for part in chapters),
         "field": _markdown(beside_the_field(of_cards.cards())),
-        "aims": _markdown(of_cards.reached(every)),
+        "aims": _markdown(of_cards.reached(every, read_choices(CHOICES))),
         "cards": "\n\n".join(filter(None, [_markdown(whole), FOOTNOTE, field_note(seen)])),
         "commands": _markdown(pd.DataFrame(again.items(), columns=["model", "commands"])),
     }
