@@ -3,7 +3,7 @@
     python -m coseglib.report.reproduction
 
 writes each block anew between its marks, after a checkpoint was shipped, a model measured or a report run. No figure
-there is typed by hand: those by `common` are the cards', those by a paper's own protocol and at small budgets are of
+in a block is typed by hand: those by `common` are the cards', those by a paper's own protocol and at small budgets are of
 the tables of the `cpu` report.
 """
 

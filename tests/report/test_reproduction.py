@@ -332,7 +332,7 @@ def test_what_the_page_says_limits_the_aims_is_what_the_cards_say():
         f"bicycles have J of {told(found.loc[hard[:3]].max().max())} at most in every network below, "
         f"plants {told(found.loc['Plant'].max())}",
         f"the sixteen others of the best small one have {told(best.drop(hard).mean())} in the mean",
-        f"{whole.min():.1f} to {whole.max():.1f} points, is mostly theirs",
+        f"{whole.min():.1f} to {whole.max():.1f} points, is mostly theirs, half",
         f"trains {train.min():.0f} to {train.max():.0f} points, buses {bus.min():.0f} to {bus.max():.0f}",
         f"between {told(-without.min(), 1)} less and {without.max():.1f} more",
         f"finds {told(min(wrong))} to {told(max(wrong))}",
