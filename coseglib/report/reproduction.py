@@ -3,8 +3,8 @@
     python -m coseglib.report.reproduction
 
 writes each block anew between its marks, after a checkpoint was shipped, a model measured or a report run. No figure
-in a block is typed by hand: those by `common` are the cards', those by a paper's own protocol and at small budgets are of
-the tables of the `cpu` report.
+in a block is typed by hand: those by `common` are the cards', those by a paper's own protocol and at small budgets are
+of the tables of the `cpu` report.
 """
 
 import re
@@ -180,6 +180,13 @@ def _claims(some: pd.DataFrame) -> str:
     return _markdown(pd.DataFrame({"where": some.source, "claim": some.says, "name": some.claim, "result": some.words}))
 
 
+def _when(ablations: pd.DataFrame) -> str:
+    """The day of the first training of each system's variants, systems of one day together."""
+    first = ablations[ablations.variant.isin(VARIANTS)].groupby("system", sort=False).date.min()
+    days = [f"{', '.join(some.index)}: {day}{earlier(day)}" for day, some in first.groupby(first)]
+    return "; ".join(days)
+
+
 def blocks(page: str) -> dict[str, str]:
     """The page's computed blocks, by the name in their marks. page: what stands there; the verdict's words are kept."""
     every, (begin, end), (table, ran) = [*of_cards.cards(), *of_cards.others()], marks("verdict"), by_protocols()
@@ -188,7 +195,7 @@ def blocks(page: str) -> dict[str, str]:
     told, of_variant = _claims(claims), _claims(verdicts_of_the_variant(read_causes()))
     files = [*sorted(TABLES.glob("09_*_validation.csv")), *TABLES.glob("09_multi*.csv")]
     links = ", ".join(f"[{file.stem}](cpu/tables/{file.name})" for file in files)
-    names, date = {card["name"]: titled(card) for card in every}, ablations.date.min()
+    names = {card["name"]: titled(card) for card in every}
     whole = whole.assign(model=whole.system.map(names))[["model", "variant", "pairs", "minutes", "set", *FIGURES]]
     chapters = [f"### `{p}`\n\n{_markdown(own.drop(columns='paper'))}\n" for p, own in figures.groupby("paper")]
     chapters += [
@@ -205,7 +212,7 @@ def blocks(page: str) -> dict[str, str]:
     }
     return {
         "verdict": verdict(page.split(begin)[1].split(end)[0], figures, claims),
-        "claims": f"{told}\n\nTrained and answered {date}{earlier(date)}; J by variant: {links}.\n\n"
+        "claims": f"{told}\n\nTrained and answered: {_when(ablations)}. J by variant: {links}.\n\n"
         f"{OF_VARIANT}:\n\n{of_variant}",
         "figures": "\n\n".join(part.strip() for part in chapters),
         "field": _markdown(beside_the_field(of_cards.cards())),
