@@ -107,6 +107,12 @@ def field_note(seen: Mapping[str, Sequence[str]]) -> str:
     return f"msrc7-field is no test of {which}: {trained}."
 
 
+def precision_note(some: Sequence[Mapping]) -> str:
+    """Which cards' figures were measured in 16 bits, and are those of such a processor; "" where none was."""
+    names = [card["name"] for card in some if card.get("measured", {}).get("precision") == "bf16-mixed"]
+    return f"Measured in 16 bits, all others in 32, which moves J by up to .003: {', '.join(names)}." if names else ""
+
+
 def digits(card: Mapping) -> str:
     """The first 8 digits of a card's checksum, marked EARLIER where FOOTNOTE holds."""
     return card["sha256"][:8] + (EARLIER if "engine" in card else "")

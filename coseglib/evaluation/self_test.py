@@ -15,6 +15,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.paths import CHECKPOINTS, SCENES
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation.cards import cards
+from coseglib.evaluation.kept import PRECISION
 from coseglib.models.checkpoints import load_model
 from coseglib.scoring.metrics import jaccard
 
@@ -24,7 +25,7 @@ CLOSE_J, CLOSE_CELLS = 0.01, 0.02  # processors and versions of torch round diff
 def answers(model) -> dict:
     """What is pinned of a model: J and cells, 16 hexadecimal digits a mask, by argmax, which every machine has."""
     model = copy.copy(model)  # shares its weights
-    model.precision = "32-true"  # which every machine has too
+    model.precision = PRECISION
     group = load_synthetic(groups=("star", "ring"), photos=4, size=96)[0]
     masks = [mask.cpu() for mask in segment_group(model, group.photos, post="argmax")]
     cells = [(F.adaptive_avg_pool2d(mask[None].float(), 8) > 0.5).flatten().tolist() for mask in masks]
@@ -40,7 +41,7 @@ def _apart(found: Mapping, pinned: Mapping) -> float:
 
 def _judged(name: str, pinned: Mapping | None) -> tuple[str, str]:
     try:
-        found = answers(load_model(name, precision="32-true"))
+        found = answers(load_model(name, precision=PRECISION))
     except CosegError as fault:
         return "FAIL", str(fault)
     if pinned is None:

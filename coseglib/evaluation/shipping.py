@@ -21,7 +21,7 @@ from coseglib.core.files import read_json, writable, write_text
 from coseglib.core.paths import CHECKPOINTS, MEASURED, REPOSITORY, SCENES
 from coseglib.data import load
 from coseglib.evaluation.cards import cards, runs_of
-from coseglib.evaluation.kept import Say, code_hash
+from coseglib.evaluation.kept import PRECISION, Say, code_hash
 from coseglib.evaluation.self_test import answers
 from coseglib.evaluation.tables import SOURCES
 from coseglib.models import METHODS
@@ -88,15 +88,17 @@ def as_shipped(
 ) -> nn.Module:
     """The model that `ship` would hand on of a run, matrices in half precision, or did: it is left as it is then.
 
+    It answers in PRECISION, as for a card's figures.
+
     looks, post, average  as for `ship`. Nothing is written; the card's SHA-256 is that of the file as it would be.
     """
     source, how = _file_of(run), {"looks": looks, "post": post}
     if not average and source.with_suffix(".json").is_file():  # a card: it was handed on
-        return load_model(source, **how)
+        return load_model(source, **how, precision=PRECISION)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         save_model(file, *_handed_over(source, **how, average=average), half=True)
-        return load_model(file, **how)
+        return load_model(file, **how, precision=PRECISION)
 
 
 def of_card(run: str | Path, name: str, homes: Sequence[Path] = (MEASURED, CHECKPOINTS)) -> nn.Module:
@@ -115,7 +117,7 @@ def of_card(run: str | Path, name: str, homes: Sequence[Path] = (MEASURED, CHECK
 
 def _measured(file: Path, kept: Path, say: Say, **how) -> dict:
     """The part of a card that is measured; the figures are `kept` until the card is written."""
-    device, model = "cuda" if torch.cuda.is_available() else "cpu", load_model(file, **how)
+    device, model = "cuda" if torch.cuda.is_available() else "cpu", load_model(file, **how, precision=PRECISION)
     pinned, found = answers(model), measure(model.to(device), kept, say)
     return {"figures": found, "common_from": common_from(found), "self_test": pinned, "measured": provenance()}
 
@@ -275,9 +277,9 @@ def _told(part: Mapping) -> str:
 
 
 def provenance() -> dict:
-    """When, by which torch and on what a card's figures are measured."""
+    """When, by which torch, on what and in which precision a card's figures are measured."""
     machine = platform.machine() + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "")
-    return {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": machine}
+    return {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "machine": machine, "precision": PRECISION}
 
 
 def common_from(found: Mapping) -> dict | None:

@@ -17,6 +17,7 @@ from torch import nn
 from coseglib.answering.floors import FLOORS, Floor, build_floor, is_floor
 from coseglib.answering.saliency import PREFIX, is_onnx
 from coseglib.evaluation.cards import beyond, cards, field_note, runs_of, trained_on_field, withdrawn
+from coseglib.evaluation.kept import PRECISION
 from coseglib.evaluation.shipping import TRAINED_ON
 from coseglib.models import METHODS
 from coseglib.models.checkpoints import load_model
@@ -102,12 +103,13 @@ def own_floors() -> list[str]:
 def load_systems(names: Sequence[str] = (), floors: Sequence[str] = FLOORS) -> list[System]:
     """Checkpoints (names or files; none: all that are shipped), then floors, loaded, on the GPU where there is one.
 
-    Raises CosegError for names that do not exist, where `features` finds no ImageNet weights, and as `read_network`.
+    They answer in PRECISION, so that a table is the same on every machine. Raises CosegError for names that do not
+    exist, where `features` finds no ImageNet weights, and as `read_network`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = []
     for name in (*(names or shipped()), *floors):
-        model = build_floor(name) if is_floor(name) else load_model(name)
+        model = build_floor(name) if is_floor(name) else load_model(name, precision=PRECISION)
         known = is_floor(name) and not is_onnx(name)  # of a file the name, without its folder
         found.append(System(str(name) if known else model.card["name"], model.to(device)))
     return found

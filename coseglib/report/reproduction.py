@@ -205,6 +205,7 @@ def blocks(page: str) -> dict[str, str]:
         f"{LACKING.strip()} Internet is not here. Who has it, in COSEG_DATA, fills these rows by `{COMMAND}` and "
         "`python -m coseglib.report.reproduction`.",
     ]
+    precision = of_cards.precision_note(every)
     seen = {titled(c): trained_on_field(c["training"], c.get("kept_apart", ())) for c in every}
     again = {
         titled(c): "<br>".join(f"`{one}`" for one in of_cards.made_again(c))
@@ -217,7 +218,7 @@ def blocks(page: str) -> dict[str, str]:
         "figures": "\n\n".join(part.strip() for part in chapters),
         "field": _markdown(beside_the_field(of_cards.cards())),
         "aims": _markdown(of_cards.reached(every, read_choices(CHOICES))),
-        "cards": "\n\n".join(filter(None, [_markdown(whole), FOOTNOTE, field_note(seen)])),
+        "cards": "\n\n".join(filter(None, [_markdown(whole), FOOTNOTE, precision, field_note(seen)])),
         "commands": _markdown(pd.DataFrame(again.items(), columns=["model", "commands"])),
     }
 

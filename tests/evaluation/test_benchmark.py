@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from coseglib.answering.floors import build_floor
+from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
 from coseglib.data.record import Group
 from coseglib.data.reported import anchors, reported
@@ -43,6 +44,12 @@ def groups() -> list[Group]:
 @pytest.fixture
 def ca(checkpoint) -> System:
     return load_systems([checkpoint], floors=())[0]
+
+
+def test_systems_answer_in_32_bits_on_every_machine(ca, monkeypatch):
+    """What a table compares must not depend on what the processor can do."""
+    monkeypatch.setattr("coseglib.core.devices.cpu_has_bfloat16", lambda: True)
+    assert precision_of(ca.model.precision, "cpu") == "32-true" != precision_of("auto", "cpu")
 
 
 @pytest.fixture

@@ -6,7 +6,14 @@ import numpy as np
 
 from coseglib.core.paths import LISTS, MEASURED
 from coseglib.core.tables import read_table
-from coseglib.evaluation.cards import cards, field_note, shipped_costs, shipped_logs, trained_on_field
+from coseglib.evaluation.cards import (
+    cards,
+    field_note,
+    precision_note,
+    shipped_costs,
+    shipped_logs,
+    trained_on_field,
+)
 
 
 def test_cards_tell_the_cost_of_what_is_shipped(tmp_path):
@@ -33,6 +40,12 @@ def test_logs_beside_the_cards_become_curves(tmp_path):
     table = shipped_logs(tmp_path)
     assert table.system.tolist() == ["y", "y"]  # x has none
     assert table.images.tolist() == [20 * 24, 40 * 24] and table.J.tolist() == [0.4, 0.5]  # of the last training
+
+
+def test_figures_of_16_bits_are_named_beside_those_of_32():
+    every, few = ({"name": name, "measured": {"precision": p}} for name, p in (("a", "32-true"), ("b", "bf16-mixed")))
+    old = {"name": "c", "measured": {"date": "2026-11-26"}}  # there were no others then
+    assert precision_note([every, few, old]).endswith(": b.") and precision_note([every, old, {"name": "d"}]) == ""
 
 
 def test_the_cards_in_the_repository_can_be_read():

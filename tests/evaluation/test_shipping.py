@@ -31,7 +31,8 @@ def few_scenes(monkeypatch):
 
 def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None)
-    card, model = json.loads(path.with_suffix(".json").read_text()), load_model(path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    model = load_model(path, precision=card["measured"]["precision"])
     assert (card["sha256"], card["steps"], card["minutes"], card["seeds"]) == (model.card["sha256"], 3, 1.5, [7])
     scored = aggregate(evaluate(model, few_scenes))
     assert card["figures"]["synthetic"]["group"]["J"] == pytest.approx(scored.J.iloc[-1], abs=1e-4)
