@@ -110,7 +110,7 @@ def field_note(seen: Mapping[str, Sequence[str]]) -> str:
 def precision_note(some: Sequence[Mapping]) -> str:
     """Which cards' figures were measured in 16 bits, and are those of such a processor; "" where none was."""
     names = [card["name"] for card in some if card.get("measured", {}).get("precision") == "bf16-mixed"]
-    return f"Measured in 16 bits, all others in 32, which moves J by up to .003: {', '.join(names)}." if names else ""
+    return f"Measured in 16 bits, all others in 32, which moves J by up to .004: {', '.join(names)}." if names else ""
 
 
 def digits(card: Mapping) -> str:

@@ -17,7 +17,7 @@ from coseglib.core.tables import read_table, write_table
 SCORED = ("core", "layers", "data", "models", "answering", "scoring")  # the rooms from a photograph to its score
 LEARNED = (*SCORED, "unsupervised")  # and of what learns on the group that it is scored on
 Say = Callable[[str], None]
-# In which a figure that is to be compared is measured: every machine has it, and 16 bits move a whole set's J by .003,
+# In which a figure that is to be compared is measured: every machine has it, and 16 bits move a whole set's J by .004,
 # that of sixty photographs by .013.
 PRECISION = "32-true"
 
