@@ -47,7 +47,7 @@ CONFIRMED, CONTRADICTED, NOISE = "confirmed", "contradicted", "within noise"
 FEW = "too few seeds"
 WITHDRAWN = "withdrawn"
 # Methods whose trainings tell nothing of the paper's system where they do not say by which code they ran, and why.
-MENDED = {"fca": "learned by another rule than eq. (5), being trained anew"}
+MENDED = {"fca": "learned by another rule than eq. (5); `coseg ablate --only fca` trains anew"}
 
 
 class Effect(NamedTuple):
