@@ -7,7 +7,7 @@ from coseglib.core.errors import CosegError
 from coseglib.data.synthetic import load_synthetic
 from coseglib.evaluation import shipping
 from coseglib.evaluation.cards import cards
-from coseglib.evaluation.shipping import again, common_from, measure, of_card, ship
+from coseglib.evaluation.shipping import again, as_shipped, common_from, measure, of_card, ship
 from coseglib.models.checkpoints import load_model, save_model
 from coseglib.scoring.metrics import aggregate, best_threshold
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
@@ -42,6 +42,14 @@ def test_a_card_states_what_the_shipped_file_scores(run, few_scenes, tmp_path):
     unsure = refusal(model, few_scenes)
     score, right = best_threshold(unsure.score, unsure.common)
     assert card["figures"]["synthetic"]["refusal_from"] == {"score": round(score, 4), "right": round(right, 4)}
+    assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
+
+
+def test_a_model_as_shipped_is_the_file_that_ship_writes_and_a_shipped_one_stays_as_it_is(run, few_scenes, tmp_path):
+    path = ship(run, "ca-small", tmp_path / "shipped", say=lambda _: None, post="crf")
+    of_run, of_file = as_shipped(run, post="crf"), as_shipped(path)
+    assert of_run.card["sha256"] == of_file.card["sha256"] == load_model(path).card["sha256"]
+    assert (of_run.post, of_run.precision, of_file.post, of_file.precision) == ("crf", "32-true") * 2
     assert sorted(p.name for p in path.parent.iterdir()) == ["ca-small.json", "ca-small.safetensors"]
 
 
