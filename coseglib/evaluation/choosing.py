@@ -97,6 +97,11 @@ def figures_of(model, seen: Sequence[Group], unseen: Sequence[Group], limit: int
     return found | {"refusal": auroc(unsure.score, unsure.common)}
 
 
+def _model(name: str, looks: int | None, post: str | None):
+    first, *others = name.split("+")
+    return as_shipped(first, looks, post, others)
+
+
 def choice_rows(
     names: Sequence[str],
     looks: Sequence[int | None] = (None,),
@@ -114,12 +119,11 @@ def choice_rows(
     out            a CSV of such rows that grows; those of the same weights, answer and code are not computed again
     Raises CosegError for models and sets that are missing, weights of two systems, and another file in out's place.
     """
-    table = read_choices(out)
+    table, found = read_choices(out), []
+    models = [(name, _model(name, look, post)) for name, look, post in product(names, looks, posts)]
     seen, unseen = read_once(few(validation_groups(), photographs)), read_once(unseen_groups())
-    found = []
-    for name, look, post in product(names, looks, posts):
-        first, *others = name.split("+")
-        model, began = as_shipped(first, look, post, others), time.perf_counter()
+    for name, model in models:
+        began = time.perf_counter()
         about = {key: model.card[key] for key in ("sha256", "looks", "post")}
         about |= {"photographs": photographs, "code": code_hash()}
         rows = table[(table[list(about)] == pd.Series(about)).all(axis=1)]
@@ -151,8 +155,8 @@ def read_choices(path: str | Path | None) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(COMMAND, description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a checkpoint, a run, a file; A+B: their mean")
-    parser.add_argument("--looks", nargs="+", type=int, choices=(1, 2), default=[None])
-    parser.add_argument("--post", nargs="+", choices=POSTS, default=[None])
+    parser.add_argument("--looks", nargs="+", type=int, choices=(1, 2), default=[None], help="default: as shipped")
+    parser.add_argument("--post", nargs="+", choices=POSTS, default=[None], help="default: as shipped")
     parser.add_argument("--photographs", type=int, default=PHOTOGRAPHS, metavar="N", help="a group, 0: all")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv")
     given = parser.parse_args(arguments)
