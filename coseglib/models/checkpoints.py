@@ -154,4 +154,6 @@ def load_model(
     about = {"looks": looks, "post": post, "name": path.stem, "file": str(path), "sha256": digest}
     model.card = {**header, **about, **stated}
     model.precision = model.precision if model.online else precision
-    return fold(model) if folded and not model.online else model.eval()  # online: the very maps it learned
+    if not folded or model.online:  # online: the very maps it learned
+        return model.eval()
+    return fold(model, torch.bfloat16 if header.get("precision") == "bf16-mixed" else torch.float32)

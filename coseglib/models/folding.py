@@ -8,10 +8,10 @@ HRNets' blocks. A whole-graph pass would fold a norm once a call, and an encoder
 On CPUs with oneDNN convolution, b' and the ReLU that follows are one pass. b' stays in 32 bits there where convolutions
 take 16; elsewhere it would be rounded to eight bits, so in 16 a convolution and its norm stay two, as they were
 trained. W' in 16 bits is not W as the norm's averages know it, which is felt where an output has a few weights:
-`rounded`.
+`rounded`. Nor is W in 32 bits, where the network was trained under autocast: its norms know the weights that were
+multiplied, of eight bits, and such a kernel keeps these (`fold`).
 """
 
-import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -57,8 +57,10 @@ def onednn_takes(dtype: torch.dtype) -> bool:
 class FoldedConv2d(nn.Module):
     """A convolution and its norm, and perhaps a ReLU, in one. It cannot be trained."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d):
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, trained_in: torch.dtype = torch.float32):
         super().__init__()
+        if conv.weight[0].numel() <= FEW:
+            conv.weight.data = conv.weight.data.to(trained_in).to(conv.weight.dtype)  # what the norm saw
         self.apart = nn.Sequential(conv, norm).requires_grad_(False)
         self.conv = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
         self.relu: nn.Module = nn.Identity()
@@ -70,11 +72,9 @@ class FoldedConv2d(nn.Module):
         With a row and a column of zeros before its own three a kernel that pads one pixel everywhere does the same.
         """
         if dtype not in self._kernels:
-            weight, (plain, norm) = self.conv.weight, self.apart
+            weight = self.conv.weight
             if dtype != torch.float32 and weight[0].numel() <= FEW:
-                trained = copy.deepcopy(plain)
-                trained.weight.copy_(plain.weight.to(dtype))  # what the norm saw
-                weight = rounded(fuse_conv_bn_eval(trained, norm).weight, dtype)
+                weight = rounded(weight, dtype)
             weight = F.pad(weight, (1, 0, 1, 0)) if self._is_same() else weight
             self._kernels[dtype] = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         return self._kernels[dtype]
@@ -124,12 +124,15 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str, str | None]]:
             yield conv, norm, relu if type(children.get(relu)) in (nn.ReLU, nn.ReLU6) else None
 
 
-def fold(model: nn.Module) -> nn.Module:
-    """The model itself, in evaluation mode, its batch norms folded: for use alone, it cannot be trained or saved so."""
+def fold(model: nn.Module, trained_in: torch.dtype = torch.float32) -> nn.Module:
+    """The model itself, in evaluation mode, its batch norms folded: for use alone, it cannot be trained or saved so.
+
+    trained_in  what its convolutions multiplied in training; it has nothing to do with what they are to multiply now
+    """
     model.eval()
     for module in list(model.modules()):
         for conv, norm, relu in list(_pairs(module)):
-            folded = FoldedConv2d(getattr(module, conv), getattr(module, norm))
+            folded = FoldedConv2d(getattr(module, conv), getattr(module, norm), trained_in)
             setattr(module, conv, folded)
             setattr(module, norm, nn.Identity())
             if relu:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from coseglib.models import build_model, folding
 from coseglib.models.backbones import SameConv2d
@@ -101,6 +102,29 @@ def test_few_weights_are_rounded_so_that_their_sum_stays():
     assert ((found - weight).abs() <= 1.5 * 2.0**-7 * weight.abs()).all()  # half a step, and another one
     off, plain = ((w - weight).sum(dim=(1, 2, 3)).abs() for w in (found, weight.bfloat16().float()))
     assert plain.mean() > 10 * off.mean(), (plain.mean(), off.mean())
+
+
+@pytest.mark.parametrize("trained_in", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_norm_finds_the_mean_that_it_learned_in_whatever_precision(trained_in):
+    """Edge filters over bright images: the sum of nine roundings times the brightness is a constant to the norm."""
+    generator = torch.Generator().manual_seed(0)
+    conv, norm = nn.Conv2d(32, 32, 3, groups=32, bias=False), nn.BatchNorm2d(32, momentum=None)
+    conv.weight.data -= conv.weight.data.mean(dim=(2, 3), keepdim=True)
+    x = 1 + torch.rand(8, 32, 1, 1, generator=generator) + 0.1 * torch.rand(8, 32, 24, 24, generator=generator)
+    net = nn.Sequential(conv, norm).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=trained_in == torch.bfloat16):
+        net(x)
+
+    def off(y):
+        return float(y.mean(dim=(0, 2, 3)).abs().max())
+
+    otherwise = torch.float32 if trained_in == torch.bfloat16 else torch.bfloat16
+    assert off(fold(copy.deepcopy(net), otherwise)(x)) > 0.08
+    folded = fold(copy.deepcopy(net), trained_in)
+    assert off(folded(x)) < 0.02
+    in_16_bits = folded[0]._kernel(torch.bfloat16).float()  # as oneDNN multiplies them
+    assert off(F.conv2d(x, in_16_bits, folded[0].conv.bias, groups=32)) < 0.02
 
 
 def test_what_is_folded_passes_gradients_to_its_input():
