@@ -110,7 +110,8 @@ def test_a_norm_finds_the_mean_that_it_learned_in_whatever_precision(trained_in)
     """Edge filters over bright images: the sum of nine roundings times the brightness is a constant to the norm."""
     generator = torch.Generator().manual_seed(0)
     conv, norm = nn.Conv2d(32, 32, 3, groups=32, bias=False), nn.BatchNorm2d(32, momentum=None)
-    conv.weight.data -= conv.weight.data.mean(dim=(2, 3), keepdim=True)
+    edges = torch.randn(32, 1, 3, 3, generator=generator)
+    conv.weight.data = 0.2 * (edges - edges.mean(dim=(2, 3), keepdim=True))
     x = 1 + torch.rand(8, 32, 1, 1, generator=generator) + 0.1 * torch.rand(8, 32, 24, 24, generator=generator)
     net = nn.Sequential(conv, norm).train()
     with torch.autocast("cpu", torch.bfloat16, enabled=trained_in == torch.bfloat16):
@@ -120,11 +121,11 @@ def test_a_norm_finds_the_mean_that_it_learned_in_whatever_precision(trained_in)
         return float(y.mean(dim=(0, 2, 3)).abs().max())
 
     otherwise = torch.float32 if trained_in == torch.bfloat16 else torch.bfloat16
-    assert off(fold(copy.deepcopy(net), otherwise)(x)) > 0.08
+    assert off(fold(copy.deepcopy(net), otherwise)(x)) > 0.1
     folded = fold(copy.deepcopy(net), trained_in)
-    assert off(folded(x)) < 0.02
+    assert off(folded(x)) < 0.04
     in_16_bits = folded[0]._kernel(torch.bfloat16).float()  # as oneDNN multiplies them
-    assert off(F.conv2d(x, in_16_bits, folded[0].conv.bias, groups=32)) < 0.02
+    assert off(F.conv2d(x, in_16_bits, folded[0].conv.bias, groups=32)) < 0.04
 
 
 def test_what_is_folded_passes_gradients_to_its_input():
