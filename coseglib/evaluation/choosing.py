@@ -30,9 +30,8 @@ from coseglib.models.contract import POSTS
 from coseglib.scoring.metrics import aggregate, auroc
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 
-TABLE = REPORTS / "cpu" / "tables" / "choosing.csv"  # of what is shipped
-LEAST = 4  # photographs a group
-PHOTOGRAPHS = 8
+TABLE = REPORTS / "cpu" / "tables" / "choosing.csv"  # of shipped models, for the aims
+LEAST, PHOTOGRAPHS = 4, 8  # of a group: with fewer it falls out; asked about, where nobody says
 COLUMNS = {"model": str, "sha256": str, "looks": int, "post": str, "seen": float, "unseen": float, "mean": float}
 COLUMNS |= {"swap": float, "refusal": float, "photographs": int, "code": str, "seconds": float}
 COMMAND = "python -m coseglib.evaluation.choosing"

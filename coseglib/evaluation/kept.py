@@ -17,8 +17,8 @@ from coseglib.core.tables import read_table, write_table
 SCORED = ("core", "layers", "data", "models", "answering", "scoring")  # the rooms from a photograph to its score
 LEARNED = (*SCORED, "unsupervised")  # and of what learns on the group that it is scored on
 Say = Callable[[str], None]
-# In which a figure that is to be compared is measured: every machine has it, and 16 bits move a whole set's J by .004,
-# that of sixty photographs by .013.
+# In which a figure that is to be compared is measured: every machine has it, and 16 bits have moved a whole set's J by
+# .004, that of sixty photographs by .013 (`reports/trials.md`, 31).
 PRECISION = "32-true"
 
 
