@@ -311,9 +311,9 @@ def test_aims_are_set_against_the_best_model_of_their_backbone():
 
 def test_what_the_page_says_limits_the_aims_is_what_the_cards_say():
     by_name = {card["name"]: card for card in (*of_cards.cards(), *of_cards.others())}
-    before = {
-        f"{m}-mobilenet_v2": "288" if m == "ca" else "early" for m in ("ca", "fca", "csa", "ssnm", "pfcc", "dcnet")
-    }
+    systems = [f"{method}-mobilenet_v2" for method in ("ca", "fca", "csa", "ssnm", "pfcc", "dcnet")]
+    began = {name: "288" if name.startswith("ca-") else "early" for name in systems}
+    late = {name: name if name.startswith(("ca-", "fca-")) else f"{name}-shifted" for name in systems}
 
     def of(name, dataset="pascal"):
         return pd.Series(by_name[name]["figures"].get(dataset, {}).get("group", {}).get("by_group"), dtype=float)
@@ -323,11 +323,11 @@ def test_what_the_page_says_limits_the_aims_is_what_the_cards_say():
 
     found = pd.DataFrame({name: of(name) for name in by_name})
     hard, best = ["Table", "Chair", "Bicycle", "Plant"], found["ca-mobilenet_v2"]
-    gained = 100 * pd.DataFrame({name: of(name) - of(f"{name}-{old}") for name, old in before.items()})
+    gained = 100 * pd.DataFrame({name: of(late[name]) - of(f"{name}-{old}") for name, old in began.items()})
     whole, without = gained.mean(), gained.drop(["Train", "Bus"]).mean()
     train, bus = gained.loc["Train"], gained.loc["Bus"]
-    wrong = [by_name[name]["figures"]["icoseg8"]["other"]["J"] for name in before]
-    ca, *others = (of(name, "icoseg8")["helicopter"] for name in before)
+    wrong = [by_name[name]["figures"]["icoseg8"]["other"]["J"] for name in systems]
+    ca, *others = (of(name, "icoseg8")["helicopter"] for name in systems)
     said = [
         f"bicycles have J of {told(found.loc[hard[:3]].max().max())} at most in every network below, "
         f"plants {told(found.loc['Plant'].max())}",

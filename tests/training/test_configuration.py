@@ -114,7 +114,7 @@ def test_a_profile_trains_what_the_cards_say(profile, kept, overrides):
         run = card["training"][0 if profile == "workbook" else -1]
         asked = {"workbook": ("fca-mobilenet_v2",), "late": ("fca-mobilenet_v2", "csa-mobilenet_v2")}
         more = {"example_share": 0.2} if card["name"] in asked.get(profile, ()) else {}  # reports/trials.md, 25 and 30
-        more |= {"start": card["name"]} if profile == "late" else {}
+        more |= {"start": run["start"]} if profile == "late" else {}
         ours = load_profile(profile, card["method"], overrides | more).fields()
         assert _deciding(run) == _deciding(ours), card["name"]
 
