@@ -55,7 +55,7 @@ class SameConv2d(nn.Conv2d):
         if self.groups == self.in_channels and self.kernel_size == (3, 3) and not (x.shape[-1] % 2 or x.shape[-2] % 2):
             # Depth-wise on even maps: every second output, from 1, of the stride-1 convolution is the same number. In
             # bfloat16 its backward pass is two to twelve times as fast on a CPU as the strided one's
-            # (findings/torch-bf16-strided-depthwise-backward.sh); in float32 a training step of it is up to twice as slow.
+            # (findings/torch-bf16-strided-depthwise-backward.sh); in float32 its training step is up to twice as slow.
             dense = F.conv2d(x, self.weight, self.bias, 1, 1, self.dilation, self.groups)
             return dense[..., 1::2, 1::2].contiguous(memory_format=torch.channels_last)
         pads = []
