@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from coseglib.analysis.maps import backbone_maps, offering
@@ -132,6 +133,8 @@ def embed_in_plane(
     how         "tsne": van der Maaten and Hinton 2008, no unit; "pca": the two directions of most variance
     perplexity  of t-SNE: about how many neighbours a point tries to keep, below n
     start       of t-SNE: "pca", or "random", from which the seed decides where islands end up
+
+    The same vectors and seed give the same points, on however many threads the caller computes.
     """
     if how == "pca":
         return PCA(2, random_state=seed).fit_transform(vectors)
@@ -142,7 +145,8 @@ def embed_in_plane(
     spread = np.ptp(vectors, axis=0).max()
     if not spread > np.finfo(np.float32).eps * np.abs(vectors).max():  # NaN too: sklearn's code ends the process
         raise ValueError("vectors without spread have no place in the plane; look at them as a table")
-    return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(vectors)
+    with threadpool_limits(1):  # threads add in another order, and a thousand steps make other islands of the rounding
+        return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(vectors)
 
 
 def nearest_classes(vectors: np.ndarray, classes: Sequence[str], metric: str = "euclidean") -> np.ndarray:

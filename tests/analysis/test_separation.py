@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
 from coseglib.analysis.channels import class_means, embed_in_plane, nearest_classes, selectivity, separation
 
@@ -62,6 +64,16 @@ def test_class_means_are_rows_in_order_of_appearance(blobs):
     means = class_means(vectors[::-1], classes[::-1])
     assert means.index.tolist() == ["c", "b", "a"]
     np.testing.assert_allclose(means.loc["a"], vectors[:8].mean(axis=0))
+
+
+@pytest.mark.parametrize("start", ["pca", "random"])
+def test_a_seed_gives_the_same_picture_on_one_thread_and_on_two(start):
+    vectors = load_digits().data[:300]
+    planes = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            planes.append(embed_in_plane(vectors, start=start))
+    np.testing.assert_array_equal(*planes)
 
 
 def test_the_plane_keeps_planted_classes_and_refuses_what_makes_no_sense(blobs):
