@@ -10,12 +10,14 @@ from coseglib.core.errors import CosegError, one_line
 from coseglib.core.paths import DEFAULT_CHECKPOINT
 from coseglib.core.progress import Progress
 from coseglib.data.folders import IMAGES, RECORDS, TRUTH, folders_in, is_hidden, is_output
-from coseglib.data.images import colours_of_mask, image_size, photo_of, read_image
+from coseglib.data.images import colours_of_mask, image_size, photo_of, read_grey, read_image
 from coseglib.data.sets.binary import homes_of
 from coseglib.segmenting.finding import find_photos
 from coseglib.segmenting.groups import Found, find_groups
 
 SMALL = 32  # pixels: a side that shows little
+NOISE = 0.05  # of what counts as object may be nearly black; more is what a JPEG puts around a mask
+GREYS = 16  # up to so many are classes, or a soft edge
 
 
 class Remark(NamedTuple):
@@ -66,7 +68,7 @@ def check_folder(folder: Path, quiet: bool = False) -> Checked:
     groups: dict[Path, list[Path]] = defaultdict(list)
     for file in files:
         groups[file.parent].append(file)
-    scored, expected = {home, *folders_in(home)}, set()
+    scored, expected, unread = {home, *folders_in(home)}, set(), set()
     with Progress("read", len(files), quiet=quiet) as progress:
         for place, photos in groups.items():
             truth = masks / place.relative_to(home) if masks and place in scored else None
@@ -77,7 +79,9 @@ def check_folder(folder: Path, quiet: bool = False) -> Checked:
                 truth = None
             remarks += _of_group(place, photos, truth, deep=place not in scored)
             for photo in photos:
-                remarks += _of_photo(photo)
+                faults = list(_of_photo(photo))
+                unread |= {fault.path for fault in faults if fault.grave}
+                remarks += faults
                 if truth:
                     expected.add(truth / f"{photo.stem}.png")
                     remarks += _of_mask(truth / f"{photo.stem}.png", photo)
@@ -86,7 +90,8 @@ def check_folder(folder: Path, quiet: bool = False) -> Checked:
         spare = [p for p in masks.rglob("*") if p not in expected and not p.is_dir() and not is_hidden(p.name)]
         remarks += [Remark(p, "no photograph in images has this name; passed by", False) for p in sorted(spare)]
     remarks = sorted(dict.fromkeys(remarks), key=lambda remark: (not remark.grave, str(remark.path)))
-    return Checked(remarks, list(_advice(folder, groups, sum(mask.is_file() for mask in expected), remarks, found)))
+    masks_there = sum(mask.is_file() for mask in expected)
+    return Checked(remarks, list(_advice(folder, groups, unread, masks_there, remarks, found)))
 
 
 def _of_group(place: Path, photos: Sequence[Path], truth: Path | None, deep: bool) -> Iterator[Remark]:
@@ -114,29 +119,37 @@ def _of_photo(photo: Path) -> Iterator[Remark]:
 def _of_mask(mask: Path, photo: Path) -> Iterator[Remark]:
     if not mask.is_file():
         like = [p.name for p in mask.parent.glob("*") if p.stem.casefold().startswith(photo.stem.casefold())]
-        yield Remark(
-            photo, f"has no mask {mask}" + (f"; is it {like[0]}? Save that as PNG by this name" if like else "")
-        )
+        this = f"; is it {like[0]}? Save that as PNG by this name, in black and white" if like else ""
+        yield Remark(photo, f"has no mask {mask}{this}")
         return
     try:
         share = float(photo_of("folder", photo.name, ("object",), photo, mask).labels().float().mean())
         if share in (0, 1):
             yield Remark(mask, f"{'all' if share else 'nothing'} of it is object", False)
         elif (colours := colours_of_mask(mask)) > 1:
-            yield Remark(mask, f"{colours} colours besides black: all of them are taken as one object", False)
+            if colours > GREYS and (dark := _nearly_black(mask)) > NOISE:
+                why = "the noise of a JPEG? Save it in black and white, cut at mid-grey"
+                yield Remark(mask, f"{dark:.0%} of what counts as object is nearly black ({colours} greys): {why}")
+            else:
+                yield Remark(mask, f"{colours} colours besides black: all of them are taken as one object", False)
     except CosegError as fault:
         if not str(fault).startswith(f"{photo}: "):  # told already
             yield Remark(mask, str(fault))
 
 
+def _nearly_black(mask: Path) -> float:
+    """The share of the pixels above black that are all but black, in a mask that is white elsewhere; else 0."""
+    grey = read_grey(mask)
+    return float((grey[grey > 0] < 64).float().mean()) if grey.max() > 200 else 0.0
+
+
 def _advice(
-    folder: Path, groups: dict[Path, list[Path]], masks: int, remarks: list[Remark], found: Found
+    folder: Path, groups: dict[Path, list[Path]], unread: set[Path], masks: int, remarks: list[Remark], found: Found
 ) -> Iterator[str]:
     photos, grave = sum(map(len, groups.values())), sum(remark.grave for remark in remarks)
     named = ", ".join(f"{place.name} {len(some)}" for place, some in list(groups.items())[:8])
     of = f" ({named}{', …' if len(groups) > 8 else ''})" if len(groups) > 1 else ""
     yield f"{folder}: photographs {photos}{of}, masks {masks}, faults {grave}, remarks {len(remarks) - grave}"
-    unread = {remark.path for remark in remarks if remark.grave}
     able = {place: len(set(some) - unread) for place, some in groups.items()}
     if not any(able.values()):
         yield "segment, evaluate, train: not before there are photographs that can be read"

@@ -76,7 +76,7 @@ def test_all_faults_are_told_at_once_a_line_each(whole, capsys):
         "images/cats/b.png": "another photograph here has this name too",
         "ground_truth/dogs/a.png": "36 × 48 pixels, its photograph a.jpg has 48 × 36",
         "ground_truth/dogs/b.png": "no image format",
-        "images/dogs/d.jpg": "is it d_mask.jpg? Save that as PNG by this name",
+        "images/dogs/d.jpg": "is it d_mask.jpg? Save that as PNG by this name, in black and white",
         "ground_truth/cows": "no such folder",
         "images/gone": "leads nowhere",
     }
@@ -117,6 +117,28 @@ def test_what_is_worth_knowing_is_no_fault(whole):
         "images": "one photograph only",
     }
     assert remarks.keys() == expected.keys() and all(why in remarks[name] for name, why in expected.items())
+
+
+def test_a_jpeg_saved_as_a_png_is_no_mask_and_a_soft_edge_is_one(whole):
+    noise = np.where(SQUARE > 0, 250, 0).astype(np.uint8)
+    noise[0:3] = np.arange(144, dtype=np.uint8).reshape(3, 48) % 23  # what a JPEG leaves on black
+    mask(whole / "ground_truth" / "cats" / "a.png", noise)
+    soft = SQUARE.copy()
+    soft[5:20, 19], soft[5:20, 5] = np.arange(100, 250, 10), np.arange(105, 255, 10)
+    mask(whole / "ground_truth" / "cats" / "b.png", soft)
+    assert told(whole) == {
+        "ground_truth/cats/a.png": "FAIL 38% of what counts as object is nearly black (23 greys): the noise of a JPEG? "
+        "Save it in black and white, cut at mid-grey",
+        "ground_truth/cats/b.png": "--   31 colours besides black: all of them are taken as one object",
+    }
+
+
+def test_where_only_masks_are_missing_the_photographs_can_be_segmented(whole):
+    for file in whole.glob("ground_truth/*/*.png"):
+        file.unlink()
+    found = check_folder(whole, quiet=True)
+    assert not found.good and found.advice[1].startswith(f"segment   coseg segment {whole} -o out")
+    assert found.advice[2].startswith("evaluate  not without masks")
 
 
 def test_what_segment_takes_for_groups_is_told_where_evaluate_does_not(whole):
