@@ -6,8 +6,9 @@ from typing import Literal
 import typer
 
 from coseglib.cli import options
-from coseglib.cli.options import flag, option, output_option
+from coseglib.cli.options import flag, option
 from coseglib.core.errors import CosegError
+from coseglib.core.files import writable
 
 Dataset = option(
     str | None,
@@ -15,7 +16,19 @@ Dataset = option(
     "ground_truth/; voc-val, msrc-val and icoseg30 choose, and so does icoseg in part: no tests.",
     "NAME|DIR",
 )
-Table = output_option(Path, "Table to write.", "TABLE.csv", folder=False)
+
+
+def _own_table(path: Path | None) -> Path | None:
+    """`writable`, and what is there already is a table of scores, or empty."""
+    if path and writable(path, folder=False).is_file() and path.stat().st_size:
+        with open(path, "rb") as opened:
+            columns = opened.readline(1000).decode("utf-8", "replace").strip().split(",")
+        if not {"group", "images"} <= set(columns) and not {"dataset", "images"} <= set(columns):
+            raise CosegError(f"{path}: is there already, and no table of scores; give another name, or move it away")
+    return path
+
+
+Table = option(Path, "Table to write.", "TABLE.csv", "--output", "-o", callback=_own_table)
 Protocol = option(
     str | None,
     "common, a paper's own, partner-swap, refusal or reference.  [default: common; for multiclass: multiclass]",
@@ -89,7 +102,7 @@ def evaluate(
     asked = {"protocol": protocol, "partner": partner, "references": references, "prior_weight": prior_weight}
     if model is None or model.online:
         _refuse_for_multiclass({"group": group, "looks": looks}, asked, choose_prior_weight)
-        system = model or options.learning(profile, accelerator, set_)
+        system = model or options.learning(profile, accelerator, set_, bfloat16)
         table = _multiclass_table(dataset, output, system, limit, only, options.number_if_any(classes), post, **tables)
     else:
         options.refuse("is for multiclass", only=only)

@@ -198,9 +198,10 @@ def loaded(
         refuse("says where objects are, not of which class; it is for systems of one class", prior=prior)
         return None
     refuse("is for learning, with --method multiclass and without --checkpoint", **learning)
-    precision = "auto" if bfloat16 is None else "bf16-mixed" if bfloat16 else "32-true"
     added = None if prior is None else read_prior(prior, weight)
-    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, precision, added)
+    model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, _precision(bfloat16), added)
+    if model.online and bfloat16 is not None:
+        raise CosegError(f"--{'' if bfloat16 else 'no-'}bfloat16: what multiclass learned answers as it learned")
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.post == "crf" and not crf.crf_installed():
@@ -211,13 +212,17 @@ def loaded(
     return model
 
 
-def learning(profile: str | None, accelerator: str, set_: list[str] | None):
+def _precision(bfloat16: bool | None) -> str:
+    return "auto" if bfloat16 is None else "bf16-mixed" if bfloat16 else "32-true"
+
+
+def learning(profile: str | None, accelerator: str, set_: list[str] | None, bfloat16: bool | None = None):
     """The configuration by which multiclass learns; profile None: ONLINE_PROFILE."""
     from coseglib.unsupervised.configuration import load_online
 
-    return load_online(
-        profile or ONLINE_PROFILE, ({} if accelerator == "auto" else {"device": accelerator}) | fields(set_)
-    )
+    asked = {} if accelerator == "auto" else {"device": accelerator}
+    asked |= {} if bfloat16 is None else {"precision": _precision(bfloat16)}
+    return load_online(profile or ONLINE_PROFILE, asked | fields(set_))
 
 
 def names(named: str | None, classes: int | None = None) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def segment(
     called = options.names(names, number)
     if model is None:
         options.refuse("learning takes one process", devices=devices * nodes > 1)
-        learned = partial(_learned, exports, number, options.learning(profile, accelerator, set_))
+        learned = partial(_learned, exports, number, options.learning(profile, accelerator, set_, bfloat16))
     where = {"devices": devices, "num_nodes": nodes, "accelerator": accelerator}
     how = {"how": group or "mean", "post": post, "references": given, "exports": exports, "names": called}
     raise typer.Exit(_segmented(photos, output, together, learned if model is None else model, where, how))

@@ -11,6 +11,7 @@ from PIL import Image
 from coseglib.cli import main as cli
 from coseglib.cli.options import METHOD_NAMES
 from coseglib.core import paths
+from coseglib.core.errors import CosegError
 from coseglib.data.images import read_labels, write_png
 from coseglib.evaluation import tables
 from coseglib.models import METHODS
@@ -79,6 +80,17 @@ def test_what_is_in_the_way_of_masks_is_told_before_anything_is_learned(photos, 
     monkeypatch.setattr(learner, "learn", lambda *_: pytest.fail("it learned"))
     told = _refused(capsys, "segment", photos, "-o", tmp_path / "out", "--method", "multiclass", "--classes", 2, *QUICK)
     assert "masks: is there already, and not from here" in told and own.read_bytes() == b"the user's own"
+
+
+@pytest.mark.parametrize(("flag", "precision"), [("--bfloat16", "bf16-mixed"), ("--no-bfloat16", "32-true")])
+def test_it_learns_in_the_precision_that_is_asked_for(photos, tmp_path, monkeypatch, flag, precision):
+    def learn(group, classes, config, say):
+        raise CosegError(config.precision)
+
+    monkeypatch.setattr(learner, "learn", learn)
+    given = ["segment", photos, "-o", tmp_path / "out", "--method", "multiclass", "--classes", 2, *QUICK, flag]
+    with pytest.raises(CosegError, match=precision):
+        cli.app([str(a) for a in given], standalone_mode=False)
 
 
 def test_training_needs_nothing_but_a_folder_to_write_to_and_keeps_what_is_done(tmp_path, capsys):
@@ -277,6 +289,8 @@ def test_a_checkpoint_of_several_classes_is_refused_where_it_does_not_fit(capsys
     assert "--classes: is for learning" in told
     told = _refused(capsys, "segment", photos, "-o", tmp_path / "o", "--checkpoint", multi, "--method", "ca")
     assert "multi.safetensors: holds a multiclass model, ca was asked for" in told
+    told = _refused(capsys, "segment", photos, "-o", tmp_path / "o", "--checkpoint", multi, "--no-bfloat16")
+    assert "--no-bfloat16: what multiclass learned answers as it learned" in told
     told = _refused(capsys, *SCORE[:3], "-o", tmp_path / "t.csv", "--checkpoint", multi, "--protocol", "refusal")
     assert "--protocol: multiclass has a protocol of its own" in told
     told = _refused(capsys, "ship", multi, "multi", "-o", tmp_path / "shipped")

@@ -140,6 +140,18 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(capsys
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "closed", "file"}
 
 
+def test_evaluate_writes_over_a_table_of_its_own_and_over_nothing_else(capsys, photos, tmp_path):
+    given = ["evaluate", "--dataset", "synthetic", "--limit", "1", "--checkpoint", "ellipse", "-o"]
+    (tmp_path / "diary.csv").write_text("my own")
+    (tmp_path / "t.csv").touch()
+    for own in (photos / "0.png", tmp_path / "diary.csv"):
+        before = own.read_bytes()
+        assert f"{own}: is there already, and no table of scores" in _refused(capsys, *given, own)
+        assert own.read_bytes() == before
+    for _ in range(2):
+        assert cli.main([*given, str(tmp_path / "t.csv")]) == 0
+
+
 @pytest.mark.parametrize("command", ["segment", "evaluate", "train"])
 def test_an_accelerator_that_is_not_there_is_one_line(command, capsys, checkpoint, photos, tmp_path):
     given = {
