@@ -8,12 +8,13 @@ the outer ring, since COCO's polygons have no inner rings and tools fill each by
 file_name is the path below the photographs' common folder, which info.photographs names. A mask is one annotation,
 whatever the number of its parts, with area (pixels), bbox [x, y, width, height] and score; an empty one none.
 Categories: "object", or the group's name where there are groups. A label map is an annotation for each class that it
-shows. Their categories are the classes, in the order of the labels: the names that somebody gave them, the same for all
-groups; else "class 1" …, after the group's name where there are groups, since each may have been learned by itself.
+shows. Their categories are the classes, in the order of the labels: the names that somebody gave them, all groups'
+classes or a group's own; else "class 1" …, after the group's name where there are groups, since each may have been
+learned by itself.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,17 @@ def home_of(files: Iterable[str]) -> Path:
 
 
 def coco_datasets(
-    found: Iterable[tuple[dict, np.ndarray]], files: Iterable[str], classes: int, names: Sequence[str] | None = None
+    found: Iterable[tuple[dict, np.ndarray]],
+    files: Iterable[str],
+    classes: int,
+    names: Sequence[str] | None = None,
+    names_of: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, dict]:
     """{"coco.json": …, "coco_rle.json": …}, as the head of this file says.
 
     found    entries of result.json, each with its labels uint8 (H, W), read one after the other
     files    all photographs
-    classes  of a label map; 0: masks of one thing     names  that somebody gave them
+    classes  of a label map; 0: masks of one thing     names, names_of  that somebody gave them, and each group's own
     """
     from pycocotools import mask as rle
 
@@ -54,7 +59,8 @@ def coco_datasets(
     images, polygons, runs = [], [], []
 
     def category(group: str | None, label: int) -> int:
-        parts = [names[label - 1]] if names else [group or ""] + [f"class {label}"] * bool(classes)
+        own = (names_of or {}).get(group) or names
+        parts = [own[label - 1]] if own else [group or ""] + [f"class {label}"] * bool(classes)
         return categories.setdefault(" ".join(filter(None, parts)) or "object", len(categories) + 1)
 
     for number, (entry, labels) in enumerate(found, start=1):

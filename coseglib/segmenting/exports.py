@@ -12,7 +12,9 @@ page     out/page.html, see `coseglib.segmenting.page`
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,8 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     Raises CosegError where there are no results, a mask cannot be read, or something that is not ours is in the way,
     before anything is written; for photographs that are no longer there, after all else.
     """
+    if not kinds:
+        return []
     out = Path(out)
     result = results_in(out)
     done = [entry for entry in result["photos"] if "mask" in entry]
@@ -63,13 +67,23 @@ def export(out: str | Path, kinds: Sequence[str] = tuple(EXPORTS), quiet: bool =
     return made
 
 
+def made_before(out: Path, entries: Iterable[dict]) -> list[str]:
+    """The exports of ours that a folder holds of these photographs: they are of its masks, so made anew with them. One
+    that was edited since is the user's, and stays."""
+    masks = [entry["mask"] for entry in entries if "mask" in entry]
+    places = {kind: files or [cutout_file(mask) for mask in masks] for kind, files in EXPORTS.items()}
+    there = [kind for kind, files in places.items() if any((out / file).is_file() for file in files)]
+    return [kind for kind in there if not theirs_of_exports(out, masks, [kind])]
+
+
 def record_in(out: Path) -> Path:
     """The file that says what a folder of results holds."""
     return next((out / name for name in RECORDS if (out / name).is_file()), out / RECORDS[0])
 
 
 def results_in(out: Path) -> dict:
-    """What result.json holds, or a session's record in its shape. Raises CosegError where there is none, or no such."""
+    """What result.json holds, or a session's record in its shape; names_of: of groups whose classes have names of their
+    own, {group: names}; photographs as they are found from here. Raises CosegError where there is none, or no such."""
     record = record_in(out)
     result = read_json(record, "name a folder that `coseg segment` has written to")
     photos = result.get("photos")
@@ -82,7 +96,22 @@ def results_in(out: Path) -> dict:
             check_names(names, result.get("classes") or 0)
         except CosegError as fault:
             raise CosegError(f"{record}: {fault}") from fault
-    return result
+    if result.get("from", os.getcwd()) != os.getcwd():
+        for entry in (*result["photos"], *(result.get("look_first") or ())):
+            from_there = os.path.join(result["from"], entry["file"])
+            entry["file"] = from_there if os.path.exists(from_there) else entry["file"]
+    return result | {"names_of": {} if names else _names_of_groups(out, result)}
+
+
+def _names_of_groups(out: Path, result: dict) -> dict[str, list[str]]:
+    """The names that somebody gave the classes of a group by itself, of groups that each learned their own."""
+    found, groups = {}, result.get("groups")
+    for group in groups if isinstance(groups, dict) and result.get("classes") else ():
+        with suppress(CosegError):
+            names = read_json(out / group / RECORDS[0], "segment it anew").get("names") or ()
+            check_names(names, result["classes"])
+            found |= {group: list(names)} if names else {}
+    return found
 
 
 def _read(out: Path, result: dict, progress: Progress) -> Iterator[tuple[dict, np.ndarray]]:
@@ -131,7 +160,8 @@ def _cutout(image: np.ndarray, mask: np.ndarray, file: Path) -> Path:
 
 def _coco(out: Path, result: dict, found: Iterator, _: list[str]) -> Iterator[Path]:
     files = [entry["file"] for entry in result["photos"] if "mask" in entry]
-    for name, dataset in coco_datasets(found, files, result.get("classes") or 0, result.get("names")).items():
+    named = result.get("names"), result["names_of"]
+    for name, dataset in coco_datasets(found, files, result.get("classes") or 0, *named).items():
         write_text(out / name, signed(json.dumps(dataset, allow_nan=False) + "\n"))
         yield out / name
 

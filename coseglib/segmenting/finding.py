@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
@@ -40,7 +41,9 @@ def find_photos(
     photos: dict[str, Path] = {}
     left: list[tuple[str, str]] = []
     ignored = 0
-    closed = {os.path.realpath(leave_out / f) for f in WRITTEN} if leave_out else set()
+    closed = (
+        {os.path.realpath(leave_out / f) for f in WRITTEN if not _holds_theirs(leave_out / f)} if leave_out else set()
+    )
     for path in [Path(named)] if isinstance(named, str | Path) else map(Path, named):
         if os.path.isdir(path):
             found, faults, others = _below(path, closed)
@@ -60,7 +63,7 @@ def find_photos(
 def _below(top: Path, closed: set[str]) -> tuple[list[Path], list[tuple[str, str]], int]:
     """`find_photos` of one folder."""
     found, left, ignored, entered = [], [], 0, {os.path.realpath(top)} | closed
-    if os.path.realpath(top) in closed or is_results(top):
+    if os.path.realpath(top) in closed or _ours_alone(top):
         return [], [(str(top), OURS)], 0
     if is_hidden(top.name) and top.name[0] != ".":
         return [], [(str(top), "thumbnails or rubbish of a system, by its name; name the photographs")], 0
@@ -69,7 +72,7 @@ def _below(top: Path, closed: set[str]) -> tuple[list[Path], list[tuple[str, str
         left.append((str(fault.filename), f"cannot be looked into ({fault.strerror}); mend its permissions"))
 
     for folder, folders, files in os.walk(top, onerror=closed_to_us, followlinks=True):
-        below = [f for f in sorted(folders, reverse=True) if not is_hidden(f) and not is_results(Path(folder, f))]
+        below = [f for f in sorted(folders, reverse=True) if not is_hidden(f) and not _ours_alone(Path(folder, f))]
         inside = {os.path.realpath(Path(folder, f)): f for f in below}  # of two links to one, the first
         folders[:] = [f for real, f in inside.items() if real not in entered]
         entered |= inside.keys()
@@ -82,6 +85,20 @@ def _below(top: Path, closed: set[str]) -> tuple[list[Path], list[tuple[str, str
             else:
                 ignored += 1
     return sorted(found), left, ignored
+
+
+def _holds_theirs(folder: Path) -> bool:
+    """A folder by the name of our cutouts that holds pictures, and none of ours: it was the user's before."""
+    if folder.name != WRITTEN[2] or not folder.is_dir():
+        return False
+    with suppress(OSError):
+        pictures = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not is_hidden(p.name)]
+        return bool(pictures) and not any(map(is_ours, pictures))
+    return False
+
+
+def _ours_alone(folder: Path) -> bool:
+    return is_results(folder) and not _holds_theirs(folder)
 
 
 def _theirs(file: Path) -> bool:
@@ -151,6 +168,15 @@ def class_cutout_file(mask: str, label: int) -> str:
     """Where the cutout of one class is: "dogs/masks/1.png" -> "dogs/cutouts/2/1.png" of label 2."""
     whole = PurePosixPath(cutout_file(mask))
     return str(whole.parent / str(label) / whole.name)
+
+
+def stamp_of(photo: Path) -> tuple[str, int, int]:
+    """Where it is, its size in bytes and its date: what tells whether it is the one of an earlier run."""
+    try:
+        stat = photo.stat()
+    except OSError:
+        return os.path.abspath(photo), -1, -1
+    return os.path.abspath(photo), stat.st_size, stat.st_mtime_ns
 
 
 def output_names(photos: Sequence[Path]) -> list[str]:

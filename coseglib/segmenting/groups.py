@@ -32,7 +32,7 @@ from coseglib.core.errors import CosegError
 from coseglib.core.files import read_json, write_text
 from coseglib.data.folders import EXPORTS, IMAGES, RECORDS, WRITTEN, folders_in, is_output
 from coseglib.models.contract import Model
-from coseglib.segmenting.exports import export
+from coseglib.segmenting.exports import export, made_before
 from coseglib.segmenting.finding import check_output, find_photos, output_names
 from coseglib.segmenting.job import Summary, segment_photos
 from coseglib.segmenting.look_first import look_first
@@ -158,16 +158,18 @@ def segment_groups(
     for group in found.groups:
         home = out / group.name
         model = model_of(group.photos, home)
+        if model.prior and not summaries:  # all maps are looked for now, not in the last group after hours
+            model.prior.check([photo for each in found.groups for photo in each.photos])
         summaries[group.name] = segment_photos(group.photos, home, model, how, fabric=fabric, goes_on=True, **options)
         if say and fabric.global_rank == 0:
             say(summaries[group.name], group.name)
     if fabric.global_rank == 0:
+        record = _record(found, out, summaries)
         try:
-            write_text(out / RECORDS[0], json.dumps(_record(found, out, summaries), indent=1, allow_nan=False) + "\n")
+            write_text(out / RECORDS[0], json.dumps(record, indent=1, allow_nan=False) + "\n")
         except OSError as error:
             raise CosegError(f"{out / RECORDS[0]}: {error.strerror or error}; mend it and start it again") from error
-        if exports:
-            export(out, exports, bool(options.get("quiet")))
+        export(out, [*exports, *made_before(out, record["photos"])], bool(options.get("quiet")))
     fabric.barrier()
     if fabric.local_rank == 0:
         for folder in (out, *(out / name for name in summaries)):

@@ -5,15 +5,16 @@ Sharded over processes, resumed where it was killed, and a bad file costs itself
 
 `segment_photos` writes out/masks/<name>.png (0 and 255, the photograph's own size as displayed; of a multi-class
 model 0 the background, 1 … K, in a palette), out/overlays/<name>.jpg (at most 1600 pixels on the long side, a legend of
-label maps below it), names as in `output_names`, and out/result.json: {checkpoint, sha256, group, looks, post,
+label maps below it), names as in `output_names`, and out/result.json: {from, checkpoint, sha256, group, looks, post,
 precision, references, prior, ignored, note, apart, look_first, photos}, an entry a photograph, as found: {file, mask,
 overlay, width, height, area, box, foreground_share, score, expected_j, seconds} or {file, skipped}. area is in pixels,
 box [x, y, width, height] or null where the mask is empty; score says how sure the model is that something is there
 (`foreground_score`), expected_j how well it thinks that the mask fits (`expected_jaccard`); look_first has {file, why}
 of the masks that a person should check, the note whether anything is common, apart which files seem to be another
-group's (`coseglib.segmenting.apart`). Of a multi-class model also classes, names (null: nobody named them), learning,
-and for score and expected_j, a number a class in the labels' order, class_shares of the photograph and class_scores
-(`coseglib.segmenting.labels`). Files are moved to their places whole. What else is made: `coseglib.segmenting.exports`.
+group's (`coseglib.segmenting.apart`), from the folder that files are named from. Of a multi-class model also classes,
+names (null: nobody named them), learning, and for score and expected_j, a number a class in the labels' order,
+class_shares of the photograph and class_scores (`coseglib.segmenting.labels`). Files are moved to their places whole.
+What else is made: `coseglib.segmenting.exports`.
 """
 
 import base64
@@ -46,10 +47,10 @@ from coseglib.data.record import digest, resize_labels
 from coseglib.models.checkpoints import FORMAT, read_tensors, write_tensors
 from coseglib.segmenting.apart import find_apart, is_asked, note_on, with_vectors
 from coseglib.segmenting.coco import box_of
-from coseglib.segmenting.exports import export
-from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files
+from coseglib.segmenting.exports import export, made_before
+from coseglib.segmenting.finding import check_output, find_photos, output_names, result_files, stamp_of
 from coseglib.segmenting.labels import check_names, class_colours, label_palette, legend_of, scores_of, shares_of
-from coseglib.segmenting.look_first import expected_jaccard, look_first
+from coseglib.segmenting.look_first import expected_jaccard, look_first, note_for
 from coseglib.segmenting.overlays import overlay, with_legend
 
 LEARNED = ("learning_rate", "epochs", "loss", "seconds", "trust", "classes_proposed")  # of a multi-class card
@@ -82,24 +83,6 @@ class Summary:
         return 1 if not self.done else 2 if self.skipped else 0
 
 
-def note_for(entries: Iterable[dict], common_from: dict | None) -> str:
-    """What the user should know of a group that was segmented; "" for nothing.
-
-    common_from  {"score", "on", …} of the checkpoint's card: below that score pairs without a common class are the
-                 likelier ones, see `coseglib.evaluation.shipping`; None: not known of this checkpoint
-    """
-    entries = list(entries)
-    if len(entries) == 1:
-        return "a group of one photograph: it is attended by itself"
-    scores = [entry["score"] for entry in entries if "score" in entry]
-    if not scores or not common_from or np.mean(scores) >= common_from["score"]:
-        return ""
-    return (
-        f"perhaps nothing is common to these photographs: their mean score is {np.mean(scores):.2f}, and from "
-        f"{common_from['score']:.2f} on something is likelier than not ({common_from['on']})"
-    )
-
-
 def _identity(model) -> str:
     """What tells one trained model from another: its checkpoint's SHA-256, else a hash of its tensors."""
     if "sha256" in model.card:
@@ -108,14 +91,6 @@ def _identity(model) -> str:
 
     tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
     return joblib.hash([type(model).__qualname__, str(model), tensors], "sha1")
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return os.path.abspath(path), -1, -1
-    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns
 
 
 class _Job(Photographs):
@@ -143,14 +118,9 @@ class _Job(Photographs):
 
     @contextlib.contextmanager
     def opened(self, fingerprint: str) -> Iterator[None]:
-        """With what an interrupted run of the same fingerprint has left; what others have is cleared away. At the end
-        every process knows what all have done."""
-        home = self.out / ".coseg"
-        self.state = home / fingerprint
-        if self.fabric.local_rank == 0:
-            for other in set(home.glob("*")) - {self.state}:
-                shutil.rmtree(other, ignore_errors=True)
-        self.fabric.barrier()
+        """With what an interrupted run of the same fingerprint has left. At the end every process knows what all have
+        done."""
+        self.state = self.out / ".coseg" / fingerprint
         for folder in (self.state, self.out / "masks", self.out / "overlays"):
             folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(self.state.glob("progress-*.jsonl")):
@@ -208,17 +178,23 @@ class _Job(Photographs):
         said = skipped, result["ignored"], result["note"], self.older()
         return Summary(self.out, *counts, *said, seconds, self.fabric.global_rank)
 
-    def finish(self, result: dict, goes_on: bool = False) -> None:
-        """Write result.json, and clear away what was kept for another run, unless the run goes on elsewhere."""
-        if self.fabric.global_rank == 0:
+    def finish(self, result: dict, goes_on: bool = False) -> bool:
+        """Write result.json, and clear away what was kept for another run, unless the run goes on elsewhere. A call
+        that could do nothing, of a name that was mistyped, leaves what others have done and begun: False."""
+        home = self.out / ".coseg"
+        counts = bool(self.done) or goes_on or not any(self.out.glob("masks/*.png"))
+        if self.fabric.global_rank == 0 and counts:
             write_text(self.out / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         self.fabric.barrier()
         if self.fabric.local_rank == 0:
             if not goes_on:
-                shutil.rmtree(self.out / ".coseg", ignore_errors=True)
+                shutil.rmtree(home if self.done else self.state, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    home.rmdir()
             for part in [*self.out.glob("masks/.*.part"), *self.out.glob("overlays/.*.part")]:  # of a killed process
                 part.unlink(missing_ok=True)
         self.fabric.barrier()
+        return counts
 
     def gather(self, value) -> list:
         """What each process has, on every process."""
@@ -300,6 +276,8 @@ class _Job(Photographs):
     def write(self, answer: Answer, mask: Tensor) -> None:
         """The mask and the overlay of a photograph, and its line in the log."""
         started = time.perf_counter()
+        for other in set(self.state.parent.glob("*")) - {self.state}:  # its masks are no longer what it left
+            shutil.rmtree(other, ignore_errors=True)
         name, size, picture = self.names[answer.photo], answer.picture.size, answer.picture.pixels
         classes = self.model.classes if self.model.online else 0
         files = dict(zip(("mask", "overlay"), result_files(name), strict=True))
@@ -372,7 +350,7 @@ def segment_photos(
     model, post = model.to(fabric.device).eval(), post_of(model, post)
     precision = precision_of(model.precision, fabric.device)
     job = _Job(photos, out, model, fabric, quiet, names)
-    stamps = fabric.broadcast([_stamp(p) for p in photos])
+    stamps = fabric.broadcast([stamp_of(p) for p in photos])
     key = [_identity(model), stamps, how, model.input_size, model.looks, post, batch, precision, model.classes]
     key += [reference.key() for reference in references] + list(names) + [model.prior and model.prior.about()]
     try:
@@ -381,9 +359,8 @@ def segment_photos(
             job.answer_all(Engine(model, job, batch, job.memory), how, post, references)
         about = _about(model, how, post, precision, references, names) | {"ignored": ignored}
         result = about | job.result(left_out, bool(references))
-        job.finish(result, goes_on)
-        if exports and fabric.global_rank == 0:
-            export(out, exports, quiet)
+        if job.finish(result, goes_on) and fabric.global_rank == 0:
+            export(out, [*exports, *made_before(out, job.done.values())], quiet)
     except OSError as error:
         raise CosegError(f"{error.filename or out}: {error.strerror or error}; mend it or give another -o") from error
     return job.summary(result, time.perf_counter() - started)
@@ -392,7 +369,8 @@ def segment_photos(
 def _about(model, how: str, post: str, precision: str, references: Sequence[Reference], names: Sequence[str]) -> dict:
     """What result.json says of the model and how it was asked; prior: name, weight and sha256, or null."""
     card = model.card
-    about = {"checkpoint": card.get("name"), "sha256": card.get("sha256"), "group": how, "looks": model.looks}
+    about = {"from": os.getcwd(), "checkpoint": card.get("name"), "sha256": card.get("sha256")}
+    about |= {"group": how, "looks": model.looks}
     about |= {"post": post, "precision": precision, "references": [reference.about() for reference in references]}
     about["prior"] = model.prior and model.prior.about()
     if model.online:

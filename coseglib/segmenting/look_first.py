@@ -10,7 +10,7 @@ looks agree, the foreground's share, its colours and features against the group'
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -33,6 +33,24 @@ def expected_jaccard(logits: Tensor, mask: Tensor) -> float:
     both = float((p * m).sum())
     union = float(p.sum()) + int(m.sum()) - both
     return both / union if union else 0.0
+
+
+def note_for(entries: Iterable[dict], common_from: dict | None) -> str:
+    """What the user should know of a group that was segmented; "" for nothing.
+
+    common_from  {"score", "on", …} of the checkpoint's card: below that score pairs without a common class are the
+                 likelier ones, see `coseglib.evaluation.shipping`; None: not known of this checkpoint
+    """
+    entries = list(entries)
+    if len(entries) == 1:
+        return "a group of one photograph: it is attended by itself"
+    scores = [entry["score"] for entry in entries if "score" in entry]
+    if not scores or not common_from or np.mean(scores) >= common_from["score"]:
+        return ""
+    return (
+        f"perhaps nothing is common to these photographs: their mean score is {np.mean(scores):.2f}, and from "
+        f"{common_from['score']:.2f} on something is likelier than not ({common_from['on']})"
+    )
 
 
 def look_first(entries: Sequence[dict]) -> list[dict]:

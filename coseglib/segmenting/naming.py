@@ -6,16 +6,17 @@ are.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from coseglib.answering.reading import picture_of
 from coseglib.core.errors import CosegError
 from coseglib.core.files import read_json, write_text
-from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, is_ours
+from coseglib.data.folders import AS_OURS, EXPORTS, RECORDS, is_ours, is_output
 from coseglib.data.images import read_labels, write_jpg
 from coseglib.data.record import resize_labels
-from coseglib.segmenting.exports import export, record_in, results_in
+from coseglib.segmenting.exports import export, made_before, record_in, results_in
 from coseglib.segmenting.finding import refuse_theirs, theirs_of_exports
 from coseglib.segmenting.labels import check_names, class_colours, legend_of
 from coseglib.segmenting.overlays import overlay, with_legend
@@ -48,7 +49,17 @@ def name_classes(out: str | Path, names: Sequence[str]) -> list[dict]:
     except OSError as fault:
         raise CosegError(f"{fault.filename or out}: {fault.strerror or fault}; make room or mend its rights") from fault
     export(out, kinds)
+    _export_above(Path(os.path.abspath(out)))
     return left
+
+
+def _export_above(group: Path) -> None:
+    """Make anew what was made of all groups, where the results are those of one of them."""
+    if is_output(group.parent):
+        above = results_in(group.parent)
+        if group.name in (above.get("groups") or ()):
+            made = made_before(group.parent, above["photos"])
+            export(group.parent, [kind for kind in made if EXPORTS[kind]])
 
 
 def _drawn_anew(out: Path, entry: dict, classes: int, names: Sequence[str]) -> bool:

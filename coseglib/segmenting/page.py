@@ -54,12 +54,13 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         thumbnail_side(len(done)),
         result.get("classes") or 0,
     )
-    given = result.get("names")
+    given, names_of = result.get("names"), {g: class_names(classes, n) for g, n in result["names_of"].items()}
     names, best = class_names(classes, given), Exemplars(classes, by_group=not given)
     cards = []
     for number, (entry, labels) in enumerate(found, start=1):
         best.add(number, entry, labels)
-        cards.append(_card(out, home, number, entry, labels, names, side) | {"rank": rank.get(entry["file"])})
+        own = names_of.get(entry.get("group"), names)
+        cards.append(_card(out, home, number, entry, labels, own, side) | {"rank": rank.get(entry["file"])})
     of_file = {card["file"]: card for card in cards}
     facts = {
         "cards": cards,
@@ -69,9 +70,9 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         "note": _text(result.get("note") or ""),
         "ignored": result.get("ignored") or 0,
         "at_once": AT_ONCE,
-        "classes": _classes(out, best, names, cards),
+        "classes": _classes(out, best, names, names_of, cards),
         "names": names,
-        "named": bool(given),
+        "named": bool(given) or len(names_of) == len(result.get("groups") or " "),
         "title": _text(home.name or out.resolve().name),
         "groups": len({entry.get("group") for entry in done}),
     }
@@ -89,12 +90,13 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _classes(out: Path, best: Exemplars, names: list[str], cards: list[dict]) -> list[dict]:
+def _classes(out: Path, best: Exemplars, names: list[str], names_of: dict, cards: list[dict]) -> list[dict]:
     """What the page says of each class, of each group where they are learned apart."""
     colours, of_group = class_colours(len(names)), Counter(card["group"] if best.by_group else "" for card in cards)
     found = []
     for (group, label), (shown, share) in best.seen.items():
-        about = {"name": names[label - 1], "colour": colours[label - 1], "group": _text(group), "shown": shown}
+        name = names_of.get(group, names)[label - 1]
+        about = {"name": name, "colour": colours[label - 1], "group": _text(group), "shown": shown}
         crops = []
         for place in best.found[group, label]:
             if (crop := crop_of(out, place, label, CROP)) is None:

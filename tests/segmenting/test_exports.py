@@ -263,6 +263,36 @@ def test_exports_are_made_anew_and_are_the_same(photos, out):
     assert not list(out.rglob(".*"))
 
 
+def test_a_run_without_exports_makes_those_that_are_there_anew_with_its_masks(photos, out):
+    masks = {p.name: p.read_bytes() for p in (out / "masks").iterdir()}
+    segment(photos, out, (), how="min")
+    assert masks != {p.name: p.read_bytes() for p in (out / "masks").iterdir()}
+    areas = [entry["area"] for entry in result(out)["photos"] if entry["area"]]
+    assert [a["area"] for a in json.loads((out / "coco_rle.json").read_text())["annotations"]] == areas
+    for mask in (out / "masks").iterdir():
+        alpha = np.array(Image.open(out / "cutouts" / mask.name))[..., 3]
+        assert np.array_equal(alpha, np.array(Image.open(mask)))
+    page, edited = (out / "page.html").read_text(), (out / "coco.json").read_text() + " "
+    (out / "coco.json").write_text(edited)
+    segment(photos, out, ())
+    assert (out / "coco.json").read_text() == edited and (out / "page.html").read_text() != page
+
+
+def test_photographs_are_found_from_another_folder_than_they_were_named_from(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    segment("photos", Path("there"))
+    coco, home = (tmp_path / "there" / "coco.json").read_text(), tmp_path / "else"
+    (home / "photos").mkdir(parents=True)
+    scene(9).save(home / "photos" / "0.png")  # another of that name
+    monkeypatch.chdir(home)
+    for kind in ALL:
+        export("../there", [kind])
+    assert (tmp_path / "there" / "coco.json").read_text() == coco
+    cutout = np.array(Image.open(tmp_path / "there" / "cutouts" / "0.png"))
+    shown = cutout[..., 3] > 0
+    assert shown.any() and np.array_equal(cutout[shown][:, :3], np.array(Image.open(photos / "0.png"))[shown])
+
+
 def test_what_was_made_is_no_photograph(photos):
     segment(photos, photos / "out")
     shutil.copy(photos / "out" / "cutouts" / "0.png", photos / "0 cutout.png")

@@ -278,6 +278,15 @@ def test_segment_says_how_it_reads_a_folder_a_line_a_group_and_one_of_all(animal
     assert len(list((out / "masks").iterdir())) == 5 and "groups" not in result(out)
 
 
+def test_a_map_that_is_missing_is_told_before_the_first_group(animals, checkpoint, tmp_path, capsys):
+    photo(animals / "dogs" / "z.png")
+    for name in "abc":
+        photo(tmp_path / "maps" / "cats" / f"{name}.png")
+    prior = ["--checkpoint", str(checkpoint), "--prior", str(tmp_path / "maps")]
+    assert main(["segment", str(animals), "-o", str(tmp_path / "out"), *prior]) == 1
+    assert "no map" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_reference_is_every_groups(animals, checkpoint, tmp_path):
     common = ["segment", str(animals), "--checkpoint", str(checkpoint), "--accelerator", "cpu", "-o"]
     assert main([*common, str(tmp_path / "plain")]) == 0
@@ -297,5 +306,10 @@ def test_multiclass_learns_on_each_group_by_itself(animals, tmp_path):
     assert main(["segment", str(animals / "dogs"), "--together", "-o", str(tmp_path / "dogs"), *quick]) == 0
     record = result(out)
     assert record["classes"] == 1 and record["learning"] is None and record["groups"]["dogs"]["learning"]["epochs"] == 1
+    assert main(["segment", str(animals), "-o", str(out), *quick, "--export", "coco,page"]) == 0
+    for group, name in (("cats", "cat"), ("dogs", "dog")):
+        assert main(["name", str(out / group), name]) == 0
+    coco, page = json.loads((out / "coco.json").read_text()), (out / "page.html").read_text()
+    assert [kind["name"] for kind in coco["categories"]] == ["cat", "dog"] and "Nobody has named" not in page
     masks = {name: data for name, data in pictures(tmp_path / "dogs").items() if name.startswith("masks")}
     assert masks == {name: data for name, data in pictures(out / "dogs").items() if name.startswith("masks")}

@@ -216,6 +216,17 @@ def test_where_nothing_can_be_done_the_result_says_why(tmp_path):
         assert word in summary.skipped[0][1] and word in entries(tmp_path / "out")[named]["skipped"]
 
 
+def test_a_mistyped_name_costs_nothing_of_what_is_there_or_was_begun(folder, tmp_path):
+    photos, out = folder(2), tmp_path / "out"
+    segment([photos], out)
+    record, begun = (out / "result.json").read_bytes(), out / ".coseg" / "abc"
+    begun.mkdir(parents=True)
+    summary = segment([tmp_path / "typo"], out)
+    assert (summary.done, summary.exit_code) == (0, 1) and "no such file" in summary.skipped[0][1]
+    assert (out / "result.json").read_bytes() == record and begun.is_dir() and list(begun.parent.iterdir()) == [begun]
+    assert segment([photos], out).done == 2 and not begun.parent.exists()  # what is written anew, it no longer fits
+
+
 def test_an_empty_folder_among_others_is_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     summary = segment([folder(2), tmp_path / "empty"], tmp_path / "out")
@@ -255,6 +266,15 @@ def test_writing_into_the_photos_own_folder_does_not_make_photos_of_masks(folder
     photos = folder(3)
     assert segment([photos], photos).photos == 3
     assert segment([photos], photos).photos == 3
+
+
+def test_cutouts_of_the_users_own_are_photographs_beside_results_too(folder):
+    photos = folder(2)
+    (photos / "cutouts").mkdir()
+    scene(5).save(photos / "cutouts" / "mine.png")
+    assert len(find_photos([photos], photos)[0]) == 3
+    segment([photos], photos)
+    assert "mine.png" in entries(photos) and len(find_photos([photos])[0]) == 3
 
 
 def test_results_of_an_earlier_run_are_no_photographs(folder):
