@@ -71,6 +71,12 @@ def available_sets(names: Sequence[str], say: Say = print) -> dict[str, list[Gro
     return sets
 
 
+def scored_part(groups: Sequence[Group], limit: int | None = None) -> str:
+    """ "70 images", or of groups that `limit` cuts "60 of 1037 images, the first 3 of each group"."""
+    every, few = sum(map(len, groups)), sum(len(group.photos[:limit]) for group in groups)
+    return f"{every} images" if few == every else f"{few} of {every} images, the first {limit} of each group"
+
+
 def _answering(system: System) -> str:
     """What masks depend on besides photographs and questions."""
     return f"{system.sha256[:16]} {system.model.looks} {system.model.post}"
