@@ -272,6 +272,7 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
     wrong = [{**one, "J": 0.1} for one in wrong]
     asked = {"system": "a", "checkpoint": "01234567", "dataset": "pascal", "swap": 0.3144, "AUROC": ""}
+    asked |= {"questions": 238, "photographs": 60}
     tables = {"08_msrc7": [row, *others, *wrong], "08_two_questions": [asked], "by_hand": [{"dataset": "x"}]}
     _tables(tmp_path, **tables)
     (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
@@ -281,7 +282,7 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
         ("", "checkpoint"),
         ("msrc7, 9 images", "group"),
         ("msrc7, 9 images", "other"),
-        ("pascal", "swap, points"),  # no AUROC, nobody has one
+        ("pascal, 238 questions", "swap, points"),  # no AUROC, nobody has one
     ]
     rows = [["a", "01234567", "0.500", "0.250", "31.4"], ["b", "00000001", "0.750", "–", "–"]]
     assert table.to_numpy().tolist() == rows
@@ -295,10 +296,26 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     }
     assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
     page = site.pages("smoke", tmp_path)["summary.md"]
-    assert "| system | checkpoint | msrc7, 9 images: group | msrc7, 9 images: other | pascal: swap, points |" in page
+    head = "| system | checkpoint | msrc7, 9 images: group | msrc7, 9 images: other |"
+    assert f"{head} pascal, 238 questions: swap, points |" in page
     assert "| a | 01234567 | 0.500 | 0.250 | 31.4 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
     assert findings.benchmark_figures(tmp_path / "none").empty
+
+
+def test_each_of_the_two_questions_says_of_how_many_it_is(tmp_path):
+    """A limit cuts the photographs that refusal is asked of, and not the questions of the partner swap."""
+    row = {"dataset": "pascal", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 60}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": findings.MEASURED_HERE}
+    asked = {"system": "a", "checkpoint": "01234567", "dataset": "pascal", "swap": 0.3, "AUROC": 0.8}
+    _tables(tmp_path, **{"08_pascal": [row], "08_two_questions": [asked | {"questions": 238, "photographs": 60}]})
+    assert findings.benchmark_figures(tmp_path).columns.tolist()[2:] == [
+        ("pascal, 60 images", "group"),
+        ("pascal, 238 questions", "swap, points"),
+        ("pascal, 60 photographs", "AUROC"),
+    ]
+    (tmp_path / "tables" / "08_two_questions.csv").unlink()
+    assert findings.benchmark_figures(tmp_path).columns.tolist()[2:] == [("pascal, 60 images", "group")]
 
 
 def test_the_committed_report_says_what_its_tables_say():
