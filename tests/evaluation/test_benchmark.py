@@ -325,6 +325,26 @@ def test_a_limit_takes_rows_away_and_changes_none(ca, groups, tmp_path):
     assert (both["intersection"] - both["intersection of all"]).abs().max() <= 2  # batches round apart
 
 
+def test_no_seconds_are_given_where_a_limit_cuts_a_group(ca, ellipse, groups, tmp_path):
+    """All of a group is encoded for the few that are scored, so that CA would look six times as slow as it is."""
+    common, some, said = (PROTOCOLS["common"],), [ca, ellipse], []
+    for limit, known in ((4, True), (2, False)):
+        rows = photo_rows(some, groups, tmp_path / f"{limit}.csv", common, limit=limit, say=said.append)
+        table = score_table(rows, some, common)
+        assert table.seconds.notna().all() == known and table.J.notna().all()
+        lines = [line for line in said if " masks" in line]
+        assert len(lines) == 2 and all((" s each" in line) == known for line in lines)
+        cells = table[table.group == "all"].seconds.map(benchmark.share).unique()
+        assert (cells.tolist() == ["–"]) != known
+        assert len(markdown(table, paper_rows("synthetic")).splitlines()) > 10
+        said.clear()
+    kept = tmp_path / "2.csv"
+    assert pd.read_csv(kept).seconds.isna().all()
+    pd.read_csv(kept).assign(seconds=0.78).to_csv(kept, index=False)  # as earlier runs have kept them
+    again = photo_rows(some, groups, kept, common, limit=2, say=said.append)
+    assert again.seconds.isna().all() and all(line.endswith("done before") for line in said)
+
+
 def test_what_was_scored_is_told_where_a_limit_cuts_groups_and_where_it_does_not(groups):
     some = [groups[0], dataclasses.replace(groups[1], photos=groups[1].photos[:2])]
     assert scored_part(some) == scored_part(some, 4) == "6 images"
