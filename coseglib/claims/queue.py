@@ -25,6 +25,7 @@ from coseglib.claims import papers_claims as papers
 from coseglib.claims.papers_claims import Claim, Training, Variant
 from coseglib.core.devices import device_name
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups
@@ -253,7 +254,7 @@ def ablate(
             except Exception as error:  # whatever it is, the others are not to be lost
                 failed[str(one)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 folder.mkdir(exist_ok=True)
-                (folder / "error.txt").write_text(traceback.format_exc())
+                write_text(folder / "error.txt", traceback.format_exc())
                 say(f"{number}/{len(missing)} {one}: failed, {failed[str(one)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began

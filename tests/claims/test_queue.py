@@ -36,6 +36,7 @@ from coseglib.claims.queue import (
 )
 from coseglib.cli import main as cli
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.scoring.metrics import jaccard
@@ -109,8 +110,9 @@ def test_what_is_asked_of_a_model_stands_in_tidy_rows(tiny):
 
 
 def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeypatch):
-    ran: list[str] = []
+    ran, wrote = [], []
     train, broken = ablations.train, {"DCNet"}
+    monkeypatch.setattr(ablations, "write_text", lambda path, text: wrote.append(path.name) or write_text(path, text))
 
     def spy(config, folder, **more):
         name = "DCNet" if not config.options else f"DCNet {config.options}"
@@ -125,7 +127,7 @@ def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeyp
     first = ablate(tmp_path, "smoke", claims, 1, said.append)
     assert list(first.failed) == ["DCNet, seed 0"] and "the loss is not finite" in said[-1] and len(ran) == 3
     assert set(first.table.variant) == {"DCNet cross-entropy", "DCNet K = 1"}
-    assert "the loss is not finite" in next(tmp_path.glob("dcnet-*/error.txt")).read_text()
+    assert "the loss is not finite" in next(tmp_path.glob("dcnet-*/error.txt")).read_text() and wrote == ["error.txt"]
     broken.clear()
     second = ablate(tmp_path, "smoke", claims, 1, said.append)
     assert ran[3:] == ["DCNet"] and not second.failed
