@@ -162,35 +162,41 @@ def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
 MEETING = """
 import os, time
 from pathlib import Path
-Path("{own}").write_text(os.environ["OMP_NUM_THREADS"])
+from joblib import cpu_count
+Path("{own}").write_text(f"{{os.environ['OMP_NUM_THREADS']}} threads, {{cpu_count()}} cores")
 for _ in range(600):
     if Path("{other}").exists():
         break
     time.sleep(0.1)
 print(Path("{other}").exists())
 """
+TIMED = """
+import os
+print(os.path.exists("one"), os.path.exists("two"), *{"OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"} & {*os.environ})
+"""
 
 
 def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(report, "cpu_count", lambda: 6)
+    for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(report, "cpu_count", lambda: 3)
     monkeypatch.setattr(report, "TIMED", ("02_timed",))
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name, cells in (
         ("00_one", MEETING.format(own="one", other="two")),
         ("01_two", MEETING.format(own="two", other="one")),
-        ("02_timed", "import os\nprint(os.path.exists('one'), os.path.exists('two'), 'OMP_NUM_THREADS' in os.environ)"),
+        ("02_timed", TIMED),
     ):
         _write(folder, name, ["profile = 'smoke'", cells])
     _params(folder, {})
     said = []
     assert report.run_report("smoke", (), tmp_path / "reports", folder, said.append, jobs=2) == []
     assert said[0] == "[3/3] 02_timed …" and said[1].startswith("[3/3] 02_timed ok")
-    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False False False")):
+    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False False")):
         ran = nbformat.read(tmp_path / "reports" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
         assert ran.cells[-1].outputs[0].text.strip() == printed, name
-    assert (folder / "one").read_text() == (folder / "two").read_text() == "3"
+    assert (folder / "one").read_text() == (folder / "two").read_text() == "1 threads, 1 cores"
     assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
 
 
