@@ -25,6 +25,7 @@ from coseglib.claims import papers_claims as papers
 from coseglib.claims.papers_claims import Claim, Training, Variant
 from coseglib.core.devices import device_name
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.core.progress import clock
 from coseglib.core.tables import read_table, write_table
 from coseglib.data import load, validation_groups
@@ -40,6 +41,7 @@ from coseglib.scoring import metrics
 from coseglib.scoring.rows import evaluate, partner_swap, refusal
 from coseglib.training.configuration import TrainConfig
 from coseglib.training.loop import train
+from coseglib.training.state import MODEL, STATE, Log
 from coseglib.unsupervised.configuration import OnlineConfig
 
 TABLE = "ablations.csv"  # in the queue's folder
@@ -124,12 +126,14 @@ def rows_of(model, sets: Mapping[str, list[Group]]) -> pd.DataFrame:
 
 
 def _trained(one: Training, config: TrainConfig, folder: Path, sets) -> pd.DataFrame:
-    """Train, or go on with a training that was killed, and score."""
-    file = train(config, folder, resume=True, quiet=True)
+    """Train, or go on with a training that was killed, and score. A finished model whose state is gone is scored."""
+    file = folder / MODEL
+    finished = file.is_file() and not (folder / STATE).exists() and Log.last_step(folder / "log.csv") >= config.steps
+    if not finished:
+        train(config, folder, resume=True, quiet=True)
     model = load_model(file, one.variant.method, precision=config.precision)  # as it was trained
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = rows_of(model.to(device), sets)
-    (folder / "state.safetensors").unlink()  # three times the model's size, and of no further use
     return rows.assign(steps=config.steps, checkpoint=sha256(file))
 
 
@@ -173,6 +177,33 @@ def _key(config: TrainConfig | OnlineConfig, groups: Iterable[Group]) -> str:
     return digest_of([papers.recipe(config), config.seed, *((g.dataset, g.name, g.content()) for g in groups)])
 
 
+def _named(one: Training, profile: str) -> dict[str, str | int]:
+    return {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed, "profile": profile}
+
+
+def _here() -> dict[str, str]:
+    """Device and date. Rows of two kinds of device differ by its rounding, much as those of two seeds do."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {"device": device_name(device), "date": date.today().isoformat()}
+
+
+def _twin(table: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Rows of the same training under another variant's name; none where it was not run.
+
+    The smoke profile's maps are so small that PFCC's kernels of 11 and of 15 become one size, and a configuration and a
+    seed decide a training: to run it again would give these rows again.
+    """
+    same = table[table.key == key]
+    return same[same.variant == same.variant.iloc[0]] if len(same) else same
+
+
+def _grown(table: pd.DataFrame, rows: pd.DataFrame, output: Path) -> pd.DataFrame:
+    """The table and more rows, written."""
+    table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
+    write_table(table, output / TABLE)
+    return table
+
+
 class Outcome(NamedTuple):
     """table: all rows of the profile so far; failed: {run: why}."""
 
@@ -207,28 +238,30 @@ def ablate(
         if stale.any():
             say(f"{TABLE}: {table[stale].key.nunique()} trainings are of other code and run anew")
         table = table[~stale]
-        missing = [one for one in wanted if keys[one] not in set(table.key)]
+        there = set(zip(table.key, table.variant, strict=True))
+        missing = [one for one in wanted if (keys[one], one.variant.name) not in there]
         say(f"{len(wanted)} trainings, {len(wanted) - len(missing)} done before, {len(missing)} to run: {output}")
         spent, failed = defaultdict(list), {}
         for number, one in enumerate(missing, start=1):
             config, began = configs[one], time.perf_counter()
             folder = output / f"{one.variant.method}-{keys[one]}-{code}"
+            if len(twin := _twin(table, keys[one])):
+                table = _grown(table, twin.assign(**_named(one, profile)), output)
+                say(f"{number}/{len(missing)} {one}: the same training as {twin.variant.iloc[0]}, whose scores it has")
+                continue
             try:
                 rows = _learned(one, config, folder, several) if one in online else _trained(one, config, folder, sets)
             except Exception as error:  # whatever it is, the others are not to be lost
                 failed[str(one)] = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 folder.mkdir(exist_ok=True)
-                (folder / "error.txt").write_text(traceback.format_exc())
+                write_text(folder / "error.txt", traceback.format_exc())
                 say(f"{number}/{len(missing)} {one}: failed, {failed[str(one)]}; the others go on")
                 continue
             seconds = time.perf_counter() - began
-            # Rows of two kinds of device differ by its rounding, much as those of two seeds do.
-            device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-            about = {"system": one.variant.system, "variant": one.variant.name, "seed": one.seed, "profile": profile}
-            about |= {"recipe": papers.recipe(config), "device": device, "date": date.today().isoformat()}
-            rows = rows.assign(**about, key=keys[one], code=code, seconds=seconds).reindex(columns=list(COLUMNS))
-            table = pd.concat([table, rows], ignore_index=True) if len(table) else rows
-            write_table(table, output / TABLE)
+            about = {"recipe": papers.recipe(config), "key": keys[one], "code": code, "seconds": seconds}
+            rows = rows.assign(**_named(one, profile), **about, **_here()).reindex(columns=list(COLUMNS))
+            table = _grown(table, rows, output)
+            (folder / STATE).unlink(missing_ok=True)  # three times the model's size, and of no use once its row stands
             if not keep:
                 shutil.rmtree(folder)
             spent[one.variant.system].append(seconds)

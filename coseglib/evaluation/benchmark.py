@@ -10,6 +10,7 @@ other one, so one question answers for every partner.
 under `common` only, by its group and by itself.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -28,7 +29,7 @@ from coseglib.data.reported import SHARES, anchors, reported
 from coseglib.evaluation.cards import beyond, cards, digits, field_note, withdrawn
 from coseglib.evaluation.kept import Part, Say, digest_of, resumable_rows
 from coseglib.evaluation.systems import FACTS, NONE, System, families, over_seeds
-from coseglib.evaluation.tables import SOURCES
+from coseglib.evaluation.tables import SOURCES, cuts
 from coseglib.models import METHODS
 from coseglib.models.contract import Paper
 from coseglib.scoring import metrics
@@ -69,6 +70,12 @@ def available_sets(names: Sequence[str], say: Say = print) -> dict[str, list[Gro
     if not sets:
         raise CosegError(f"none of {', '.join(names)} is here; data/README.md says how to get them")
     return sets
+
+
+def scored_part(groups: Sequence[Group], limit: int | None = None) -> str:
+    """ "70 images", or of groups that `limit` cuts "60 of 1037 images, the first 3 of each group"."""
+    every, few = sum(map(len, groups)), sum(len(group.photos[:limit]) for group in groups)
+    return f"{every} images" if few == every else f"{few} of {every} images, the first {limit} of each group"
 
 
 def _answering(system: System) -> str:
@@ -135,17 +142,19 @@ def photo_rows(
     patient   ask `features` all that the others are asked, too
     limit     rows of the first so many photographs of each group, asked with the whole group; None: all
     Columns checkpoint (SHA-256), evaluation, dataset, group, name, partner, `COUNTS`, seconds, key. Seconds: with
-    reading and scoring, partners asked in one go. Raises CosegError as `evaluate` does.
+    reading and scoring, partners asked in one go; NaN where the limit cuts a group, see `cuts`. Raises CosegError as
+    `evaluate` does.
     """
 
     def run(system: System, which: str, protocol: str, asked: Sequence[str], say: Say) -> pd.DataFrame:
         rows = evaluate(system.model, groups, protocol, "self" if system.blind else asked, limit=limit, seed=seed)
         if system.blind:
             rows = pd.concat([rows.assign(partner=partner) for partner in asked], ignore_index=True)
-        say(f"{len(rows)} masks, {rows.seconds.mean():.2f} s each")
-        rows = rows.assign(checkpoint=system.sha256, evaluation=which)
+        say(f"{len(rows)} masks" + ("" if unknown else f", {rows.seconds.mean():.2f} s each"))
+        rows = rows.assign(checkpoint=system.sha256, evaluation=which, **unknown)
         return rows[["checkpoint", "evaluation", "dataset", "group", "name", "partner", *COUNTS, "seconds"]]
 
+    unknown = {"seconds": math.nan} if cuts(limit, groups) else {}
     slow, fast, content = {}, {}, _key(groups, seed, limit)
     for system in some:
         parts = slow if floors_kept and system.floor and not system.blind else fast
@@ -156,7 +165,8 @@ def photo_rows(
                 parts[f"{groups[0].dataset}, {system.name}: {which}"] = part
     numbers = {**dict.fromkeys(COUNTS, int), "seconds": float}
     tables = [_all_rows(parts, file, say, numbers) for parts, file in ((fast, kept), (slow, floors_kept)) if parts]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    # here again: what an earlier run kept may hold seconds
+    return pd.concat(tables, ignore_index=True).assign(**unknown) if tables else pd.DataFrame()
 
 
 def _by(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:

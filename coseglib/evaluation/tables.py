@@ -3,6 +3,7 @@
 Those of several classes are written after each group, the photographs' rows beside them: a run that was killed goes on.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,6 +56,14 @@ def _with_model(table: pd.DataFrame, checksum: str, precision: str) -> pd.DataFr
     return table
 
 
+def cuts(limit: int | None, groups: Sequence[Group]) -> bool:
+    """Whether a limit leaves photographs of a group out. Then nobody knows what an answer takes.
+
+    The whole group is read and encoded for the few that are scored, and their seconds would hold it all.
+    """
+    return limit is not None and any(len(group) > limit for group in groups)
+
+
 def evaluation_table(
     model: torch.nn.Module,
     dataset: str,
@@ -73,7 +82,8 @@ def evaluation_table(
     protocol    a key of `metrics.PROTOCOLS`; "partner-swap": J_asked, J_other, score for P and J, images counts
                 questions; "refusal": AUROC for P and J; "reference": as `common`, a table for each number of references
     references  partner-swap: so many of a question's partners come with their masks
-    partner, how, limit, quiet  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none
+    partner, how, limit, quiet  as of `scoring.rows.evaluate`; partner-swap knows `how` alone, refusal none. Seconds are
+                NaN where the limit cuts a group, see `cuts`
     Raises CosegError for names that do not exist, photographs without masks, and options that a protocol ignores.
     """
     known = (*metrics.PROTOCOLS, *SPECIAL)
@@ -89,7 +99,7 @@ def evaluation_table(
     started = time.perf_counter()
     if protocol in metrics.PROTOCOLS:
         rows = evaluate(model, groups, protocol, partner, how, limit, quiet=quiet)
-        table = metrics.aggregate(rows, protocol)
+        table = metrics.aggregate(rows.assign(seconds=math.nan) if cuts(limit, groups) else rows, protocol)
     elif protocol == "reference":
         by_count = reference_rows(model, groups, how=how, quiet=quiet).groupby("references", sort=False)
         tables = [metrics.aggregate(rows).assign(references=count) for count, rows in by_count]

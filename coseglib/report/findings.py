@@ -76,7 +76,8 @@ def benchmark_figures(folder: Path) -> pd.DataFrame:
     """A row a system of the benchmark tables in `folder`/tables, as text; empty without such tables.
 
     Columns (of what, what): ("", system or checkpoint), J under `common` by set and partner ("msrc7, 70 images",
-    "group"), and of two questions ("pascal", "swap, points") and ("pascal", "AUROC").
+    "group"), and of two questions ("pascal, 238 questions", "swap, points") and ("pascal, 60 photographs", "AUROC"),
+    each with its own count: swap is asked of the whole set where a limit cuts the rest.
     """
     keys, parts = ["system", "checkpoint"], []
     needed = {*keys, "dataset", "protocol", "partner", "group", "images", "J", "source"}
@@ -88,12 +89,11 @@ def benchmark_figures(folder: Path) -> pd.DataFrame:
             parts.append(rows.assign(of=rows.dataset + ", " + images, what=rows.partner, value=rows.J.astype(float)))
     if not parts:
         return pd.DataFrame()
-    asked = (
-        _csv(folder).get("08_two_questions.csv", pd.DataFrame()).reindex(columns=[*keys, "dataset", "swap", "AUROC"])
-    )
-    for what, column, factor in (("swap, points", asked.swap, 100), ("AUROC", asked.AUROC, 1)):
-        value = factor * pd.to_numeric(column, errors="coerce")
-        parts.append(asked.assign(of=asked.dataset, what=what, value=value))
+    known = [*keys, "dataset", "swap", "questions", "AUROC", "photographs"]
+    asked = _csv(folder).get("08_two_questions.csv", pd.DataFrame()).reindex(columns=known, fill_value="")
+    for what, count, factor in (("swap, points", "questions", 100), ("AUROC", "photographs", 1)):
+        value = factor * pd.to_numeric(asked[what.split(",")[0]], errors="coerce")
+        parts.append(asked.assign(of=asked.dataset + ", " + asked[count] + f" {count}", what=what, value=value))
     rows = pd.concat(parts).dropna(subset="value").drop_duplicates([*keys, "of", "what"])
     wide = rows.set_index([*keys, "of", "what"]).value.unstack(["of", "what"], sort=False)
     digits = {c: "{:.1f}" if "points" in c[1] else "{:.3f}" for c in wide}

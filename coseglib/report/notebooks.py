@@ -16,6 +16,7 @@ import papermill
 from nbstripout import strip_output
 
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.core.paths import NOTEBOOKS
 
 CHECKED = "nbval-check-output"
@@ -91,7 +92,7 @@ def main(paths: list[str]) -> None:
         before = path.read_text(encoding="utf-8")
         after = nbformat.writes(stripped(nbformat.reads(before, as_version=4))) + "\n"
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            write_text(path, after)
             print(f"{path}: stripped")
 
 

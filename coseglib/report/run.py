@@ -200,6 +200,16 @@ def in_turn(some: Sequence[Path], jobs: int) -> tuple[list[Path], list[Path]]:
     return alone, sorted(others, key=lambda notebook: notebook.stem not in LONG)
 
 
+def _share_of_cores(jobs: int) -> dict[str, str]:
+    """The environment of a notebook that runs beside others: torch's threads, and what joblib counts as cores.
+
+    `coseglib.evaluation.benchmark` and the CRF start workers by the latter: with threads alone they would take all.
+    """
+    share = str(max(1, cpu_count() // jobs))
+    threads = os.environ.get("OMP_NUM_THREADS", share)
+    return {"OMP_NUM_THREADS": threads, "LOKY_MAX_CPU_COUNT": share} if jobs > 1 else {}
+
+
 def run_report(
     profile: str = "smoke",
     only: Sequence[str] = (),
@@ -225,9 +235,7 @@ def run_report(
     facts |= {"versions": package_versions(), "machine": machine() + beside_it}
     # Absolute paths: a kernel works in the notebook's folder, not in the caller's.
     environment = named_roots() | {"COSEG_REPORTS": str(root)}
-    beside = environment  # of those that run beside others: their share of the cores
-    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
-        beside = environment | {"OMP_NUM_THREADS": str(max(1, cpu_count() // jobs))}
+    beside = environment | _share_of_cores(jobs)
     number = {notebook.stem: f"[{i}/{len(some)}] {notebook.stem}" for i, notebook in enumerate(some, start=1)}
     alone, others = in_turn(some, jobs)
     errors: dict[str, str] = {}

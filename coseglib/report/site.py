@@ -112,11 +112,22 @@ def _still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return still
 
 
+def _describe(notebook: nbformat.NotebookNode, name: str) -> None:
+    """Each picture without a text for those who do not see it gets the heading above it. Changed in place."""
+    for place, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                about = output.metadata.setdefault("image/png", nbformat.NotebookNode())
+                about.setdefault("alt", f"Plot: {_heading_above(notebook, place) or title(notebook, name)}")
+
+
 def notebook_page(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
     """HTML of a notebook as it ran, with a table of contents and a link to the report's index."""
     exporter = _Exporter(template_file=str(TEMPLATES / "notebook.html.j2"))
     about = {"metadata": {"name": title(notebook, name)}, "profile": profile, "chapters": [], "anchors": set()}
-    return exporter.from_notebook_node(_still(notebook), about)[0]
+    still = _still(notebook)
+    _describe(still, name)
+    return exporter.from_notebook_node(still, about)[0]
 
 
 def _headings(cell: nbformat.NotebookNode) -> list[tuple[int, str]]:

@@ -8,8 +8,21 @@ import torch
 
 from coseglib.answering.answers import Engine
 from coseglib.answering.masks import masks_from_logits
+from coseglib.claims import papers_claims as papers
 from coseglib.claims import queue as ablations
-from coseglib.claims.papers_claims import CLAIMS, MEAN, MIN, SEEN, STRANGER, TWO, UNSEEN, chosen_claims, plan
+from coseglib.claims.papers_claims import (
+    CLAIMS,
+    MEAN,
+    MIN,
+    SEEN,
+    STRANGER,
+    TWO,
+    UNSEEN,
+    VARIANTS,
+    Training,
+    chosen_claims,
+    plan,
+)
 from coseglib.claims.queue import (
     COLUMNS,
     TABLE,
@@ -23,6 +36,7 @@ from coseglib.claims.queue import (
 )
 from coseglib.cli import main as cli
 from coseglib.core.errors import CosegError
+from coseglib.core.files import write_text
 from coseglib.data.record import Group, Photo
 from coseglib.data.synthetic import load_synthetic
 from coseglib.scoring.metrics import jaccard
@@ -96,8 +110,9 @@ def test_what_is_asked_of_a_model_stands_in_tidy_rows(tiny):
 
 
 def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeypatch):
-    ran: list[str] = []
+    ran, wrote = [], []
     train, broken = ablations.train, {"DCNet"}
+    monkeypatch.setattr(ablations, "write_text", lambda path, text: wrote.append(path.name) or write_text(path, text))
 
     def spy(config, folder, **more):
         name = "DCNet" if not config.options else f"DCNet {config.options}"
@@ -112,7 +127,7 @@ def test_the_queue_runs_each_once_names_what_fails_and_goes_on(tmp_path, monkeyp
     first = ablate(tmp_path, "smoke", claims, 1, said.append)
     assert list(first.failed) == ["DCNet, seed 0"] and "the loss is not finite" in said[-1] and len(ran) == 3
     assert set(first.table.variant) == {"DCNet cross-entropy", "DCNet K = 1"}
-    assert "the loss is not finite" in next(tmp_path.glob("dcnet-*/error.txt")).read_text()
+    assert "the loss is not finite" in next(tmp_path.glob("dcnet-*/error.txt")).read_text() and wrote == ["error.txt"]
     broken.clear()
     second = ablate(tmp_path, "smoke", claims, 1, said.append)
     assert ran[3:] == ["DCNet"] and not second.failed
@@ -147,6 +162,50 @@ def test_a_killed_queue_goes_on_with_the_training_it_was_at(tmp_path, monkeypatc
     monkeypatch.setattr(ablations, "train", train)
     assert len(ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet).table) == 16
     assert len(list(tmp_path.glob("dcnet-*"))) == 2
+
+
+@pytest.mark.parametrize("state_is_left", [True, False])
+def test_a_queue_killed_before_a_row_was_written_scores_what_was_trained(tmp_path, monkeypatch, state_is_left):
+    """The state goes after the row; where it went before, or the table was lost, the finished model is enough."""
+    write_table, trained, one = ablations.write_table, [], plan([CLAIMS["dcnet-dice"]], 1)[:1]
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papers, "plan", lambda *given: one)
+    monkeypatch.setattr(ablations, "write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet)
+    (state,) = tmp_path.glob("*/state.safetensors")
+    model = ablations.sha256(state.with_name("model.safetensors"))
+    if not state_is_left:
+        state.unlink()
+    monkeypatch.setattr(ablations, "write_table", write_table)
+    monkeypatch.setattr("coseglib.training.loop._steps", lambda run, batches, *more: trained.extend(batches))
+    outcome = ablate(tmp_path, "smoke", ["dcnet-dice"], 1, quiet)
+    assert not outcome.failed and set(outcome.table.checkpoint) == {model} and trained == []
+    assert not list(tmp_path.glob("*/state.safetensors"))
+
+
+def test_variants_of_one_configuration_have_each_a_row_and_are_trained_once(tmp_path, monkeypatch):
+    """On the smoke profile's maps PFCC's kernels of 11 and 15 are one size: the second failed, or counted as done."""
+    ran, train, said = [], ablations.train, []
+    trainings = [Training(VARIANTS[name], 0) for name in ("PFCC 11", "PFCC 15")]
+    recipes = [{papers.recipe(papers.config_of(one.variant, p)) for one in trainings} for p in ("smoke", "cpu")]
+    assert list(map(len, recipes)) == [1, 2]
+    monkeypatch.setattr(ablations, "train", lambda *given, **more: ran.append(given) or train(*given, **more))
+    monkeypatch.setattr(papers, "plan", lambda *given: trainings)
+    outcome = ablate(tmp_path, "smoke", ["pfcc-sizes"], 1, said.append)
+    assert not outcome.failed and len(ran) == 1
+    one, other = (rows.drop(columns="variant").reset_index(drop=True) for _, rows in outcome.table.groupby("variant"))
+    pd.testing.assert_frame_equal(one, other)
+    assert "2/2 PFCC 15, seed 0: the same training as PFCC 11, whose scores it has" in said
+    ablate(tmp_path, "smoke", ["pfcc-sizes"], 1, said.append)
+    assert said[-1].startswith("2 trainings, 2 done before, 0 to run")
+    table = read_ablations(tmp_path / TABLE)
+    table[table.variant == "PFCC 11"].to_csv(tmp_path / TABLE, index=False)  # done before under one name alone
+    assert set(ablate(tmp_path, "smoke", ["pfcc-sizes"], 1, quiet).table.variant) == {"PFCC 11", "PFCC 15"}
+    assert len(ran) == 1
 
 
 def test_two_queues_do_not_share_a_folder_and_foreign_tables_are_refused(tmp_path):

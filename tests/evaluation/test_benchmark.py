@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from coseglib.answering.floors import build_floor
 from coseglib.core.devices import precision_of
 from coseglib.core.errors import CosegError
+from coseglib.core.paths import NOTEBOOKS
 from coseglib.data.record import Group
 from coseglib.data.reported import anchors, reported
 from coseglib.data.synthetic import load_synthetic
@@ -24,6 +26,7 @@ from coseglib.evaluation.benchmark import (
     question_rows,
     question_table,
     score_table,
+    scored_part,
     with_papers,
 )
 from coseglib.evaluation.systems import System, load_systems, own_floors, shipped
@@ -320,6 +323,47 @@ def test_a_limit_takes_rows_away_and_changes_none(ca, groups, tmp_path):
     both = few.merge(every, on=key, suffixes=("", " of all"))
     assert len(few) == len(both) == 2 * 3 * len(groups) < len(every)
     assert (both["intersection"] - both["intersection of all"]).abs().max() <= 2  # batches round apart
+
+
+def test_no_seconds_are_given_where_a_limit_cuts_a_group(ca, ellipse, groups, tmp_path):
+    """All of a group is encoded for the few that are scored, so that CA would look six times as slow as it is."""
+    common, some, said = (PROTOCOLS["common"],), [ca, ellipse], []
+    for limit, known in ((4, True), (2, False)):
+        rows = photo_rows(some, groups, tmp_path / f"{limit}.csv", common, limit=limit, say=said.append)
+        table = score_table(rows, some, common)
+        assert table.seconds.notna().all() == known and table.J.notna().all()
+        lines = [line for line in said if " masks" in line]
+        assert len(lines) == 2 and all((" s each" in line) == known for line in lines)
+        cells = table[table.group == "all"].seconds.map(benchmark.share).unique()
+        assert (cells.tolist() == ["–"]) != known
+        assert len(markdown(table, paper_rows("synthetic")).splitlines()) > 10
+        said.clear()
+    kept = tmp_path / "2.csv"
+    assert pd.read_csv(kept).seconds.isna().all()
+    pd.read_csv(kept).assign(seconds=0.78).to_csv(kept, index=False)  # as earlier runs have kept them
+    again = photo_rows(some, groups, kept, common, limit=2, say=said.append)
+    assert again.seconds.isna().all() and all(line.endswith("done before") for line in said)
+
+
+def test_what_was_scored_is_told_where_a_limit_cuts_groups_and_where_it_does_not(groups):
+    some = [groups[0], dataclasses.replace(groups[1], photos=groups[1].photos[:2])]
+    assert scored_part(some) == scored_part(some, 4) == "6 images"
+    assert scored_part(some, 3) == "5 of 6 images, the first 3 of each group"
+
+
+def test_the_headline_of_the_benchmark_says_how_much_was_scored(groups, capsys):
+    """Its cell as it is committed: the best system of few photographs need not be the whole set's."""
+    notebook = nbformat.read(NOTEBOOKS / "08_benchmark_tables.ipynb", as_version=4)
+    (cell,) = [c for c in notebook.cells if {"finding", "headline"} <= set(c.metadata.get("tags", []))]
+    gain = {"system": "a", "J": 0.5, "best floor": "b", "its J": 0.25}
+    known = {"gains": [{"set": name, **gain} for name in ("cut", "whole")], "limit": {"cut": 3}}
+    known |= {"sets": {"cut": groups, "whole": groups}, "pd": pd, "scored_part": scored_part}
+    exec(cell.source, known)
+    assert capsys.readouterr().out.splitlines() == [
+        "On cut (9 of 12 images, the first 3 of each group) the best system, a, has J 0.50 and the best that learned "
+        "nothing, `b`, 0.25.",
+        "On whole (12 images) the best system, a, has J 0.50 and the best that learned nothing, `b`, 0.25.",
+    ]
 
 
 def test_data_sets_that_are_missing_are_named_and_wrong_names_refused(tmp_path, monkeypatch):

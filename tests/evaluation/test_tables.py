@@ -29,6 +29,14 @@ def test_a_row_a_group_and_the_mean_over_groups_last(checkpoint, groups, tiny):
     assert table.J.tolist() == pytest.approx([*by_hand, sum(by_hand) / 3])
 
 
+def test_there_are_seconds_unless_a_limit_cuts_a_group(checkpoint, groups):
+    """A group is encoded whole for the few that are scored: the time is not theirs."""
+    model = load_model(checkpoint)
+    for limit, known in ((None, True), (4, True), (3, False)):
+        table = evaluation_table(model, "synthetic", limit=limit)
+        assert table.seconds.notna().all() == known and table.seconds.notna().any() == known
+
+
 def test_partner_swap_is_the_mean_over_questions(checkpoint, groups, tiny):
     table = evaluation_table(load_model(checkpoint), "synthetic", "partner-swap")
     questions = partner_swap(tiny("ca"), groups)

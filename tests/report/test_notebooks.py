@@ -107,3 +107,24 @@ def test_stripping_keeps_the_compared_cells_and_nothing_else(tmp_path):
     assert [len(c.outputs) for c in again.cells] == [0, 0, 1, 0]
     assert again.cells[2].execution_count == 3
     assert stripped(nbformat.read(path, as_version=4)) == again
+
+
+def test_a_notebook_stays_whole_where_stripping_cannot_end(tmp_path, monkeypatch):
+    """A source is hours of work: it is replaced at the end, or not at all."""
+    path = tmp_path / "00_a.ipynb"
+    nbformat.write(_notebook(new_code_cell("1", outputs=[_text("1")])), path)
+    before = path.read_bytes()
+
+    def full(*given):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("coseglib.core.files.os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        main([str(path)])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_a_notebook_s_cells_write_files_that_are_there_whole_or_not_at_all(path):
+    code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    assert not re.search(r"\.(write_text|write_bytes|to_csv)\(", code)

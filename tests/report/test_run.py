@@ -162,35 +162,41 @@ def test_the_command_ends_with_1_where_a_notebook_fails(monkeypatch):
 MEETING = """
 import os, time
 from pathlib import Path
-Path("{own}").write_text(os.environ["OMP_NUM_THREADS"])
+from joblib import cpu_count
+Path("{own}").write_text(f"{{os.environ['OMP_NUM_THREADS']}} threads, {{cpu_count()}} cores")
 for _ in range(600):
     if Path("{other}").exists():
         break
     time.sleep(0.1)
 print(Path("{other}").exists())
 """
+TIMED = """
+import os
+print(os.path.exists("one"), os.path.exists("two"), *{"OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"} & {*os.environ})
+"""
 
 
 def test_two_notebooks_at_a_time_meet_and_what_is_timed_runs_alone(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(report, "cpu_count", lambda: 6)
+    for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(report, "cpu_count", lambda: 3)
     monkeypatch.setattr(report, "TIMED", ("02_timed",))
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name, cells in (
         ("00_one", MEETING.format(own="one", other="two")),
         ("01_two", MEETING.format(own="two", other="one")),
-        ("02_timed", "import os\nprint(os.path.exists('one'), os.path.exists('two'), 'OMP_NUM_THREADS' in os.environ)"),
+        ("02_timed", TIMED),
     ):
         _write(folder, name, ["profile = 'smoke'", cells])
     _params(folder, {})
     said = []
     assert report.run_report("smoke", (), tmp_path / "reports", folder, said.append, jobs=2) == []
     assert said[0] == "[3/3] 02_timed …" and said[1].startswith("[3/3] 02_timed ok")
-    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False False False")):
+    for name, printed in (("00_one", "True"), ("01_two", "True"), ("02_timed", "False False")):
         ran = nbformat.read(tmp_path / "reports" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
         assert ran.cells[-1].outputs[0].text.strip() == printed, name
-    assert (folder / "one").read_text() == (folder / "two").read_text() == "3"
+    assert (folder / "one").read_text() == (folder / "two").read_text() == "1 threads, 1 cores"
     assert "2 notebooks at a time" in (tmp_path / "reports" / "smoke" / "summary.md").read_text()
 
 
@@ -272,6 +278,7 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     wrong = [{**row, "group": "cow"}, {**row, "protocol": "ssnm"}, {**row, "source": "printed"}]
     wrong = [{**one, "J": 0.1} for one in wrong]
     asked = {"system": "a", "checkpoint": "01234567", "dataset": "pascal", "swap": 0.3144, "AUROC": ""}
+    asked |= {"questions": 238, "photographs": 60}
     tables = {"08_msrc7": [row, *others, *wrong], "08_two_questions": [asked], "by_hand": [{"dataset": "x"}]}
     _tables(tmp_path, **tables)
     (tmp_path / "tables" / "broken.csv").write_bytes(b"\x00\xff")
@@ -281,7 +288,7 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
         ("", "checkpoint"),
         ("msrc7, 9 images", "group"),
         ("msrc7, 9 images", "other"),
-        ("pascal", "swap, points"),  # no AUROC, nobody has one
+        ("pascal, 238 questions", "swap, points"),  # no AUROC, nobody has one
     ]
     rows = [["a", "01234567", "0.500", "0.250", "31.4"], ["b", "00000001", "0.750", "–", "–"]]
     assert table.to_numpy().tolist() == rows
@@ -295,10 +302,26 @@ def test_the_summary_holds_the_benchmarks_figures_and_what_made_each_table(tmp_p
     }
     assert (made["by_hand.csv"]["notebook"], made["by_hand.csv"]["lists"]) == ("a command", "x")
     page = site.pages("smoke", tmp_path)["summary.md"]
-    assert "| system | checkpoint | msrc7, 9 images: group | msrc7, 9 images: other | pascal: swap, points |" in page
+    head = "| system | checkpoint | msrc7, 9 images: group | msrc7, 9 images: other |"
+    assert f"{head} pascal, 238 questions: swap, points |" in page
     assert "| a | 01234567 | 0.500 | 0.250 | 31.4 |" in page
     assert "| 08_msrc7.csv | an earlier run | – | data/lists/groups_msrc7.csv | 01234567, 00000001 |" in page
     assert findings.benchmark_figures(tmp_path / "none").empty
+
+
+def test_each_of_the_two_questions_says_of_how_many_it_is(tmp_path):
+    """A limit cuts the photographs that refusal is asked of, and not the questions of the partner swap."""
+    row = {"dataset": "pascal", "system": "a", "checkpoint": "01234567", "protocol": "common", "images": 60}
+    row |= {"partner": "group", "group": "all", "J": 0.5, "source": findings.MEASURED_HERE}
+    asked = {"system": "a", "checkpoint": "01234567", "dataset": "pascal", "swap": 0.3, "AUROC": 0.8}
+    _tables(tmp_path, **{"08_pascal": [row], "08_two_questions": [asked | {"questions": 238, "photographs": 60}]})
+    assert findings.benchmark_figures(tmp_path).columns.tolist()[2:] == [
+        ("pascal, 60 images", "group"),
+        ("pascal, 238 questions", "swap, points"),
+        ("pascal, 60 photographs", "AUROC"),
+    ]
+    (tmp_path / "tables" / "08_two_questions.csv").unlink()
+    assert findings.benchmark_figures(tmp_path).columns.tolist()[2:] == [("pascal, 60 images", "group")]
 
 
 def test_the_committed_report_says_what_its_tables_say():

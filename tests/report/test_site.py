@@ -289,6 +289,23 @@ def test_headings_in_fences_are_none_and_a_sentence_stands_for_a_widget():
     assert "Contents</summary>" not in site.notebook_page(bare, "05_x", "smoke")
 
 
+def test_a_picture_in_a_notebook_has_the_heading_above_it_for_a_text():
+    def drawing(**metadata):
+        return new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"}, metadata=metadata)
+
+    own = drawing(**{"image/png": {"alt": "its own", "width": 9}})
+    cells = [
+        new_code_cell("early", outputs=[drawing()]),
+        new_markdown_cell('# Whole\n\n## What "a < b" says\n'),
+        new_code_cell("two", outputs=[drawing(), own]),
+    ]
+    notebook = new_notebook(cells=cells)
+    page = site.notebook_page(notebook, "05_x", "smoke")
+    texts = [picture["alt"] for picture in Page(page).pictures]
+    assert texts == ["Plot: Whole", 'Plot: What "a < b" says', "its own"] and "No description" not in page
+    assert "image/png" not in notebook.cells[0].outputs[0].metadata  # the notebook itself stays as it ran
+
+
 def test_formulas_are_drawn_by_the_browser_alone():
     text = "Inline $a_b < 1$, alone\n\n$$\\frac{1}{2}$$\n\nand `$x$` is code."
     page = site.notebook_page(new_notebook(cells=[new_markdown_cell(text)]), "00_a", "smoke")
