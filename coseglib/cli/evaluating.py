@@ -22,8 +22,8 @@ def _own_table(path: Path | None) -> Path | None:
     """`writable`, and what is there already is a table of scores, or empty."""
     if path and writable(path, folder=False).is_file() and path.stat().st_size:
         with open(path, "rb") as opened:
-            columns = opened.readline(1000).decode("utf-8", "replace").strip().split(",")
-        if not {"group", "images"} <= set(columns) and not {"dataset", "images"} <= set(columns):
+            columns = set(opened.readline(1000).decode("utf-8", "replace").strip().split(","))
+        if "images" not in columns or not columns & {"dataset", "group"}:
             raise CosegError(f"{path}: is there already, and no table of scores; give another name, or move it away")
     return path
 

@@ -201,7 +201,9 @@ def loaded(
     added = None if prior is None else read_prior(prior, weight)
     model = load(checkpoint or DEFAULT_CHECKPOINT, method, looks, post, _precision(bfloat16), added)
     if model.online and bfloat16 is not None:
-        raise CosegError(f"--{'' if bfloat16 else 'no-'}bfloat16: what multiclass learned answers as it learned")
+        raise CosegError(
+            f"--{'' if bfloat16 else 'no-'}bfloat16: what multiclass learned answers as it learned; leave it out"
+        )
     if "withdrawn" in model.card:
         say(f"coseg: {model.card['name']}: withdrawn, {model.card['withdrawn']}")
     if model.post == "crf" and not crf.crf_installed():
