@@ -72,7 +72,7 @@ def results_page(out: Path, result: dict, found: Iterable[tuple[dict, np.ndarray
         "at_once": AT_ONCE,
         "classes": _classes(out, best, names, names_of, cards),
         "names": names,
-        "named": bool(given) or bool(names_of) and len(names_of) == len(result["groups"]),
+        "named": bool(given) or (bool(names_of) and len(names_of) == len(result["groups"])),
         "title": _text(home.name or out.resolve().name),
         "groups": len({entry.get("group") for entry in done}),
     }
